@@ -1,0 +1,37 @@
+"""What can go wrong in a way that the user can mend. Each message says what was found, what was wanted and what to do."""
+
+
+class UserError(Exception):
+    """Base of all errors whose message is written for the user; the page and the command line show it as it is."""
+
+
+class BadSetting(UserError):
+    """A field of Settings has a value that cannot be used."""
+
+
+class ModelNotFound(UserError):
+    """A model file that a request names is in none of the configured folders."""
+
+
+class BadModelFile(UserError):
+    """A model file is damaged, of a wrong kind or family, lacks parts, or is a pickle."""
+
+
+class OutOfMemory(UserError):
+    """The device or the machine has too little memory for the request."""
+
+
+class BadPicture(UserError):
+    """The network gave NaN or a black picture in every precision that was tried."""
+
+
+class BadMetadata(UserError):
+    """A picture or text holds no settings that can be read."""
+
+
+class BadConfig(UserError):
+    """A flag, an environment variable or the configuration file has a value that cannot be used."""
+
+
+class OutputError(UserError):
+    """A finished picture cannot be written (disk full, folder not writable)."""

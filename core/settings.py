@@ -1,0 +1,152 @@
+"""Settings: one generation request, checked when it is made. No torch here: the page imports this module."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from core.errors import BadSetting
+
+MAX_SEED = 2**63 - 1
+
+SAMPLERS = (
+    "euler", "euler_ancestral", "heun", "heunpp2", "dpm_2", "dpm_2_ancestral", "lms", "dpm_fast", "dpm_adaptive",
+    "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu",
+    "dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "ddpm", "lcm", "tcd", "restart", "ddim", "uni_pc", "uni_pc_bh2",
+)  # fmt: skip
+SCHEDULERS = (
+    "normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "lcm", "turbo", "align_your_steps",
+    "tcd", "edm_playground_v2.5",
+)  # fmt: skip
+OUTPUT_FORMATS = ("png", "jpeg", "webp")
+PREDICTIONS = ("auto", "epsilon", "v", "edm")
+AUTO_ON_OFF = ("auto", "on", "off")
+NOISE_DEVICES = ("cpu", "device")
+
+# Width and height of the sizes that SDXL was trained on (about 1024 x 1024 pixels each), from tall to wide.
+ASPECT_RATIOS = (
+    (704, 1408), (704, 1344), (768, 1344), (768, 1280), (832, 1216), (832, 1152), (896, 1152), (896, 1088),
+    (960, 1088), (960, 1024), (1024, 1024), (1024, 960), (1088, 960), (1088, 896), (1152, 896), (1152, 832),
+    (1216, 832), (1280, 768), (1344, 768), (1344, 704), (1408, 704), (1472, 704), (1536, 640), (1600, 640),
+    (1664, 576), (1728, 576),
+)  # fmt: skip
+
+
+def _ranged(default: Any, low: float, high: float, multiple: int = 1) -> Any:
+    return field(default=default, metadata={"low": low, "high": high, "multiple": multiple})
+
+
+def _choice(default: str, choices: tuple[str, ...]) -> Any:
+    return field(default=default, metadata={"choices": choices})
+
+
+def _text(default: str, longest: int) -> Any:
+    return field(default=default, metadata={"longest": longest})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One generation request: all that the page says, and all that a saved picture remembers.
+
+    Every field is checked on construction; whole floats pass as integers. Raises BadSetting naming the field, what was
+    found and what was wanted.
+    """
+
+    prompt: str = _text("", 20_000)
+    negative_prompt: str = _text("", 20_000)
+    base_model: str = _text("", 500)  # file name relative to a checkpoints folder; "" = the installation's default
+    width: int = _ranged(1152, 64, 4096, multiple=8)  # pixels
+    height: int = _ranged(896, 64, 4096, multiple=8)
+    image_number: int = _ranged(1, 1, 100)
+    seed: int = _ranged(0, 0, MAX_SEED)  # of the first picture; picture n has seed + n
+    steps: int = _ranged(30, 1, 200)
+    guidance_scale: float = _ranged(4.0, 1.0, 30.0)  # 1 = no guidance: the negative prompt is not evaluated
+    sampler: str = _choice("dpmpp_2m_sde_gpu", SAMPLERS)
+    scheduler: str = _choice("karras", SCHEDULERS)
+    sharpness: float = _ranged(2.0, 0.0, 30.0)  # 0 = off
+    adaptive_cfg: float = _ranged(7.0, 1.0, 30.0)  # acts only when guidance_scale is larger
+    adm_scaler_positive: float = _ranged(1.5, 0.1, 3.0)  # 1 = plain SDXL size conditioning
+    adm_scaler_negative: float = _ranged(0.8, 0.1, 3.0)
+    adm_scaler_end: float = _ranged(0.3, 0.0, 1.0)  # share of the run with the scaled sizes; 0 = off
+    clip_skip: int = _ranged(2, 1, 12)  # hidden layer counted from the end; 2 is what SDXL was trained with
+    prediction: str = _choice("auto", PREDICTIONS)  # auto = as the checkpoint says
+    zero_terminal_snr: str = _choice("auto", AUTO_ON_OFF)
+    noise_device: str = _choice("cpu", NOISE_DEVICES)  # cpu = a seed is the same picture on any device
+    preview: bool = True
+    output_format: str = _choice("png", OUTPUT_FORMATS)
+    save_metadata: bool = True
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _checked(f.name, getattr(self, f.name), f.type, f.metadata))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """Settings from field names and values. Raises BadSetting for a name that is no field."""
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise BadSetting(f"There is no setting called {unknown[0]!r}. The settings are: {', '.join(known)}.")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Field names and values, ready for JSON."""
+        return asdict(self)
+
+
+def random_seed() -> int:
+    """A seed from 0 to MAX_SEED, every one equally likely."""
+    return secrets.randbelow(MAX_SEED + 1)
+
+
+def parse_setting(name: str, text: str) -> Any:
+    """The value of field `name` written as `text` on a command line. Raises BadSetting if it does not fit the field."""
+    types = {f.name: f.type for f in fields(Settings)}
+    if name not in types:
+        raise BadSetting(f"There is no setting called {name!r}. The settings are: {', '.join(types)}.")
+    if types[name] == "bool":
+        words = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
+        if text.lower() not in words:
+            raise BadSetting(f"{name} is {text!r}; it must be true or false.")
+        return words[text.lower()]
+    if types[name] in ("int", "float"):
+        try:
+            return int(text) if types[name] == "int" else float(text)
+        except ValueError:
+            wanted = "a whole number" if types[name] == "int" else "a number"
+            raise BadSetting(f"{name} is {text!r}; it must be {wanted}.") from None
+    return text
+
+
+def _checked(name: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:
+    if kind == "bool":
+        if not isinstance(value, bool):
+            raise BadSetting(f"{name} is {value!r}; it must be true or false.")
+        return value
+    if kind == "str":
+        if not isinstance(value, str):
+            raise BadSetting(f"{name} is {value!r}; it must be text.")
+        if "choices" in limits and value not in limits["choices"]:
+            raise BadSetting(f"{name} is {value!r}; it must be one of: {', '.join(limits['choices'])}.")
+        if "longest" in limits and len(value) > limits["longest"]:
+            raise BadSetting(f"{name} has {len(value)} characters; at most {limits['longest']} are possible. Shorten it.")
+        return value
+    return _checked_number(name, value, kind, limits)
+
+
+def _checked_number(name: str, value: Any, kind: str, limits: Mapping[str, Any]) -> int | float:
+    whole = kind == "int"
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise BadSetting(f"{name} is {value!r}; it must be {'a whole number' if whole else 'a number'}.")
+    if whole and value != int(value):
+        raise BadSetting(f"{name} is {value!r}; it must be a whole number.")
+    number = int(value) if whole else float(value)
+    if not limits["low"] <= number <= limits["high"]:
+        raise BadSetting(f"{name} is {value!r}; it must be from {limits['low']} to {limits['high']}.")
+    if whole and number % limits["multiple"]:
+        nearest = max(int(limits["low"]), round(number / limits["multiple"]) * limits["multiple"])
+        raise BadSetting(f"{name} is {number}; it must be a multiple of {limits['multiple']}, for example {nearest}.")
+    return number

@@ -1,0 +1,113 @@
+"""AsyncTask: one request on its way: its settings, who asked for it, its stop, its stream of events."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from core.events import Event, Failed, Finished, Progress
+from core.settings import Settings
+
+
+class Interrupted(Exception):
+    """Raised by `AsyncTask.check` inside a long computation when the user pressed Stop or Skip."""
+
+
+class AsyncTask:
+    """One request and what became of it. Safe to use from several threads.
+
+    `state` is "waiting", "running", "finished", "stopped" or "failed". `owner` names the browser session it belongs to.
+    """
+
+    def __init__(self, settings: Settings, owner: str = "") -> None:
+        self.id = secrets.token_urlsafe(18)
+        self.settings = settings
+        self.owner = owner
+        self.created = time.time()
+        self.state = "waiting"
+        self.last_stop: str | None = None  # None, "skip" or "stop"
+        self.progress = Progress(share=0.0, text="Waiting")
+        self.preview: bytes | None = None  # the newest preview, for a page that joins late
+        self._kept: list[Event] = []  # all but Progress
+        self._version = 0
+        self._changed = threading.Condition()
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether the last event has been published."""
+        return self.state in ("finished", "stopped", "failed")
+
+    @property
+    def stopped(self) -> bool:
+        """Whether Stop was pressed."""
+        return self.last_stop == "stop"
+
+    def stop(self) -> None:
+        """End the task as soon as possible; pictures already saved stay."""
+        self.last_stop = "stop"
+
+    def skip(self) -> None:
+        """Drop the picture under way and go on with the next one."""
+        if self.last_stop is None:
+            self.last_stop = "skip"
+
+    def check(self) -> None:
+        """Called between the blocks of a network. Raises Interrupted if Stop or Skip was pressed."""
+        if self.last_stop is not None:
+            raise Interrupted(self.last_stop)
+
+    def publish(self, event: Event) -> None:
+        """Hand `event` to everybody who listens. The worker's side."""
+        with self._changed:
+            if isinstance(event, Progress):
+                self.progress = event
+                self.preview = event.preview or self.preview
+            else:
+                self._kept.append(event)
+            if isinstance(event, Failed):
+                self.state = "failed"
+            elif isinstance(event, Finished):
+                self.state = "stopped" if event.stopped else "finished"
+            self._version += 1
+            self._changed.notify_all()
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener()
+
+    def kept(self) -> list[Event]:
+        """All events so far except Progress, oldest first."""
+        with self._changed:
+            return list(self._kept)
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` (in the publishing thread) after each event; returns the function that ends this."""
+        with self._changed:
+            self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            with self._changed:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def events(self) -> Iterator[Event]:
+        """All events, for any number of readers; waits for new ones and ends after Finished or Failed.
+
+        Of Progress a reader gets the newest only; the other events all arrive, in order.
+        """
+        seen, taken = -1, 0
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._version != seen)  # noqa: B023 (evaluated before `seen` changes)
+                seen = self._version
+                fresh, progress, done = self._kept[taken:], self.progress, self.done
+                taken = len(self._kept)
+            if not done:
+                yield progress
+            yield from fresh
+            if done:
+                return

@@ -1,0 +1,17 @@
+"""Shared by all tests: one thread a process, no network, no telemetry."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Two test processes on two cores: more threads would only get in each other's way."""
+    import torch
+
+    torch.set_num_threads(1)
