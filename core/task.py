@@ -54,6 +54,11 @@ class AsyncTask:
         if self.last_stop is None:
             self.last_stop = "skip"
 
+    def unskip(self) -> None:
+        """Forget a Skip that has been acted on; a Stop stays."""
+        if self.last_stop == "skip":
+            self.last_stop = None
+
     def check(self) -> None:
         """Called between the blocks of a network. Raises Interrupted if Stop or Skip was pressed."""
         if self.last_stop is not None:

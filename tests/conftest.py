@@ -6,7 +6,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+
+# The same examples at every run, and no verdict on how fast a busy machine made them.
+hypothesis.settings.register_profile(
+    "easel", derandomize=True, database=None, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("easel")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,0 +1,35 @@
+"""Text to image: sampling starts from nothing but noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.sampling.denoiser import Denoiser
+from core.settings import Settings
+
+
+def _unchanged(value):  # type: ignore[no-untyped-def]
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where sampling starts from.
+
+    `latent` (1, 4, H/8, W/8) in network space is added to the first noise; `strength` in (0, 1] is the share of the
+    schedule that is run; `wrap` changes the denoiser (inpainting, say); `finish` changes the finished pixels.
+    """
+
+    latent: Tensor
+    strength: float = 1.0
+    wrap: Callable[[Denoiser], Denoiser] = _unchanged
+    finish: Callable[[Tensor], Tensor] = _unchanged
+
+
+def start_from_text(settings: Settings) -> Start:
+    """An empty latent of the asked size, the whole schedule."""
+    return Start(latent=torch.zeros(1, 4, settings.height // 8, settings.width // 8))

@@ -1,0 +1,142 @@
+"""handler: one request told in order, from Settings to saved pictures, as a generator of events."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from core.events import Event, Finished, Progress, Saved, Warned
+from core.output.record import Record
+from core.output.save import save_and_log
+from core.prompt.plan import ImagePlan, plan_images
+from core.task import AsyncTask, Interrupted
+
+if TYPE_CHECKING:
+    from core.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
+
+PREVIEW_INTERVAL = 0.12  # seconds; more pictures a second than an eye wants cost the run more than they give
+
+
+def handler(task: AsyncTask, pipeline: Pipeline) -> Iterator[Event]:
+    """Carry out one task. Yields Progress, Saved and Warned, and at the end Finished.
+
+    Raises UserError for what the user can mend. Stop ends the loop over pictures, Skip drops the one under way.
+    """
+    started = time.monotonic()
+    plans = plan_images(task.settings)
+    clock = _Clock(len(plans))
+    paths: list[str] = []
+    for plan in plans:
+        try:
+            for event in _one_picture(task, pipeline, plan, clock):
+                if isinstance(event, Saved):
+                    paths.append(event.path)
+                yield event
+        except Interrupted:
+            if task.stopped:
+                break
+            task.unskip()
+        if task.stopped:
+            break
+    seconds = time.monotonic() - started
+    log.info("Made %d of %d pictures in %.1f s", len(paths), len(plans), seconds)
+    yield Finished(paths=tuple(paths), seconds=seconds, stopped=task.stopped)
+
+
+def _one_picture(task: AsyncTask, pipeline: Pipeline, plan: ImagePlan, clock: _Clock) -> Iterator[Event]:
+    """Load what is missing, sample, decode and save one picture."""
+    from core.pipeline import NotFinite  # here, so that the page can import this module before torch is there
+
+    yield clock.at(plan, "Loading models")
+    pipeline.refresh_everything(task.settings.base_model, check=task.check)
+    while True:
+        try:
+            picture = yield from _sampled(task, pipeline, plan, clock)
+            break
+        except NotFinite as problem:
+            yield Warned(message=pipeline.take_safer_precision(problem))
+    yield clock.at(plan, "Saving")
+    settings = replace(task.settings, base_model=pipeline.base_name, seed=plan.seed, image_number=1)
+    saved = save_and_log(picture, Record(settings, pipeline.base_hash()), pipeline.outputs)
+    clock.picture_done()
+    yield from (Warned(message=warning) for warning in saved.warnings)
+    yield Saved(path=str(saved.path), seed=plan.seed, width=settings.width, height=settings.height)
+
+
+def _sampled(task: AsyncTask, pipeline: Pipeline, plan: ImagePlan, clock: _Clock):  # type: ignore[no-untyped-def]
+    """Yields Progress with previews; returns the picture as uint8 (H, W, 3)."""
+    settings = task.settings
+    yield clock.at(plan, "Reading the prompt")
+    conditions = pipeline.process_prompt(plan, settings, check=task.check)
+    shown = 0.0
+    latent = None
+    for step in pipeline.process_diffusion(settings, plan, conditions, check=task.check):
+        latent = step.x
+        preview = None
+        if settings.preview and time.monotonic() - shown >= PREVIEW_INTERVAL:
+            preview = pipeline.preview(step.x0)
+            shown = time.monotonic()
+        yield clock.step(plan, step.index + 1, step.total, preview)
+        task.check()
+    yield clock.at(plan, "Decoding", steps=clock.steps)
+    return pipeline.decode(latent, check=task.check)
+
+
+class _Clock:
+    """Share done and time left, from the pace of the steps so far."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+        self.steps = 0
+        self._done = 0  # pictures
+        self._step = 0  # of the picture under way
+        self._pace_start = 0.0
+        self._pace_steps = 0
+        self._seconds_a_step = 0.0
+        self._tail = 0.0  # seconds from the last step to the saved picture
+        self._last_step = 0.0
+
+    def at(self, plan: ImagePlan, text: str, steps: int = 0) -> Progress:
+        """Progress between the steps. The pace starts anew: loading and decoding are not steps."""
+        if not steps:
+            self._step = 0
+        self._pace_start = time.monotonic()
+        self._pace_steps = 0
+        return self._progress(plan, text, None)
+
+    def step(self, plan: ImagePlan, step: int, steps: int, preview: bytes | None) -> Progress:
+        """Progress after a sampling step."""
+        self.steps, self._step = steps, step
+        self._pace_steps += 1
+        self._last_step = time.monotonic()
+        self._seconds_a_step = (self._last_step - self._pace_start) / self._pace_steps
+        return self._progress(plan, f"Step {step} of {steps}", preview)
+
+    def picture_done(self) -> None:
+        """A picture is on disk."""
+        self._tail = time.monotonic() - self._last_step
+        self._done += 1
+        self._step = 0
+
+    def _progress(self, plan: ImagePlan, text: str, preview: bytes | None) -> Progress:
+        share_of_picture = self._step / (self.steps + 1) if self.steps else 0.0
+        pictures_left = self.images - plan.index - 1
+        seconds_left = None
+        if self._seconds_a_step:
+            steps_left = self.steps - self._step + pictures_left * self.steps
+            seconds_left = steps_left * self._seconds_a_step + (pictures_left + 1) * self._tail
+        return Progress(
+            share=min(1.0, (plan.index + share_of_picture) / self.images),
+            text=text,
+            step=self._step,
+            steps=self.steps,
+            image=plan.index + 1,
+            images=self.images,
+            preview=preview,
+            seconds_left=seconds_left,
+        )

@@ -1,0 +1,158 @@
+"""Worker: order, failure, cancelling, owners."""
+
+import time
+
+import pytest
+
+from core.errors import UserError
+from core.events import Failed, Finished, Progress, Saved
+from core.settings import Settings
+from core.task import AsyncTask
+from core.worker import KEPT_PER_OWNER, LONGEST_QUEUE, Worker
+
+
+class Engine:
+    """Stands for the pipeline: only what the worker itself asks of it."""
+
+    freed = 0
+
+    def free_memory(self):
+        self.freed += 1
+
+
+def script(task, engine):
+    """A handler whose behaviour the prompt names."""
+    word = task.settings.prompt
+    yield Progress(share=0.0, text="begin")
+    if word == "user error":
+        raise UserError("mend this")
+    if word == "defect":
+        raise RuntimeError("boom")
+    if word == "memory":
+        raise MemoryError
+    if word == "silent":
+        return
+    while word == "long":
+        task.check()
+        time.sleep(0.005)
+    yield Saved(path="/out/" + word, seed=0, width=64, height=64)
+    yield Finished(paths=("/out/" + word,), seconds=0.0)
+
+
+@pytest.fixture
+def worker():
+    worker = Worker(script, Engine)
+    worker.start()
+    yield worker
+    worker.close()
+    assert not worker._thread.is_alive()
+
+
+def submit(worker, word, owner="me"):
+    task = AsyncTask(Settings(prompt=word), owner)
+    worker.submit(task)
+    return task
+
+
+def last(task):
+    return list(task.events())[-1]
+
+
+def until(condition):
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_tasks_run_in_the_order_they_came(worker):
+    tasks = [submit(worker, f"picture {n}") for n in range(5)]
+    for task in tasks:
+        assert last(task) == Finished(paths=(f"/out/{task.settings.prompt}",), seconds=0.0)
+    until(lambda: worker.tasks("me") == list(reversed(tasks)))
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("user error", "mend this"), ("defect", "RuntimeError: boom"), ("memory", "too little memory"), ("silent", "defect of Easel")],
+)
+def test_a_failure_ends_its_own_task_and_the_next_one_runs(worker, word, message):
+    failed, good = submit(worker, word), submit(worker, "good")
+    event = last(failed)
+    assert isinstance(event, Failed) and message in event.message and failed.state == "failed"
+    assert isinstance(last(good), Finished)
+    assert (worker._pipeline.freed == 1) == (word == "memory")
+
+
+def test_an_engine_that_cannot_start_fails_the_task_and_is_tried_again():
+    attempts = []
+
+    def make():
+        attempts.append(1)
+        if len(attempts) <= 2:
+            raise UserError("no model")
+        return Engine()
+
+    worker = Worker(script, make)
+    worker.start()
+    assert last(submit(worker, "one")).message == "no model"
+    assert isinstance(last(submit(worker, "two")), Finished)
+    worker.close()
+
+
+def test_a_running_task_can_be_cancelled(worker):
+    task = submit(worker, "long")
+    until(lambda: task.state == "running")
+    assert worker.cancel(task.id, "me")
+    assert last(task).stopped
+    assert isinstance(last(submit(worker, "next")), Finished)
+
+
+def test_a_waiting_task_can_be_cancelled_and_the_others_stay(worker):
+    first, second, third = submit(worker, "long"), submit(worker, "second"), submit(worker, "third")
+    until(lambda: first.state == "running")
+    assert [worker.position(t) for t in (first, second, third)] == [0, 1, 2]
+    assert worker.tasks("me") == [first, second, third]
+    assert worker.cancel(second.id, "me")
+    assert last(second).stopped and second.state == "stopped"
+    assert not worker.cancel(second.id, "me")
+    assert worker.position(third) == 1
+    first.stop()
+    assert isinstance(last(third), Finished)
+
+
+def test_nobody_sees_or_stops_the_tasks_of_others(worker):
+    task = submit(worker, "long", owner="me")
+    assert worker.tasks("you") == [] and worker.find(task.id, "you") is None
+    assert not worker.cancel(task.id, "you")
+    until(lambda: task.state == "running")
+    assert worker.find(task.id, "me") is task
+    task.stop()
+
+
+def test_only_the_newest_finished_tasks_are_kept(worker):
+    tasks = [submit(worker, str(n)) for n in range(KEPT_PER_OWNER + 5)]
+    last(tasks[-1])
+    until(lambda: worker.tasks("me")[0] is tasks[-1])
+    assert len(worker.tasks("me")) == KEPT_PER_OWNER
+
+
+def test_a_full_queue_is_refused_with_a_sentence(worker):
+    blocker = submit(worker, "long")
+    until(lambda: blocker.state == "running")
+    for _ in range(LONGEST_QUEUE):
+        submit(worker, "x")
+    with pytest.raises(UserError, match="waiting already"):
+        submit(worker, "x")
+
+
+def test_close_ends_what_runs_and_what_waits_quickly():
+    worker = Worker(script, Engine)
+    worker.start()
+    running, waiting = submit(worker, "long"), submit(worker, "later")
+    until(lambda: running.state == "running")
+    begin = time.monotonic()
+    worker.close()
+    assert time.monotonic() - begin < 2
+    assert last(running).stopped and last(waiting).stopped
+    assert not worker._thread.is_alive()
