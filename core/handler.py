@@ -84,7 +84,7 @@ def _sampled(task: AsyncTask, pipeline: Pipeline, plan: ImagePlan, clock: _Clock
         yield clock.step(plan, step.index + 1, step.total, preview)
         task.check()
     yield clock.at(plan, "Decoding", steps=clock.steps)
-    return pipeline.decode(latent, check=task.check)
+    return pipeline.decode(latent, settings, check=task.check)
 
 
 class _Clock:

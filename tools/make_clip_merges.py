@@ -12,7 +12,6 @@ import argparse
 import gzip
 import hashlib
 import lzma
-import os
 import tarfile
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def main() -> None:
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     part = arguments.output.with_name(arguments.output.name + ".part")
     part.write_bytes(packed)
-    os.replace(part, arguments.output)
+    part.replace(arguments.output)
     print(f"{arguments.output}: {len(packed)} bytes")
 
 

@@ -224,6 +224,6 @@ def _shape(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
     shape = shapes.get(name)
     if shape is None:
         raise BadModelFile(f"the tensor {name} is missing")
-    if len(shape) != dimensions or not all(0 < size for size in shape):
+    if len(shape) != dimensions or not all(size > 0 for size in shape):
         raise BadModelFile(f"the tensor {name} has the shape {list(shape)}; {dimensions} dimensions were wanted")
     return shape

@@ -233,8 +233,8 @@ def _tiled(f: Callable[[Tensor], Tensor], x: Tensor, tile: tuple[int, int], over
                 total = y.new_zeros(y.shape[0], y.shape[1], *weight.shape[2:])
             rows, columns = (_ramp(size, round(overlap * scale), x.device) for size in y.shape[2:])
             mask = rows[:, None] * columns
-            area = (..., slice(round(top * scale), round(top * scale) + y.shape[2]))
-            area = (*area, slice(round(left * scale), round(left * scale) + y.shape[3]))
+            y0, x0 = round(top * scale), round(left * scale)
+            area = (..., slice(y0, y0 + y.shape[2]), slice(x0, x0 + y.shape[3]))
             total[area] += y * mask
             weight[area] += mask
     if total is None:

@@ -1,0 +1,115 @@
+"""access: who may use the page. Passwords are kept as scrypt hashes and compared in constant time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.errors import BadConfig
+
+_N, _R, _P = 2**15, 8, 1  # about 0.1 s and 32 MiB a guess
+_MAX_MEMORY = 96 * 2**20  # bytes; a hash that asks for more is refused by OpenSSL
+_NOBODY = f"scrypt${_N}${_R}${_P}${base64.b64encode(bytes(16)).decode()}${base64.b64encode(bytes(32)).decode()}"
+
+
+@dataclass(frozen=True)
+class Users:
+    """Names and password hashes. Falsy when there is nobody: then the page asks for no password."""
+
+    hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.hashes)
+
+    def check(self, name: str, password: str) -> bool:
+        """Whether `name` may come in with `password`. Takes as long for a name that does not exist."""
+        known = name in self.hashes
+        return _matches(password, self.hashes[name] if known else _NOBODY) and known
+
+
+def hash_password(password: str) -> str:
+    """`scrypt$n$r$p$salt$key`, salt and key in base64; a new salt at every call."""
+    salt = secrets.token_bytes(16)
+    return f"scrypt${_N}${_R}${_P}${base64.b64encode(salt).decode()}${base64.b64encode(_key(password, salt, _N, _R, _P)).decode()}"
+
+
+def user_from_text(text: str, origin: str) -> Users:
+    """The one user written as USER:PASSWORD. Raises BadConfig naming `origin`; the password is never repeated."""
+    name, colon, password = text.partition(":")
+    if not (name and colon and password):
+        raise BadConfig(f"{origin} must be USER:PASSWORD, neither of them empty.")
+    return Users({name: hash_password(password)})
+
+
+def read_users(file: Path) -> Users:
+    """The users of an auth.json: a list of {"user": NAME, "hash": "scrypt$..."}; nobody if there is no such file.
+
+    Raises BadConfig for a file that cannot be read: a lock that does not work must not look like a door without one.
+    """
+    advice = "Make it anew with: python launch.py add-user NAME"
+    if not file.exists():
+        return Users()
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadConfig(f"{file} cannot be read ({error}). {advice}") from None
+    if not isinstance(entries, list) or not entries:
+        raise BadConfig(f"{file} holds no list of users. {advice}")
+    hashes = {}
+    for entry in entries:
+        name, password_hash = (entry.get("user"), entry.get("hash")) if isinstance(entry, dict) else (None, None)
+        if not (isinstance(name, str) and name and isinstance(password_hash, str) and _readable(password_hash)):
+            raise BadConfig(
+                f'{file}: every user must be written as {{"user": NAME, "hash": "scrypt$..."}}; plain passwords and '
+                f"other hashes are not accepted. {advice}"
+            )
+        hashes[name] = password_hash
+    return Users(hashes)
+
+
+def add_user(file: Path, name: str, password: str) -> None:
+    """Let `name` in with `password`, keeping the other users of `file`. Raises BadConfig for an empty name or password."""
+    if not name or ":" in name or not password:
+        raise BadConfig("Name and password must not be empty, and a name has no colon.")
+    hashes = {**read_users(file).hashes, name: hash_password(password)}
+    entries = [{"user": user, "hash": password_hash} for user, password_hash in hashes.items()]
+    draft = file.with_name(file.name + ".new")
+    try:
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+            json.dump(entries, stream, indent=2)
+        draft.replace(file)
+    except OSError as error:
+        raise BadConfig(f"{file} cannot be written ({error.strerror}). Make its folder writable.") from None
+
+
+def _key(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
+    return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=_MAX_MEMORY, dklen=32)
+
+
+def _parts(password_hash: str) -> tuple[bytes, int, int, int, bytes]:
+    """Salt, n, r, p, key. Raises ValueError."""
+    scheme, n, r, p, salt, key = password_hash.split("$")
+    if scheme != "scrypt":
+        raise ValueError(scheme)
+    return base64.b64decode(salt, validate=True), int(n), int(r), int(p), base64.b64decode(key, validate=True)
+
+
+def _readable(password_hash: str) -> bool:
+    try:
+        salt, n, r, p, key = _parts(password_hash)
+        return len(key) == 32 and len(_key("", salt, n, r, p)) == 32
+    except ValueError:
+        return False
+
+
+def _matches(password: str, password_hash: str) -> bool:
+    salt, n, r, p, key = _parts(password_hash)
+    return hmac.compare_digest(_key(password, salt, n, r, p), key)

@@ -1,0 +1,76 @@
+"""Prediction: what a network's output means, and so how to read the clean guess x0 from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from core.errors import BadSetting
+from core.sampling.tables import EDMTable, Table, discrete_table, distilled_table
+
+
+def epsilon(x: Tensor, output: Tensor, sigma: Tensor, table: Table) -> Tensor:
+    """The network says the noise (Ho et al. 2020)."""
+    return x - sigma * output
+
+
+def v(x: Tensor, output: Tensor, sigma: Tensor, table: Table) -> Tensor:
+    """The network says the velocity between noise and data (Salimans and Ho 2022)."""
+    data = table.sigma_data
+    power = sigma**2 + data**2
+    return x * (data**2 / power) - output * (sigma * data / power.sqrt())
+
+
+def edm(x: Tensor, output: Tensor, sigma: Tensor, table: Table) -> Tensor:
+    """The preconditioning of Karras et al. 2022, table 1: the same as v with the opposite sign."""
+    return v(x, -output, sigma, table)
+
+
+def lcm(x: Tensor, output: Tensor, sigma: Tensor, table: Table) -> Tensor:
+    """Noise, with the boundary condition of consistency models (Luo et al. 2023, section 4.1, timesteps times 10)."""
+    tau = 10 * table.timestep(sigma)
+    power = tau**2 + 0.25
+    return epsilon(x, output, sigma, table) * (tau / power.sqrt()) + x * (0.25 / power)
+
+
+KINDS: dict[str, Callable[[Tensor, Tensor, Tensor, Table], Tensor]] = {
+    "epsilon": epsilon, "v": v, "edm": edm, "lcm": lcm,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """How one network is asked and understood: `kind` is a key of KINDS. `sigma` is a single number everywhere."""
+
+    kind: str
+    table: Table
+
+    def scale_input(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """`x` as the network wants it: about unit variance at every noise level."""
+        return x / (sigma**2 + self.table.sigma_data**2).sqrt()
+
+    def denoised(self, x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
+        """x0 from the network's `output` for `scale_input(x, sigma)`; both in x's dtype."""
+        return KINDS[self.kind](x, output, sigma, self.table)
+
+
+def sampling_for(scheduler: str, prediction: str, zero_terminal_snr: bool = False) -> tuple[Prediction, str]:
+    """The prediction (with its table) and the schedule that the user's `scheduler` stands for.
+
+    `prediction` ("epsilon", "v" or "edm") is what the checkpoint is. The schedulers "lcm", "tcd" and
+    "edm_playground_v2.5" override it and are other names for a schedule; the rest stand for themselves.
+    Raises BadSetting for another `prediction`.
+    """
+    if scheduler == "lcm":
+        return Prediction("lcm", distilled_table()), "sgm_uniform"
+    if scheduler == "tcd":
+        return Prediction("epsilon", distilled_table()), "sgm_uniform"
+    if scheduler == "edm_playground_v2.5":
+        return Prediction("edm", EDMTable()), "karras"
+    if prediction == "edm":
+        return Prediction("edm", EDMTable()), scheduler
+    if prediction not in ("epsilon", "v"):
+        raise BadSetting(f"The prediction type is {prediction!r}; it must be one of: epsilon, v, edm.")
+    return Prediction(prediction, discrete_table(zero_terminal_snr=zero_terminal_snr)), scheduler

@@ -1,0 +1,208 @@
+"""Train the autoencoder: `python tools/embedded_model/train_vae.py`. Needs prepare.py's output; resumes where it stopped.
+
+The start decides (LOG.md): at step 0 the network already is an average-pooling encoder and a bilinear decoder, all
+residual branches are zero, and training only adds what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from data import COLOURS, THINGS, WORK, place, random_place
+from torch import Tensor, nn
+from training import Average, Budget, arguments, due, images_to_tensor, load, save
+
+from core.models.configs import VAEConfig
+from core.models.vae import VAE, AttnBlock, ResBlock
+
+log = logging.getLogger(__name__)
+
+CONFIG = VAEConfig(channels=32, channel_mult=(1, 1, 2, 4), num_res_blocks=1)
+STEADY = 4.0  # constant channels beside r, g, b: large enough to make a GroupNorm nearly linear
+HELD_OUT = 100  # pictures at the end of the set, never trained on
+
+
+def identity_start(vae: VAE) -> None:
+    """Set the weights so that decode(encode(image)) is the picture, pooled 8 x 8 and enlarged bilinearly.
+
+    Colour c is carried by the group of channels 4c .. 4c+3 as (c, -c, k, -k): its GroupNorm divides by about k / sqrt 2,
+    whatever c is, and SiLU(x) - SiLU(-x) = x gives the colour back. The other channels start at random.
+    """
+    with torch.no_grad():
+        for module in vae.modules():
+            if isinstance(module, ResBlock):
+                _zero(module.conv2)
+                if isinstance(module.nin_shortcut, nn.Conv2d):
+                    n = min(module.nin_shortcut.weight.shape[:2])
+                    module.nin_shortcut.weight[:n] *= 0
+                    module.nin_shortcut.weight[range(n), range(n)] = 1.0
+                    module.nin_shortcut.bias[:n] *= 0
+            elif isinstance(module, AttnBlock):
+                _zero(module.proj_out)
+        for level in vae.encoder.down:
+            if level.downsample is not None:
+                _spread(level.downsample.conv, torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 0]]) / 4)
+        for level in vae.decoder.up:
+            if level.upsample is not None:
+                _spread(level.upsample.conv, torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16)
+        for first in (vae.encoder.conv_in, vae.decoder.conv_in):
+            first.weight[:12] = 0
+            first.bias[:12] = 0
+            for c in range(3):
+                first.weight[4 * c, c, 1, 1], first.weight[4 * c + 1, c, 1, 1] = 1.0, -1.0
+                first.bias[4 * c + 2], first.bias[4 * c + 3] = STEADY, -STEADY
+        for norm, last in ((vae.encoder.norm_out, vae.encoder.conv_out), (vae.decoder.norm_out, vae.decoder.conv_out)):
+            norm.weight[:12] = STEADY / math.sqrt(2)
+            last.weight[:3] = 0
+            last.bias.zero_()
+            for c in range(3):
+                last.weight[c, 4 * c, 1, 1], last.weight[c, 4 * c + 1, 1, 1] = 1.0, -1.0
+        vae.encoder.conv_out.weight[4:] = 0
+        vae.encoder.conv_out.bias[4:] = -6.0  # log-variance: nearly no noise
+        for conv in (vae.quant_conv, vae.post_quant_conv):
+            _zero(conv)
+            n = conv.weight.shape[0]
+            conv.weight[range(n), range(n)] = 1.0
+
+
+def _zero(conv: nn.Conv2d) -> None:
+    conv.weight.zero_()
+    if conv.bias is not None:
+        conv.bias.zero_()
+
+
+def _spread(conv: nn.Conv2d, kernel: Tensor) -> None:
+    """Channels 0 .. 11 each through `kernel` (3, 3) alone; the others stay as they are."""
+    conv.weight[:12] = 0
+    conv.weight[range(12), range(12)] = kernel
+    if conv.bias is not None:
+        conv.bias[:12] = 0
+
+
+def loss_of(vae: VAE, image: Tensor, noise: Tensor, *, encoder: bool = True) -> Tensor:
+    """L1 + MSE + 0.5 gradient-L1 + 2e-4 KL of a batch (B, 3, H, W)."""
+    mean, logvar = vae.moments(image)
+    out = vae.decode(mean + (0.5 * logvar).exp() * noise)
+    error = out - image
+    rows, columns = error.diff(dim=2).abs().mean(), error.diff(dim=3).abs().mean()
+    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+    return error.abs().mean() + error.square().mean() + 0.5 * (rows + columns) + (2e-4 * kl if encoder else 0)
+
+
+def placed_pictures(pictures: np.ndarray, folder: Path) -> np.ndarray:
+    """A pool (N, 256, 256, 3) of placed pictures: the things eighteen times each, the rest once, on many grounds."""
+    path = folder / "vae_pool.npy"
+    if not path.exists():
+        rng = np.random.default_rng(1)
+        rows = np.concatenate([np.repeat(np.arange(len(THINGS)), 18), np.arange(len(THINGS), len(pictures) - HELD_OUT)])
+        pool = np.empty((len(rows), 256, 256, 3), np.uint8)
+        for i, row in enumerate(rows):
+            if row < len(THINGS) or rng.random() < 0.5:
+                pool[i] = random_place(pictures[row], int(rng.integers(len(COLOURS))), rng, 256)
+            else:
+                r, g, b = rng.uniform(0, 255, 3)
+                pool[i] = place(pictures[row], (r, g, b), scale=rng.uniform(0.7, 1), dx=0, dy=0, side=256)
+        np.save(path, pool)
+    return np.load(path)
+
+
+def crops(pool: np.ndarray, side: int, batch: int, rng: np.random.Generator) -> Tensor:
+    """Random crops (B, 3, side, side), mostly from the middle, where the picture is; half of them mirrored."""
+    out = np.empty((batch, side, side, 3), np.uint8)
+    for i, row in enumerate(rng.integers(len(pool), size=batch)):
+        y, x = (int(np.clip(rng.normal(0.5, 0.28), 0, 1) * (256 - side)) for _ in range(2))
+        crop = pool[row, y : y + side, x : x + side]
+        out[i] = crop[:, ::-1] if rng.random() < 0.5 else crop
+    return images_to_tensor(out)
+
+
+@torch.no_grad()
+def psnr(vae: VAE, pictures: np.ndarray, device: str) -> float:
+    """Mean PSNR in dB over pictures (N, 256, 256, 3), with the posterior's mean."""
+    total = 0.0
+    for i in range(0, len(pictures), 10):
+        image = images_to_tensor(pictures[i : i + 10], device)
+        out = vae.decode(vae.encode(image)).clamp(-1, 1)
+        mse = ((out - image) / 2).square().mean(dim=(1, 2, 3))
+        total += float((-10 * mse.log10()).sum())
+    return total / len(pictures)
+
+
+def main() -> None:
+    parser = arguments("Train the autoencoder.", WORK, minutes=15, batch=32, rate=4e-4)
+    parser.add_argument("--decoder-only", action="store_true", help="go on with a frozen encoder (whole pictures)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    folder, device = args.work, args.device
+    pictures = np.load(folder / "data" / "pictures.npy", mmap_mode="r")
+    pool = placed_pictures(pictures, folder / "data")
+    held = np.stack([place(p, (255, 255, 255), scale=0.87, dx=0, dy=0, side=256) for p in pictures[-HELD_OUT:]])
+    trained = pool[9 : 18 * len(THINGS) : 18]
+
+    vae, shadow = VAE(CONFIG).to(device), VAE(CONFIG).to(device)
+    identity_start(vae)
+    average = Average(vae, decay=0.998)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0)
+    budget = Budget(args.minutes, args.samples, args.decay_from)
+    step = 0
+    path = folder / ("vae_decoder.pt" if args.decoder_only else "vae.pt")
+    start = load(path, device) or (load(folder / "vae.pt", device) if args.decoder_only else None)
+    if start is not None:
+        vae.load_state_dict(start["model"] if path.exists() else start["ema"])
+        average.weights = start["ema"]
+        if path.exists():
+            optimizer.load_state_dict(start["optimizer"])
+            step, average.steps = start["step"], start["step"]
+            budget.seconds, budget.seen = start["seconds"], start["seen"]
+    if args.decoder_only:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+
+    rng = np.random.default_rng(step)
+    budget.restart_clock()
+    evaluate = due(args.every)
+    while True:
+        done = budget.progress >= 1
+        if next(evaluate) or done or step == 0:
+            shadow.load_state_dict(average.weights)
+            line = {
+                "step": step, "minutes": round(budget.seconds / 60, 2), "samples": budget.seen,
+                "psnr_held_out": round(psnr(shadow, held[:: 1 if done else 5], device), 2),
+                "psnr_things": round(psnr(shadow, trained[:: 1 if done else 4], device), 2),
+            }  # fmt: skip
+            log.info(json.dumps(line))
+            save(path, {"model": vae.state_dict(), "ema": average.weights, "optimizer": optimizer.state_dict(),
+                        "step": step, "seconds": budget.seconds, "seen": budget.seen})  # fmt: skip
+            budget.restart_clock()
+            if done:
+                return
+        if args.decoder_only:
+            side = 128
+        else:
+            side = 64 if budget.progress < 0.5 else 96 if budget.progress < 0.85 else 128
+        batch = max(4, args.batch * 64 * 64 // (side * side))
+        for group in optimizer.param_groups:
+            group["lr"] = args.rate * budget.rate(step, warm_up=100)
+        image = crops(pool, side, batch, rng).to(device)
+        noise = torch.randn(batch, 4, side // 8, side // 8, device=device)
+        with torch.autocast(device, torch.bfloat16):
+            loss = loss_of(vae, image, noise, encoder=not args.decoder_only)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        average.update(vae)
+        step += 1
+        budget.add(batch)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    main()

@@ -1,0 +1,108 @@
+"""What both training scripts share: the budget, the learning rate, the average of the weights, saving and resuming."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # so that `core` is found when a script of this folder is run
+
+log = logging.getLogger(__name__)
+
+
+class Average:
+    """Exponential moving average of a module's weights. Early on it forgets faster, so that it has no bias to the start."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.weights = {name: p.detach().clone() for name, p in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.steps += 1
+        keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        current = module.state_dict()
+        names = [name for name, w in self.weights.items() if w.is_floating_point()]
+        torch._foreach_lerp_([self.weights[n] for n in names], [current[n] for n in names], 1 - keep)
+
+
+class Budget:
+    """How much of the training is done: the larger share of its minutes and of its samples, over all its runs."""
+
+    def __init__(self, minutes: float, samples: float, decay_from: float) -> None:
+        self.minutes, self.samples, self.decay_from = minutes, samples, decay_from
+        self.seconds = 0.0
+        self.seen = 0
+        self._last = time.monotonic()
+
+    def add(self, samples: int) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._last
+        self._last = now
+        self.seen += samples
+
+    def restart_clock(self) -> None:
+        """Leave out of the count what passed since the last `add`."""
+        self._last = time.monotonic()
+
+    @property
+    def progress(self) -> float:
+        return max(self.seconds / 60 / self.minutes, self.seen / self.samples)
+
+    def rate(self, step: int, warm_up: int) -> float:
+        """Factor of the learning rate: linear warm-up, flat, and one linear decay to 2 % from `decay_from` on."""
+        rest = (1 - self.progress) / (1 - self.decay_from)
+        return min(1.0, (step + 1) / warm_up) * min(1.0, max(0.02, rest))
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write the training state to a temporary name and move it."""
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def load(path: Path, device: str) -> dict[str, Any] | None:
+    """The state of a run before this one, if there is any. Only plain tensors and numbers are read."""
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    return state
+
+
+def arguments(description: str, work: Path, *, minutes: float, batch: int, rate: float) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--work", type=Path, default=work, help="folder for data and training state (default %(default)s)")
+    parser.add_argument("--minutes", type=float, default=minutes, help="stop after so many minutes, over all runs (%(default)s)")
+    parser.add_argument("--samples", type=float, default=float("inf"), help="or after so many training samples")
+    parser.add_argument("--batch", type=int, default=batch, help="samples a step (%(default)s)")
+    parser.add_argument("--rate", type=float, default=rate, help="learning rate (%(default)s)")
+    parser.add_argument("--decay-from", type=float, default=0.65, help="share of the run from which the rate falls (%(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (%(default)s)")
+    parser.add_argument("--every", type=float, default=180, help="seconds between evaluations (%(default)s)")
+    return parser
+
+
+def due(every: float) -> Iterator[bool]:
+    """True once in `every` seconds."""
+    last = time.monotonic()
+    while True:
+        yes = time.monotonic() - last >= every
+        yield yes
+        if yes:
+            last = time.monotonic()
+
+
+def images_to_tensor(pixels: Any, device: str = "cpu") -> Tensor:
+    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1

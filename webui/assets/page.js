@@ -1,0 +1,201 @@
+// What the page does in the browser alone: light and dark, keys, example prompts, the full-screen viewer.
+(() => {
+  "use strict";
+
+  const byId = (id) => document.getElementById(id);
+  const field = (id) => document.querySelector(`#${id} textarea, #${id} input`);
+  const visible = (element) => Boolean(element && element.offsetParent !== null);
+
+  function write(id, text) {
+    const input = field(id);
+    if (!input) return;
+    input.value = text;
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  // ---- light and dark -------------------------------------------------------------------------------------------
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+
+  function remembered() {
+    try { return localStorage.getItem("easel-theme"); } catch { return null; }
+  }
+
+  function wanted() {
+    const choice = remembered() || "PREFERRED_THEME";
+    return choice === "system" ? (system.matches ? "dark" : "light") : choice;
+  }
+
+  function dress() {
+    const dark = wanted() === "dark";
+    if (document.body && document.body.classList.contains("dark") !== dark) document.body.classList.toggle("dark", dark);
+    document.documentElement.style.colorScheme = dark ? "dark" : "light";
+  }
+
+  function switchTheme() {
+    try { localStorage.setItem("easel-theme", wanted() === "dark" ? "light" : "dark"); } catch { /* private window */ }
+    dress();
+  }
+
+  function keepDressed() {
+    dress();
+    new MutationObserver(dress).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    system.addEventListener("change", dress);
+  }
+
+  // ---- attention weights: Ctrl and an arrow in a prompt ---------------------------------------------------------
+  const DELIMITERS = new Set(".,\\/!?%^*;:{}=`~() \t\n\r");
+
+  function groupAround(text, at) {
+    for (const [open, close] of [["(", ")"], ["<", ">"]]) {
+      const start = text.lastIndexOf(open, at - 1);
+      const end = text.indexOf(close, at);
+      if (start < 0 || end < 0 || text.slice(start + 1, at).includes(close) || text.slice(at, end).includes(open)) continue;
+      const colon = text.lastIndexOf(":", end);
+      if (colon > start) return [start + 1, colon];
+    }
+    return null;
+  }
+
+  function wordAround(text, at) {
+    let start = at;
+    let end = at;
+    while (start > 0 && !DELIMITERS.has(text[start - 1])) start -= 1;
+    while (end < text.length && !DELIMITERS.has(text[end])) end += 1;
+    return [start, end];
+  }
+
+  function weigh(area, up) {
+    const text = area.value;
+    let [start, end] = [area.selectionStart, area.selectionEnd];
+    if (start === end) [start, end] = groupAround(text, start) || wordAround(text, start);
+    while (end > start && text[end - 1] === " ") end -= 1;
+    if (start === end) return;
+    const inside = "(<".includes(text[start - 1] || "x") && text[end] === ":";
+    const angle = inside && text[start - 1] === "<";
+    let before = text.slice(0, start);
+    let after = text.slice(end);
+    let weight = 1;
+    if (inside) {
+      const close = after.indexOf(angle ? ">" : ")");
+      weight = Number.parseFloat(after.slice(1, close));
+      if (close < 0 || Number.isNaN(weight)) return;
+      before = before.slice(0, -1);
+      after = after.slice(close + 1);
+    }
+    weight = Number.parseFloat((weight + (up ? 1 : -1) * (angle ? 0.05 : 0.1)).toPrecision(12));
+    const bare = weight === 1 && !angle;
+    const shown = String(weight).length === 1 ? `${weight}.0` : String(weight);
+    const core = text.slice(start, end);
+    const [open, close] = angle ? ["<", ">"] : ["(", ")"];
+    area.value = before + (bare ? core : `${open}${core}:${shown}${close}`) + after;
+    const from = before.length + (bare ? 0 : 1);
+    area.setSelectionRange(from, from + core.length);
+    area.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  // ---- keys -----------------------------------------------------------------------------------------------------
+  function onKey(event) {
+    const chord = event.ctrlKey || event.metaKey || event.altKey;
+    if (viewer && viewer.open) {
+      if (event.key === "ArrowRight") turn(1);
+      else if (event.key === "ArrowLeft") turn(-1);
+      return;
+    }
+    if (chord && event.key === "Enter") {
+      event.preventDefault();
+      byId("generate_button")?.click();
+    } else if (event.key === "Escape" && !event.defaultPrevented && visible(byId("stop_button"))) {
+      byId("stop_button").click();
+    } else if ((event.ctrlKey || event.metaKey) && ["ArrowUp", "ArrowDown"].includes(event.key)) {
+      const area = event.target;
+      if (!(area instanceof HTMLTextAreaElement) || !area.closest('[id*="_prompt"]')) return;
+      event.preventDefault();
+      weigh(area, event.key === "ArrowUp");
+    }
+  }
+
+  // ---- the full-screen viewer -----------------------------------------------------------------------------------
+  let viewer = null;
+  let shots = [];
+  let at = 0;
+
+  function make(tag, attributes, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.append(...children);
+    return element;
+  }
+
+  function makeViewer() {
+    const button = (name, label, sign) => make("button", { type: "button", class: name, "aria-label": label, title: label }, sign);
+    viewer = make("dialog", { id: "viewer", "aria-label": "Picture" },
+      make("img", { alt: "" }),
+      make("div", { class: "caption" }),
+      make("div", { class: "tools" },
+        button("reuse", "Use this seed", "Use seed"),
+        make("a", { class: "save", download: "", title: "Download the file" }, "Download"),
+        button("size", "Fit or actual size", "1 : 1"),
+        button("close", "Close", "✕")),
+      button("previous", "Previous picture", "‹"),
+      button("next", "Next picture", "›"));
+    viewer.addEventListener("click", (event) => {
+      const name = event.target.className;
+      if (name === "previous") turn(-1);
+      else if (name === "next") turn(1);
+      else if (name === "size") viewer.classList.toggle("actual");
+      else if (name === "reuse") reuseSeed();
+      else if (name !== "save" && !event.target.closest(".caption")) viewer.close();
+    });
+    document.body.append(viewer);
+  }
+
+  function look(shot) {
+    if (!viewer) makeViewer();
+    shots = [...(shot.closest("#final_gallery, #stage") || document).querySelectorAll("a.shot")];
+    at = Math.max(0, shots.indexOf(shot));
+    viewer.classList.remove("actual");
+    viewer.showModal();
+    turn(0);
+  }
+
+  function turn(by) {
+    if (!shots.length) return;
+    at = (at + by + shots.length) % shots.length;
+    const { href, dataset } = shots[at];
+    const image = viewer.querySelector("img");
+    image.src = href;
+    image.alt = dataset.prompt;
+    viewer.querySelector(".caption").textContent = `${dataset.prompt} · ${dataset.size} · seed ${dataset.seed}`;
+    viewer.querySelector(".save").href = href;
+    viewer.classList.toggle("single", shots.length < 2);
+  }
+
+  function reuseSeed() {
+    const random = field("random_seed");
+    if (random && random.checked) random.click();
+    write("seed", shots[at].dataset.seed);
+    viewer.close();
+  }
+
+  // ---- clicks ---------------------------------------------------------------------------------------------------
+  function onClick(event) {
+    const target = event.target instanceof Element ? event.target : null;
+    const shot = target?.closest("a.shot");
+    if (shot && event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
+      event.preventDefault();
+      look(shot);
+      return;
+    }
+    const chip = target?.closest(".chip");
+    if (chip) {
+      write("positive_prompt", chip.dataset.prompt);
+      field("positive_prompt")?.focus();
+    }
+    if (target?.closest("#theme_toggle")) switchTheme();
+  }
+
+  document.addEventListener("click", onClick);
+  document.addEventListener("keydown", onKey, true);
+  if (document.body) keepDressed();
+  else document.addEventListener("DOMContentLoaded", keepDressed);
+})();

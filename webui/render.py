@@ -1,0 +1,180 @@
+"""A browser's tasks as HTML: the stage, the progress bar, the list of tasks, the gallery. Pure functions of the tasks."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from html import escape
+
+from core.events import Failed, Saved, Warned
+from core.task import AsyncTask
+
+EXAMPLES = (
+    "a red apple",
+    "a fox on a blue background",
+    "a slice of pizza",
+    "a smiling sun",
+    "a rocket on a yellow background",
+)
+MOST_PICTURES = 60
+LONGEST_EXCERPT = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """All that the page shows of a browser's tasks. `running` tells whether Skip and Stop have something to act on."""
+
+    stage: str
+    progress: str
+    tasks: str
+    gallery: str
+    running: bool
+
+    def changed_from(self, old: View | None) -> dict[str, str | bool]:
+        """The parts that differ from `old`, by name."""
+        names = [field.name for field in fields(self)]
+        return {n: getattr(self, n) for n in names if old is None or getattr(self, n) != getattr(old, n)}
+
+
+def view(tasks: Sequence[AsyncTask], position: Callable[[AsyncTask], int]) -> View:
+    """What to show for `tasks`: the running one, the waiting ones in order, then the finished ones, newest first."""
+    under_way = [task for task in tasks if not task.done]
+    running = next((task for task in under_way if task.state == "running"), None)
+    shown = running or (under_way[0] if under_way else next(iter(tasks), None))
+    return View(
+        stage=_stage(shown),
+        progress=_progress(shown, position) if shown and not shown.done else "",
+        tasks=_task_list(under_way, position),
+        gallery=_gallery(tasks),
+        running=running is not None,
+    )
+
+
+def problem(message: str) -> str:
+    """`message`, written for the user, as a box."""
+    return f'<div class="problem" role="alert">{escape(message)}</div>' if message else ""
+
+
+def picture_url(task: AsyncTask, index: int) -> str:
+    """Where the page fetches picture `index` of `task`, relative to the page's address."""
+    return f"easel/pictures/{task.id}/{index}"
+
+
+def pictures(task: AsyncTask) -> list[Saved]:
+    """The pictures of `task` that are on disk, oldest first."""
+    return [event for event in task.kept() if isinstance(event, Saved)]
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _stage(task: AsyncTask | None) -> str:
+    if task is None:
+        return _empty()
+    warnings = "".join(f'<p class="note">{escape(e.message)}</p>' for e in task.kept() if isinstance(e, Warned))
+    if not task.done:
+        return _live(task) + warnings
+    saved = pictures(task)
+    shots = "".join(_shot(task, index, picture) for index, picture in enumerate(saved))
+    failure = "".join(problem(event.message) for event in task.kept() if isinstance(event, Failed))
+    if not shots and not failure:
+        return '<div class="hint"><p>Stopped. Nothing was saved.</p></div>'
+    grid = f'<div class="shots count-{min(len(saved), 5)}">{shots}</div>' if shots else ""
+    return grid + failure + warnings
+
+
+def _empty() -> str:
+    chips = "".join(
+        f'<button type="button" class="chip" data-prompt="{escape(e)}">{escape(e)}</button>' for e in EXAMPLES
+    )
+    return (
+        '<div class="hint"><p class="lead">Describe a picture, and watch it form.</p>'
+        f'<p>Write a prompt below and press Generate, or start from one of these:</p><div class="chips">{chips}</div></div>'
+    )
+
+
+def _live(task: AsyncTask) -> str:
+    if task.preview is None:
+        return '<div class="blank" aria-hidden="true"></div>'
+    encoded = base64.b64encode(task.preview).decode("ascii")
+    label = escape(f"Preview: {_excerpt(task)}")
+    return f'<div class="live"><img class="preview" alt="{label}" src="data:image/jpeg;base64,{encoded}"></div>'
+
+
+def _progress(task: AsyncTask, position: Callable[[AsyncTask], int]) -> str:
+    text, facts = _status(task, position)
+    percent = round(100 * task.progress.share)
+    return (
+        f'<div class="bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{percent}"><div class="done" style="width:{percent}%"></div></div>'
+        f'<div class="status"><span class="text">{escape(text)}</span><span class="facts">{escape(facts)}</span></div>'
+    )
+
+
+def _status(task: AsyncTask, position: Callable[[AsyncTask], int]) -> tuple[str, str]:
+    if task.stopped:
+        return "Stopping", ""
+    if task.state == "waiting":
+        ahead = position(task)
+        return f"Waiting for {ahead} other {'task' if ahead == 1 else 'tasks'}" if ahead else "Getting ready", ""
+    progress = task.progress
+    facts = []
+    if progress.images > 1:
+        facts.append(f"image {progress.image} of {progress.images}")
+    if progress.step and not progress.text.startswith("Step"):
+        facts.append(f"step {progress.step} of {progress.steps}")
+    if progress.seconds_left is not None:
+        facts.append(f"{duration(progress.seconds_left)} left")
+    return progress.text, " · ".join(facts)
+
+
+def _task_list(tasks: Sequence[AsyncTask], position: Callable[[AsyncTask], int]) -> str:
+    if not tasks:
+        return ""
+    return f'<ul class="tasks" aria-label="Running and waiting tasks">{"".join(_task(t, position) for t in tasks)}</ul>'
+
+
+def _task(task: AsyncTask, position: Callable[[AsyncTask], int]) -> str:
+    settings = task.settings
+    pieces = [f"{settings.width} × {settings.height}", f"{settings.steps} steps"]
+    if settings.image_number > 1:
+        pieces.append(f"{settings.image_number} images")
+    state = "stopping" if task.stopped else "running" if task.state == "running" else f"waiting, {position(task)} ahead"
+    excerpt = escape(_excerpt(task))
+    return (
+        f'<li class="{escape(task.state)}"><span class="excerpt">{excerpt}</span>'
+        f'<span class="facts">{escape(" · ".join(pieces))}</span><span class="state">{escape(state)}</span>'
+        f'<button type="button" class="cancel" data-task="{escape(task.id)}" aria-label="Cancel: {excerpt}">Cancel</button></li>'
+    )
+
+
+def _gallery(tasks: Sequence[AsyncTask]) -> str:
+    shots = [
+        _shot(task, index, picture)
+        for task in tasks
+        for index, picture in reversed(list(enumerate(pictures(task))))
+    ]  # fmt: skip
+    return f'<div class="shots">{"".join(shots[:MOST_PICTURES])}</div>' if shots else ""
+
+
+def _shot(task: AsyncTask, index: int, picture: Saved) -> str:
+    address = picture_url(task, index)
+    text = escape(task.settings.prompt or "No prompt")
+    return (
+        f'<a class="shot" href="{address}" data-seed="{picture.seed}" data-size="{picture.width} × {picture.height}" '
+        f'data-prompt="{text}"><img loading="lazy" src="{address}" alt="{text}" '
+        f'width="{picture.width}" height="{picture.height}"></a>'
+    )
+
+
+def _excerpt(task: AsyncTask) -> str:
+    text = " ".join(task.settings.prompt.split()) or "No prompt"
+    return text if len(text) <= LONGEST_EXCERPT else text[: LONGEST_EXCERPT - 1] + "…"

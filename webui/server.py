@@ -1,0 +1,120 @@
+"""Serving the page: Gradio's launch with our middleware, routes, theme, style and script, until Ctrl-C."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import time
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from core.errors import BadConfig
+from webui.app import App
+from webui.page import build_page
+from webui.pictures import picture_route
+from webui.theme import easel_theme
+from webui.visitors import LOOPBACK, Visitors
+
+log = logging.getLogger(__name__)
+
+IDLE_SLEEP = 0.02  # seconds between two looks of Gradio's idle queue; its own 0.001 burns 5 % of a core for ever
+LARGEST_UPLOAD = "20mb"
+
+
+def serve(
+    app: App,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7865,
+    share: bool = False,
+    auth: Sequence[tuple[str, str]] | Callable[[str, str], bool] | None = None,
+    in_browser: bool = True,
+    theme: str | None = None,
+    ready: Callable[[str], None] = print,
+) -> None:
+    """Serve the page and block until Ctrl-C (KeyboardInterrupt ends it cleanly and is not raised again).
+
+    `theme` is "light", "dark" or None: as the browser prefers (what a person chooses in the page comes first). `ready`
+    is called once with the page's address. Raises BadConfig if the port cannot be used.
+    """
+    page = start(app, host=host, port=port, share=share, auth=auth, in_browser=in_browser, theme=theme)
+    try:
+        ready(page.share_url or page.local_url)
+        while page.is_running:
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        log.info("Stopping")
+    finally:
+        page.close(verbose=False)
+
+
+def start(
+    app: App,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7865,
+    share: bool = False,
+    auth: Sequence[tuple[str, str]] | Callable[[str, str], bool] | None = None,
+    in_browser: bool = False,
+    theme: str | None = None,
+) -> gr.Blocks:
+    """Serve the page in the background; `close()` of the returned page ends it. Raises BadConfig as `serve` does."""
+    _check_port(host, port)
+    page = build_page(app)
+    page.queue(default_concurrency_limit=None, max_size=500)
+    if hasattr(page, "_queue") and hasattr(page._queue, "sleep_when_free"):
+        page._queue.sleep_when_free = IDLE_SLEEP
+    hosts = LOOPBACK if host in LOOPBACK and not share else None
+    extras: dict[str, Any] = {
+        "middleware": [Middleware(Visitors, hosts=hosts)],
+        "routes": [picture_route(app.worker)],
+    }
+    page.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        auth=auth,  # type: ignore[arg-type]
+        inbrowser=in_browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=True,
+        footer_links=[],
+        run_history=False,
+        strict_cors=True,
+        ssr_mode=False,
+        enable_monitoring=False,
+        max_file_size=LARGEST_UPLOAD,
+        app_kwargs=extras,
+        theme=easel_theme(),
+        css=_asset("style.css"),
+        head=f"<script>{_asset('page.js').replace('PREFERRED_THEME', theme or 'system')}</script>",
+    )
+    return page
+
+
+def _asset(name: str) -> str:
+    return (files("webui") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _check_port(host: str, port: int) -> None:
+    """Say in a sentence what Gradio would say in a traceback. Raises BadConfig."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except socket.gaierror:
+        raise BadConfig(f"{host!r} is no address of this machine. Use 127.0.0.1, or 0.0.0.0 for all of them.") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise BadConfig(
+                f"Port {port} is in use already, perhaps by another Easel. Choose another: --port {port + 1}"
+            ) from None
+        raise BadConfig(
+            f"The page cannot listen on {host} port {port}: {error.strerror}. Choose another with --port."
+        ) from None

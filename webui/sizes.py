@@ -1,0 +1,46 @@
+"""The sizes on offer: SDXL's aspect ratios, scaled to what the chosen checkpoint was made for."""
+
+from __future__ import annotations
+
+import math
+
+from core.settings import ASPECT_RATIOS
+
+CUSTOM = "Custom"
+SDXL_SIDE = 1024  # pixels; ASPECT_RATIOS hold about SDXL_SIDE**2 pixels each
+SMALLEST, MULTIPLE = 64, 8
+
+
+def scaled_sizes(native: tuple[int, int]) -> list[tuple[int, int]]:
+    """ASPECT_RATIOS at the pixel count of `native` (width, height), each once, from tall to wide."""
+    factor = math.sqrt(native[0] * native[1]) / SDXL_SIDE
+    return list(dict.fromkeys((_fit(width * factor), _fit(height * factor)) for width, height in ASPECT_RATIOS))
+
+
+def label(size: tuple[int, int]) -> str:
+    """`1152 × 896 ∣ 9:7`."""
+    width, height = size
+    shared = math.gcd(width, height)
+    return f"{width} × {height} ∣ {width // shared}:{height // shared}"
+
+
+def labels(native: tuple[int, int]) -> list[str]:
+    """The entries of the aspect ratio list; the last stands for any other width and height."""
+    return [*map(label, scaled_sizes(native)), CUSTOM]
+
+
+def parse_label(text: str) -> tuple[int, int] | None:
+    """Width and height of an entry; None for CUSTOM."""
+    if text == CUSTOM:
+        return None
+    width, height = text.partition("∣")[0].split("×")
+    return int(width), int(height)
+
+
+def matching_label(size: tuple[int | None, int | None], native: tuple[int, int]) -> str:
+    """The entry that stands for `size`, or CUSTOM."""
+    return label((size[0], size[1])) if size in scaled_sizes(native) else CUSTOM  # type: ignore[arg-type]
+
+
+def _fit(pixels: float) -> int:
+    return max(SMALLEST, round(pixels / MULTIPLE) * MULTIPLE)

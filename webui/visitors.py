@@ -1,0 +1,86 @@
+"""Who is calling: a browser is known by a cookie nobody can guess; other web pages cannot act in its name."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "easel_owner"
+YEAR = 365 * 24 * 3600  # seconds
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def owner_of(cookies: str | None) -> str | None:
+    """The owner named in a Cookie header; None if there is none or it is not one that we give."""
+    try:
+        morsel = SimpleCookie(cookies or "").get(COOKIE)
+    except CookieError:
+        return None
+    return morsel.value if morsel and re.fullmatch(r"[A-Za-z0-9_-]{43}", morsel.value) else None
+
+
+class Visitors:
+    """ASGI middleware: gives each browser its owner cookie, and refuses calls that another web page makes.
+
+    The cookie holds 256 random bits, is hidden from scripts and not sent along by other sites. `hosts` are the names
+    under which this server may be called (against DNS rebinding), None for any. Requests other than reading must
+    come from a page of this very server: browsers tell by Sec-Fetch-Site, older ones by Origin.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...] | None = LOOPBACK) -> None:
+        self.app = app
+        self.hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope["method"], headers)
+        if refusal:
+            await PlainTextResponse(refusal, status_code=403)(scope, receive, send)
+            return
+        page = scope["method"] == "GET" and "text/html" in headers.get("accept", "")
+        if not page or owner_of(headers.get("cookie")):
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_cookie(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                secure = "; Secure" if scope.get("scheme") == "https" else ""
+                MutableHeaders(scope=message).append(
+                    "set-cookie",
+                    f"{COOKIE}={secrets.token_urlsafe(32)}; Path=/; Max-Age={YEAR}; HttpOnly; SameSite=Lax{secure}",
+                )
+            await send(message)
+
+        await self.app(scope, receive, send_with_cookie)
+
+    def _refusal(self, method: str, headers: Headers) -> str | None:
+        host = _name(f"//{headers.get('host', '')}")
+        if self.hosts is not None and host not in self.hosts:
+            return f"This server is not called {host}. Open it as http://127.0.0.1."
+        if method in SAFE_METHODS:
+            return None
+        site = headers.get("sec-fetch-site")
+        if site is not None:
+            return None if site in ("same-origin", "none") else "Another web page may not use this server."
+        origin = headers.get("origin")
+        if origin is None:  # not a browser
+            return None
+        ours = {headers.get("host"), headers.get("x-forwarded-host")} - {None}
+        return None if urlsplit(origin).netloc in ours else "Another web page may not use this server."
+
+
+def _name(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
