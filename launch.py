@@ -44,12 +44,14 @@ def run(args, argv):
     from core import bootstrap
     from core.cli import given_settings
     from core.config import Config
+    from core.presets import load_preset
     from core.torch_build import chosen_build
 
     root = Path(ROOT)
     config = Config.load(vars(args), os.environ, root)
     if args.command == "add-user":
         return add_user(root / "auth.json", args.name)
+    load_preset(config.preset, config.presets)
     if args.command == "generate":
         given_settings(args.prompt, args.seed, args.fields)  # a typing error is told before anything is installed
     python = Path(sys.executable)
@@ -70,13 +72,93 @@ def run(args, argv):
 
 
 def serve(config, args):
-    """Open the page and stay until Ctrl-C."""
-    raise NotImplementedError
+    """Open the page and stay until Ctrl-C or SIGTERM; then end within two seconds, whatever is under way."""
+    import signal
+    import threading
+
+    from core.errors import UserError
+    from core.port import port_trouble
+    from core.presets import load_preset, settings_of
+
+    trouble = port_trouble(config.host, config.port)
+    if trouble:
+        raise UserError(trouble)
+    speak("INFO")
+    from core.handler import handler
+    from core.weights.files import Catalog
+    from core.worker import Worker
+    from webui import server
+    from webui.app import App
+
+    catalog = Catalog(config.checkpoints)
+    preset = load_preset(config.preset, config.presets)
+    worker = Worker(handler, lambda: make_pipeline(config, catalog))
+    app = App(
+        worker=worker,
+        models=catalog.names,
+        native_size=lambda name: catalog.info(name or catalog.default()).native_size,
+        defaults=lambda name: settings_of(catalog, preset, {"base_model": name} if name else {}),
+    )
+
+    def ready(address):
+        print("Easel is ready at %s   (Ctrl-C ends it)" % address, flush=True)
+        worker.start()  # now, so that importing torch does not hold up the page
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server.serve(
+        app,
+        host=config.host,
+        port=config.port,
+        share=config.share,
+        auth=config.users.check if config.users else None,
+        in_browser=config.in_browser,
+        theme=config.theme,
+        ready=ready,
+    )
+    last_resort = threading.Timer(1.0, os._exit, [0])  # a checksum or a network call under way may not hold us up
+    last_resort.daemon = True
+    last_resort.start()
+    worker.close(timeout=0.5)
+    return 0
 
 
 def generate(config, args):
-    """Make pictures without the page."""
-    raise NotImplementedError
+    """Make pictures without the page: the same worker, handler and pipeline."""
+    from core import cli
+    from core.handler import handler
+    from core.presets import load_preset, settings_of
+    from core.settings import random_seed
+    from core.task import AsyncTask
+    from core.weights.files import Catalog
+    from core.worker import Worker
+
+    speak("WARNING")
+    catalog = Catalog(config.checkpoints)
+    given = cli.given_settings(args.prompt, args.seed, args.fields)
+    preset = dict({"seed": random_seed()}, **load_preset(config.preset, config.presets))
+    task = AsyncTask(settings_of(catalog, preset, given))
+    worker = Worker(handler, lambda: make_pipeline(config, catalog))
+    worker.start()
+    worker.submit(task)
+    code = cli.generate(task, AsyncTask.events, cli.reporter(args.json))
+    worker.close(timeout=0.5)
+    return code
+
+
+def make_pipeline(config, catalog):
+    """The engine. Called in the worker's thread, because it imports torch."""
+    from core.device import choose_device
+    from core.pipeline import Pipeline
+
+    return Pipeline(catalog, choose_device(config), config.outputs)
+
+
+def speak(level):
+    """Show what the program logs, from `level` on, on stderr."""
+    import logging
+
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def doctor(config, args):
@@ -95,21 +177,32 @@ def doctor(config, args):
 def run_tests(config, args):
     """Linter, formatter, type checker, tests; 0 if all of them are content. Pytest's closing line is the last one."""
     import shutil
-    import subprocess
 
-    checks = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
-    failed = [" ".join(check) for check in checks if subprocess.call([sys.executable, "-m"] + check, cwd=ROOT)]
-    only = []
+    checks = ("ruff check .", "ruff format --check .", "mypy")
+    failed = [check for check in checks if run_module(check.split())]
+    pytest = ["pytest", "-n", "2"]
     if not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
-        print("The tests of the page need Chromium. Get it with: apt-get install chromium (Debian, Ubuntu), brew install chromium (macOS).")
-        only = ["-m", "not browser"]
+        print(
+            "The tests of the page need Chromium. Get it with: apt-get install chromium (Debian, Ubuntu), "
+            "brew install chromium (macOS); it must be on the PATH as chromium or google-chrome."
+        )
+        pytest.extend(["-m", "not browser"])
         if os.environ.get("CI"):
-            failed.append("the tests of the page (no browser)")
+            failed.append("tests of the page (no Chromium)")
     if failed:
         print("FAILED: " + "; ".join(failed))
+    pytest.extend(args.pytest)
+    return 1 if run_module(pytest) or failed else 0
+
+
+def run_module(words):
+    """Run a module of this Python as a program in the project's folder; its exit code."""
+    import subprocess
+
     sys.stdout.flush()
-    tests = subprocess.call([sys.executable, "-m", "pytest", "-n", "2"] + only + args.pytest, cwd=ROOT)
-    return 1 if failed or tests else 0
+    command = [sys.executable, "-m"]
+    command.extend(words)
+    return subprocess.call(command, cwd=ROOT)
 
 
 def add_user(file, name):

@@ -13,26 +13,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.child import Child, memory, serve
 from benchmarks.common import (
     GIB,
     OURS,
     PEER,
     BenchmarkError,
-    Child,
-    Report,
     Stopwatch,
+    add_rounds,
     alternate,
-    column,
     command,
-    memory,
     need_memory,
     need_peer,
     parser,
-    ratio,
-    seconds_row,
-    serve,
     tell,
 )
+from benchmarks.report import Report, column, ratio, seconds_row
 from benchmarks.unet_step import PEER_SDXL, PEER_TINY
 
 if TYPE_CHECKING:
@@ -68,12 +64,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if drop_from_cache(path):
             _compare(report, args, path, "cold", args.cold_rounds)
         else:
-            report.rows.append({"": "cold: the system does not let the file be dropped from its cache"})
+            report.notes.append("cold: not measured, the system does not drop the file from its cache")
     report.finish(args.output)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    made = parser(__doc__, rounds=2)
+    made = parser(__doc__)
+    add_rounds(made, 2)
     made.add_argument("--cold-rounds", type=int, default=1, help="rounds with the file read from the disk (default 1)")
     made.add_argument(
         "--work",
@@ -81,10 +78,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=Path(tempfile.gettempdir()) / "easel-benchmarks",
         help="folder for the checkpoint file, which is kept for the next time (7 GB)",
     )
-    args = made.parse_args(argv)
-    if args.rounds < 1:
-        raise BenchmarkError("--rounds must be at least 1.")
-    return args
+    return made.parse_args(argv)
 
 
 def _checkpoint(folder: Path, tiny: bool) -> Path:
@@ -128,13 +122,15 @@ def _compare(report: Report, args: argparse.Namespace, path: Path, temperature: 
         )
     ours, peer = (column(results[side], "seconds") for side in (OURS, PEER))
     at_most = 0.5 if temperature == "warm" else None
-    report.ratios.append(ratio(f"{temperature}: {OURS} time / {PEER} time", ours, peer, at_most=at_most))
+    report.findings.append(ratio(f"{temperature}: {OURS} time / {PEER} time", ours, peer, at_most=at_most))
     size = [path.stat().st_size / GIB] * rounds
     for side in (OURS, PEER):
         peaks = column(results[side], "peak_gib")
         if len(peaks) == rounds:
             at_most = 1.15 if side == OURS else None
-            report.ratios.append(ratio(f"{temperature}: {side} peak memory / file size", peaks, size, at_most=at_most))
+            report.findings.append(
+                ratio(f"{temperature}: {side} peak memory / file size", peaks, size, at_most=at_most)
+            )
 
 
 def read_through(path: Path) -> None:
@@ -203,7 +199,9 @@ def _serve_loading(args: argparse.Namespace) -> None:
             seconds = clock.seconds()
             wrong = {str(weight.dtype) for weight in weights if weight.dtype != torch.bfloat16}
             if wrong:
-                raise BenchmarkError(f"{args.child} left weights in {', '.join(sorted(wrong))}; all were wanted in bf16.")
+                raise BenchmarkError(
+                    f"{args.child} left weights in {', '.join(sorted(wrong))}; all were wanted in bf16."
+                )
             bytes_loaded = sum(weight.numel() * weight.element_size() for weight in weights)
             return {
                 "seconds": seconds,
@@ -219,7 +217,6 @@ def _serve_loading(args: argparse.Namespace) -> None:
 @contextmanager
 def _ours(tiny: bool) -> Iterator[Loader]:
     import torch
-
     from core.weights.checkpoint import load_checkpoint
 
     def load(path: str) -> list[nn.Module]:

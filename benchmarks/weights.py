@@ -47,7 +47,9 @@ def materialise(module: nn.Module, dtype: torch.dtype, device: str) -> nn.Module
 
 def checkpoint_shapes(tiny: bool) -> dict[str, list[int]]:
     """Names and shapes of an SDXL single-file checkpoint, as in sd_xl_base_1.0 (2515 tensors); `tiny`: the same, smaller."""
-    unet, vae, clip_l, clip_g = (TINY, TINY_VAE, TINY_CLIP_L, TINY_CLIP_G) if tiny else (SDXL, VAEConfig(), CLIP_L, CLIP_G)
+    unet, vae, clip_l, clip_g = (
+        (TINY, TINY_VAE, TINY_CLIP_L, TINY_CLIP_G) if tiny else (SDXL, VAEConfig(), CLIP_L, CLIP_G)
+    )
     with torch.device("meta"):
         parts = {
             "model.diffusion_model.": UNet(unet).state_dict(),
@@ -85,7 +87,7 @@ def write_checkpoint(path: Path, *, tiny: bool, metadata: Mapping[str, str] | No
             block = near_one if len(shape) == 1 and name.endswith("weight") else near_zero
             left = math.prod(shape)
             while left > 0:
-                file.write(memoryview(block.numpy()[:left]))
+                file.write(block[:left].numpy().tobytes())
                 left -= BLOCK
         file.flush()
         os.fsync(file.fileno())  # pages that are not yet on disk could not be dropped for a cold start

@@ -36,14 +36,18 @@ def _parser() -> argparse.ArgumentParser:
     _install_flags(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _generate(commands)
-    doctor = commands.add_parser("doctor", help="say what this machine is, what is wrong and what to do", allow_abbrev=False)
+    doctor = commands.add_parser(
+        "doctor", help="say what this machine is, what is wrong and what to do", allow_abbrev=False
+    )
     _engine_flags(doctor)
     _install_flags(doctor)
     test = commands.add_parser(
         "test", help="run linter, type checker and all tests; further arguments go to pytest", allow_abbrev=False
     )
     _install_flags(test)
-    add_user = commands.add_parser("add-user", help="ask for a password and let that user in (kept hashed in auth.json)")
+    add_user = commands.add_parser(
+        "add-user", help="ask for a password and let that user in (kept hashed in auth.json)"
+    )
     add_user.add_argument("name", help="the user's name")
     return parser
 
@@ -56,7 +60,9 @@ def _generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         allow_abbrev=False,
     )
     generate.add_argument("prompt", help="what the picture shows")
-    generate.add_argument("--seed", help="whole number; the same seed and settings give the same picture (default: random)")
+    generate.add_argument(
+        "--seed", help="whole number; the same seed and settings give the same picture (default: random)"
+    )
     generate.add_argument(
         "--set",
         action="append",
@@ -84,11 +90,15 @@ def _page_flags(parser: argparse.ArgumentParser) -> None:
     page.add_argument("--port", help="port of the page (default 7865)")
     page.add_argument("--share", action="store_true", help="make a public address; needs a user and password")
     page.add_argument("--auth", metavar="USER:PASSWORD", help="who may use the page; safer: the command add-user")
-    page.add_argument("--preset", metavar="NAME", help="settings that the page starts with, a file of the folder presets")
+    page.add_argument(
+        "--preset", metavar="NAME", help="settings that the page starts with, a file of the folder presets"
+    )
     page.add_argument("--theme", choices=("light", "dark"), help="colours (default: as the browser prefers)")
     browser = page.add_mutually_exclusive_group()
     browser.add_argument("--in-browser", action="store_true", help="open the browser (default)")
-    browser.add_argument("--disable-in-browser", action="store_false", dest="in_browser", help="do not open the browser")
+    browser.add_argument(
+        "--disable-in-browser", action="store_false", dest="in_browser", help="do not open the browser"
+    )
 
 
 def _engine_flags(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +107,10 @@ def _engine_flags(parser: argparse.ArgumentParser) -> None:
         "--output", "--output-path", metavar="DIR", dest="outputs", help="where pictures go (default: outputs)"
     )
     folders.add_argument(
-        "--models-path", metavar="DIR", dest="models", help="your models folder; its folder checkpoints is searched first"
+        "--models-path",
+        metavar="DIR",
+        dest="models",
+        help="your models folder; its folder checkpoints is searched first",
     )
     engine = parser.add_argument_group("device and precision", argument_default=argparse.SUPPRESS)
     engine.add_argument(
@@ -112,7 +125,11 @@ def _engine_flags(parser: argparse.ArgumentParser) -> None:
     everything = engine.add_mutually_exclusive_group()
     for precision in ("fp32", "fp16"):
         everything.add_argument(
-            f"--all-in-{precision}", action="store_const", const=precision, dest="all_precision", help=f"every network in {precision}"
+            f"--all-in-{precision}",
+            action="store_const",
+            const=precision,
+            dest="all_precision",
+            help=f"every network in {precision}",
         )
     for part, words in (("unet", "the denoising network"), ("vae", "the image decoder"), ("clip", "the text encoders")):
         choice = engine.add_mutually_exclusive_group()

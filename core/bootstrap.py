@@ -26,7 +26,7 @@ Pip = Callable[[Sequence[str]], "PipResult"]
 Say = Callable[[str], None]
 
 
-class SetupFailed(UserError):
+class SetupError(UserError):
     """The environment cannot be made; the message says what is in the way and what to do."""
 
 
@@ -51,7 +51,8 @@ class Needs:
     def read(cls, folder: Path, tests: bool = False) -> Needs:
         """From the requirements files in `folder`."""
         app, test_tools, peers = (
-            (folder / name).read_text(encoding="utf-8") for name in ("requirements.txt", "requirements-test.txt", "requirements-peers.txt")
+            (folder / name).read_text(encoding="utf-8")
+            for name in ("requirements.txt", "requirements-test.txt", "requirements-peers.txt")
         )
         return cls(app, test_tools if tests else "", peers if tests else "", folder)
 
@@ -60,7 +61,7 @@ class Needs:
         """The pin, such as `torch==2.13.0`."""
         pin = re.search(r"^torch==[\w.]+", self.app, flags=re.MULTILINE)
         if not pin:
-            raise SetupFailed("requirements.txt has no line torch==VERSION. Get the file anew from the project.")
+            raise SetupError("requirements.txt has no line torch==VERSION. Get the file anew from the project.")
         return pin[0]
 
     def app_digest(self, build: TorchBuild) -> str:
@@ -117,7 +118,10 @@ class Environment:
 
     def torch_label(self) -> str | None:
         """The local version of the installed torch ("cpu" of 2.13.0+cpu), "" without one, None without torch."""
-        for found in [*self.folder.glob("lib/python*/site-packages/torch-*.dist-info"), *self.folder.glob("Lib/site-packages/torch-*.dist-info")]:
+        for found in [
+            *self.folder.glob("lib/python*/site-packages/torch-*.dist-info"),
+            *self.folder.glob("Lib/site-packages/torch-*.dist-info"),
+        ]:
             return found.name.removesuffix(".dist-info").partition("+")[2]
         return None
 
@@ -131,7 +135,7 @@ def ensure(environment: Environment, needs: Needs, chosen: TorchBuild | None, sa
     """Make the environment hold what `needs` lists; does nothing, and asks nobody, if the stamp says that it does.
 
     `chosen` is the torch build that the user named; without one the build of the stamp stays, and at the first start
-    the fitting one is taken. An interrupted call is made good by the next one. Raises SetupFailed.
+    the fitting one is taken. An interrupted call is made good by the next one. Raises SetupError.
     """
     stamp = environment.installed()
     build = chosen or _build_of(stamp)
@@ -142,6 +146,8 @@ def ensure(environment: Environment, needs: Needs, chosen: TorchBuild | None, sa
     if build is None:
         build = fitting_build()
         say(f"Torch build: {build.name} ({build.reason}). Another one: python launch.py --torch BUILD")
+        if build.advice:
+            say(build.advice)
     _check_disk(environment, build)
     _make(environment, say)
     pip = pip or PipRunner(environment.python)
@@ -154,7 +160,7 @@ def ensure(environment: Environment, needs: Needs, chosen: TorchBuild | None, sa
             _install_tests(environment, needs, say, pip)
             environment.write_stamp({**done, "tests": needs.test_digest()})
     except OSError as error:
-        raise SetupFailed(f"{environment.folder} cannot be written ({error.strerror}). {_elsewhere()}") from None
+        raise SetupError(f"{environment.folder} cannot be written ({error.strerror}). {_elsewhere()}") from None
     say("Installed. The next start installs nothing.")
 
 
@@ -225,7 +231,9 @@ def explain(complaints: str, disk: Path) -> str:
     for words, sentence in PIP_TROUBLES:
         if any(word in complaints for word in words):
             missing = re.findall(r"No matching distribution found for (\S+)", complaints)
-            return sentence.format(package=missing[-1] if missing else "a package", python=platform.python_version(), folder=disk)
+            return sentence.format(
+                package=missing[-1] if missing else "a package", python=platform.python_version(), folder=disk
+            )
     return "pip failed; its own words are above. Start again, and if it fails the same way, please report it with these words."
 
 
@@ -259,15 +267,27 @@ def _install_app(environment: Environment, needs: Needs, build: TorchBuild, say:
     index = ["--extra-index-url", build.index] if build.index else []
     say(f"Installing {needs.torch} ({build.name}). This happens once and takes some minutes.")
     # Without dependencies only one project is looked up, so that an index that cannot be reached costs seconds.
-    _call(pip, environment, ["--no-deps", *["--force-reinstall"] * swap, needs.torch, *index, "--retries", "1", "--timeout", "15"])
+    _call(
+        pip,
+        environment,
+        ["--no-deps", *["--force-reinstall"] * swap, needs.torch, *index, "--retries", "1", "--timeout", "15"],
+    )
     say("Installing what else the program needs.")
     dependencies = index if build.name.startswith(("rocm", "xpu")) else []  # their companions are on no other index
-    _call(pip, environment, ["-r", str(needs.folder / "requirements.txt"), "-c", str(_constraints(environment, needs)), *dependencies])
+    _call(
+        pip,
+        environment,
+        ["-r", str(needs.folder / "requirements.txt"), "-c", str(_constraints(environment, needs)), *dependencies],
+    )
 
 
 def _install_tests(environment: Environment, needs: Needs, say: Say, pip: Pip) -> None:
     say("Installing what only the tests need.")
-    _call(pip, environment, ["-r", str(needs.folder / "requirements-test.txt"), "-c", str(_constraints(environment, needs))])
+    _call(
+        pip,
+        environment,
+        ["-r", str(needs.folder / "requirements-test.txt"), "-c", str(_constraints(environment, needs))],
+    )
     _call(pip, environment, ["--no-deps", "-r", str(needs.folder / "requirements-peers.txt")])
 
 
@@ -281,7 +301,7 @@ def _constraints(environment: Environment, needs: Needs) -> Path:
 def _call(pip: Pip, environment: Environment, arguments: Sequence[str]) -> None:
     result = pip(arguments)
     if result.code:
-        raise SetupFailed(explain(result.complaints, environment.folder))
+        raise SetupError(explain(result.complaints, environment.folder))
 
 
 def _make(environment: Environment, say: Say) -> None:
@@ -290,23 +310,32 @@ def _make(environment: Environment, say: Say) -> None:
     if version is not None and tuple(map(int, version.split("."))) >= (3, 10):
         return
     if environment.is_running():
-        raise SetupFailed(f"The environment in {environment.folder} has no working pip. Delete that folder and start again.")
+        raise SetupError(
+            f"The environment in {environment.folder} has no working pip. Delete that folder and start again."
+        )
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
-        raise SetupFailed(
+        raise SetupError(
             "This Python cannot make virtual environments. On Debian or Ubuntu: sudo apt install python3-venv; then start again."
         )
-    if environment.folder.exists() and not (environment.folder / "pyvenv.cfg").exists() and any(environment.folder.iterdir()):
-        raise SetupFailed(f"{environment.folder} exists and is no virtual environment. {_elsewhere()}")
+    if (
+        environment.folder.exists()
+        and not (environment.folder / "pyvenv.cfg").exists()
+        and any(environment.folder.iterdir())
+    ):
+        raise SetupError(f"{environment.folder} exists and is no virtual environment. {_elsewhere()}")
     say(f"Making the program's own environment in {environment.folder}")
     try:
         environment.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SetupFailed(f"{environment.folder} cannot be made ({error.strerror}). {_elsewhere()}") from None
+        raise SetupError(f"{environment.folder} cannot be made ({error.strerror}). {_elsewhere()}") from None
     made = subprocess.run(
-        [sys.executable, "-m", "venv", "--clear", str(environment.folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "venv", "--clear", str(environment.folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if made.returncode:
-        raise SetupFailed(explain_venv(made.stdout, environment.folder))
+        raise SetupError(explain_venv(made.stdout, environment.folder))
 
 
 def explain_venv(words: str, folder: Path) -> str:
@@ -322,7 +351,7 @@ def explain_venv(words: str, folder: Path) -> str:
 
 
 def _check_disk(environment: Environment, build: TorchBuild) -> None:
-    """Raises SetupFailed if the disk has too little room for what is still to be installed."""
+    """Raises SetupError if the disk has too little room for what is still to be installed."""
     folder = environment.folder
     while not folder.exists():
         folder = folder.parent
@@ -332,7 +361,7 @@ def _check_disk(environment: Environment, build: TorchBuild) -> None:
         wanted = (3 if build.name in ("cpu", "default") else 8) * GB
     free = shutil.disk_usage(folder).free
     if free < wanted:
-        raise SetupFailed(
+        raise SetupError(
             f"Easel needs about {wanted / GB:.1f} GB for its environment and {folder} has {free / GB:.1f} GB free. "
             f"Free some space, or name a folder on another disk with the environment variable EASEL_VENV."
         )

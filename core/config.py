@@ -73,9 +73,7 @@ class Config:
         config = cls(**(settings | values))
         if config.open_to_others and not config.users:
             flag = "--share" if config.share else f"--listen {config.host}"
-            raise BadConfig(
-                f"{flag} opens the page to others, and nobody has a password yet. {HOW_TO_SET_A_PASSWORD}"
-            )
+            raise BadConfig(f"{flag} opens the page to others, and nobody has a password yet. {HOW_TO_SET_A_PASSWORD}")
         return config
 
 

@@ -39,6 +39,16 @@ class Recommending(Protocol):
         """Width and height in pixels that the checkpoint was trained on."""
 
 
+class Recommender(Protocol):
+    """The side of `core.weights.files.Catalog` that matters here."""
+
+    def default(self) -> str:
+        """The name of the checkpoint that is taken when none is named."""
+
+    def info(self, name: str) -> Recommending:
+        """What the header of checkpoint `name` says."""
+
+
 def list_presets(folder: Path) -> list[str]:
     """The names of the presets in `folder`, the default one first."""
     names = sorted(file.stem for file in folder.glob("*.json") if _is_name(file.stem))
@@ -48,7 +58,9 @@ def list_presets(folder: Path) -> list[str]:
 def load_preset(name: str, folder: Path) -> dict[str, Any]:
     """The fields and values of preset `name`, checked. Raises BadSetting naming the preset and what is wrong with it."""
     if not _is_name(name):
-        raise BadSetting(f"A preset cannot be called {name!r}: a name has letters, digits, '_', '-' and '.' and no path.")
+        raise BadSetting(
+            f"A preset cannot be called {name!r}: a name has letters, digits, '_', '-' and '.' and no path."
+        )
     file = folder / f"{name}.json"
     if not file.is_file():
         raise BadSetting(f"There is no preset {name!r} in {folder}. {_there_are(list_presets(folder))}")
@@ -74,6 +86,15 @@ def settings_for(info: Recommending | None, preset: Mapping[str, Any], given: Ma
     A checkpoint of another size than 1024 x 1024 that recommends no size gets its own. Raises BadSetting.
     """
     return Settings.from_dict({**recommended(info), **preset, **given})
+
+
+def settings_of(catalog: Recommender, preset: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
+    """Settings for the checkpoint that `given` or `preset` names, else the catalogue's default, filled in as `base_model`.
+
+    Raises BadSetting, ModelNotFound, BadModelFile.
+    """
+    name = given.get("base_model") or preset.get("base_model") or catalog.default()
+    return settings_for(catalog.info(name), preset, {**given, "base_model": name})
 
 
 def recommended(info: Recommending | None) -> dict[str, Any]:

@@ -27,11 +27,15 @@ Probe = Callable[[Sequence[str]], "str | None"]  # a command -> what it printed,
 
 @dataclass(frozen=True)
 class TorchBuild:
-    """A build of torch: its name, the index that has it (None: pip's own), and why it was taken."""
+    """A build of torch: its name, the index that has it (None: pip's own), and why it was taken.
+
+    `advice` is there when a GPU was found that this build cannot use: what to do so that one can.
+    """
 
     name: str
     index: str | None
     reason: str
+    advice: str = ""
 
 
 def chosen_build(flag: str | None, environ: Mapping[str, str]) -> TorchBuild | None:
@@ -62,6 +66,18 @@ def fitting_build(probe: Probe | None = None, system: str | None = None, kfd: Pa
     return TorchBuild("cpu", _index("cpu"), "no GPU that torch can use was found")
 
 
+def supports(builds: Sequence[str], capability: tuple[int, int]) -> bool:
+    """Whether a torch made for `builds` (torch.cuda.get_arch_list()) runs on a card of that compute capability.
+
+    sm_86 runs on 8.6 and later cards of the same generation; compute_90 is compiled on the spot for any later card.
+    """
+    for kind, major, minor in re.findall(r"(sm|compute)_(\d+)(\d)", " ".join(builds)):
+        oldest = int(major), int(minor)
+        if oldest <= capability and (kind == "compute" or oldest[0] == capability[0]):
+            return True
+    return False
+
+
 def run_probe(command: Sequence[str]) -> str | None:
     """What `command` prints, or None when it is not there, fails, or takes longer than PROBE_SECONDS."""
     try:
@@ -80,13 +96,15 @@ def _cuda_build(smi: str, capabilities: str) -> TorchBuild:
     for name, wanted_driver, oldest in CUDA_BUILDS:
         if driver >= wanted_driver and oldest_card >= oldest:
             return TorchBuild(name, _index(name), f"an NVIDIA GPU whose driver offers CUDA {driver[0]}.{driver[1]}")
-    if driver < CUDA_BUILDS[-1][1]:
-        reason = (
-            f"the NVIDIA driver offers CUDA {driver[0]}.{driver[1]} and torch needs 12.6: update the driver to use the GPU"
-        )
-    else:
-        reason = f"torch no longer supports this NVIDIA GPU (compute capability {oldest_card[0]}.{oldest_card[1]})"
-    return TorchBuild("cpu", _index("cpu"), reason)
+    reason, advice = (
+        f"the NVIDIA driver offers CUDA {driver[0]}.{driver[1]}, and torch needs 12.6 or newer",
+        "Update the NVIDIA driver, then start with: python launch.py --torch cu126",
+    )
+    if driver >= CUDA_BUILDS[-1][1]:
+        capability = ".".join(map(str, oldest_card))
+        reason = f"an NVIDIA GPU of compute capability {capability}, which is too old for torch"
+        advice = "None but a newer GPU; pictures are made on the CPU."
+    return TorchBuild("cpu", _index("cpu"), reason, advice)
 
 
 def _nvidia_smi() -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from core import bootstrap
-from core.bootstrap import Environment, Needs, PipResult, SetupFailed, ensure
+from core.bootstrap import Environment, Needs, PipResult, SetupError, ensure
 from core.errors import BadConfig
-from core.torch_build import TorchBuild, chosen_build, fitting_build
+from core.torch_build import TorchBuild, chosen_build, fitting_build, supports
 
 CPU = TorchBuild("cpu", "https://example.org/whl/cpu", "test")
 CUDA = TorchBuild("cu126", "https://example.org/whl/cu126", "test")
@@ -59,7 +59,9 @@ def silent(words: str) -> None:
     pass
 
 
-def install(environment: Environment, needs: Needs, build: TorchBuild | None = CPU, pip: FakePip | None = None) -> FakePip:
+def install(
+    environment: Environment, needs: Needs, build: TorchBuild | None = CPU, pip: FakePip | None = None
+) -> FakePip:
     pip = pip or FakePip()
     ensure(environment, needs, build, silent, pip)
     return pip
@@ -75,7 +77,9 @@ def test_torch_is_installed_first_from_its_own_index_and_the_rest_is_held_to_it(
     assert Path(rest[rest.index("-c") + 1]).read_text() == "torch==2.13.0\n"
 
 
-def test_an_index_that_cannot_be_reached_is_asked_for_one_project_only(environment: MadeEnvironment, needs: Needs) -> None:
+def test_an_index_that_cannot_be_reached_is_asked_for_one_project_only(
+    environment: MadeEnvironment, needs: Needs
+) -> None:
     torch, rest = install(environment, needs).calls
     assert "--no-deps" in torch
     assert torch[torch.index("--retries") + 1] == "1"
@@ -89,8 +93,10 @@ def test_a_second_start_calls_no_pip(environment: MadeEnvironment, needs: Needs)
 
 
 @pytest.mark.parametrize("stopped_at", [1, 2])
-def test_an_interrupted_install_goes_on_at_the_next_start(environment: MadeEnvironment, needs: Needs, stopped_at: int) -> None:
-    with pytest.raises(SetupFailed):
+def test_an_interrupted_install_goes_on_at_the_next_start(
+    environment: MadeEnvironment, needs: Needs, stopped_at: int
+) -> None:
+    with pytest.raises(SetupError):
         install(environment, needs, pip=FakePip(fails_at=stopped_at))
     assert install(environment, needs).calls != []
     assert install(environment, needs).calls == []
@@ -133,9 +139,9 @@ def test_too_little_disk_is_told_before_anything_is_downloaded(
 ) -> None:
     monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10**9})())
     pip = FakePip()
-    with pytest.raises(SetupFailed, match=r"about 3\.0 GB .* has 1\.0 GB free.*EASEL_VENV"):
+    with pytest.raises(SetupError, match=r"about 3\.0 GB .* has 1\.0 GB free.*EASEL_VENV"):
         install(environment, needs, pip=pip)
-    with pytest.raises(SetupFailed, match=r"about 8\.0 GB"):
+    with pytest.raises(SetupError, match=r"about 8\.0 GB"):
         install(environment, needs, CUDA, pip)
     assert pip.calls == []
 
@@ -143,7 +149,10 @@ def test_too_little_disk_is_told_before_anything_is_downloaded(
 @pytest.mark.parametrize(
     ("complaints", "told"),
     [
-        ("WARNING: Retrying after NewConnectionError\nERROR: No matching distribution found for gradio", "gradio.*Check the network"),
+        (
+            "WARNING: Retrying after NewConnectionError\nERROR: No matching distribution found for gradio",
+            "gradio.*Check the network",
+        ),
         ("ERROR: No matching distribution found for torch==2.13.0", r"no build of torch==2\.13\.0 for Python 3\.\d+"),
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
         ("ReadTimeoutError: Read timed out.", "broke off.*goes on where it stopped"),
@@ -155,7 +164,7 @@ def test_too_little_disk_is_told_before_anything_is_downloaded(
 def test_what_pip_complains_about_becomes_one_sentence(
     environment: MadeEnvironment, needs: Needs, complaints: str, told: str
 ) -> None:
-    with pytest.raises(SetupFailed, match=told) as caught:
+    with pytest.raises(SetupError, match=told) as caught:
         install(environment, needs, pip=FakePip(1, complaints))
     assert "\n" not in str(caught.value)
 
@@ -163,20 +172,22 @@ def test_what_pip_complains_about_becomes_one_sentence(
 def test_a_folder_that_is_no_environment_is_left_alone(tmp_path: Path, needs: Needs) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/cat.jpg").write_bytes(b"cat")
-    with pytest.raises(SetupFailed, match="no virtual environment"):
+    with pytest.raises(SetupError, match="no virtual environment"):
         install(Environment(tmp_path / "photos"), needs)
     assert (tmp_path / "photos/cat.jpg").read_bytes() == b"cat"
 
 
 def test_a_file_in_the_place_of_the_environment_is_told(tmp_path: Path, needs: Needs) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SetupFailed, match=r"cannot be made.*EASEL_VENV"):
+    with pytest.raises(SetupError, match=r"cannot be made.*EASEL_VENV"):
         install(Environment(tmp_path / "file" / "venv"), needs)
 
 
-def test_a_python_without_venv_is_told_what_to_install(tmp_path: Path, needs: Needs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_venv_is_told_what_to_install(
+    tmp_path: Path, needs: Needs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bootstrap.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SetupFailed, match="apt install python3-venv"):
+    with pytest.raises(SetupError, match="apt install python3-venv"):
         install(Environment(tmp_path / "venv"), needs)
     assert "apt install python3-venv" in bootstrap.explain_venv("because ensurepip is not available", tmp_path)
 
@@ -216,7 +227,11 @@ def nvidia(cuda: str, capability: str):  # type: ignore[no-untyped-def]
     def probe(command: Sequence[str]) -> str | None:
         if "nvidia-smi" not in command[0]:
             return None
-        return capability if len(command) > 1 else f"| NVIDIA-SMI 580.65   Driver Version: 580.65   CUDA Version: {cuda}  |"
+        return (
+            capability
+            if len(command) > 1
+            else f"| NVIDIA-SMI 580.65   Driver Version: 580.65   CUDA Version: {cuda}  |"
+        )
 
     return probe
 
@@ -239,7 +254,8 @@ def test_the_cuda_build_fits_driver_and_card(cuda: str, capability: str, build: 
 
 
 def test_an_old_driver_is_told() -> None:
-    assert "update the driver" in fitting_build(nvidia("12.2", "8.6"), "Linux").reason
+    assert "Update the NVIDIA driver" in fitting_build(nvidia("12.2", "8.6"), "Linux").advice
+    assert not fitting_build(nvidia("13.0", "8.6"), "Linux").advice
 
 
 def test_other_machines_get_their_build(tmp_path: Path) -> None:
@@ -270,3 +286,18 @@ def test_the_user_may_choose_the_build() -> None:
     assert index is not None and (index.name, index.index) == ("cu130", "https://example.org/whl/cu130/")
     with pytest.raises(BadConfig, match="no torch build 'gpu'"):
         chosen_build("gpu", {})
+
+
+@pytest.mark.parametrize(
+    ("builds", "capability", "runs"),
+    [
+        (["sm_75", "sm_86"], (8, 9), True),
+        (["sm_75", "sm_86"], (8, 0), False),
+        (["sm_50", "sm_90"], (12, 0), False),  # a Blackwell card with an old build starts and dies at the first prompt
+        (["sm_90", "sm_120"], (12, 0), True),
+        (["sm_80", "compute_90"], (12, 0), True),
+        (["sm_75", "sm_120"], (6, 1), False),
+    ],
+)
+def test_a_build_is_known_not_to_support_a_card(builds: list[str], capability: tuple[int, int], runs: bool) -> None:
+    assert supports(builds, capability) is runs

@@ -46,7 +46,8 @@ def build_page(app: App) -> gr.Blocks:
             with gr.Column(elem_id="canvas", min_width=0):
                 stage = gr.HTML(empty.stage, elem_id="stage")
                 progress = gr.HTML("", elem_id="progress-bar")
-                with gr.Column(elem_id="composer"):
+                message = gr.HTML(problem(complaint), elem_id="message")
+                with gr.Column(elem_id="composer", min_width=0):
                     controls = {"prompt": _made("prompt", defaults)}
                     with gr.Row(elem_id="actions"):
                         gr.HTML(KEYS, elem_classes="hide-on-touch")
@@ -57,7 +58,6 @@ def build_page(app: App) -> gr.Blocks:
                         button = gr.Button(
                             "Generate", elem_id="generate_button", variant="primary", min_width=150, scale=0
                         )
-                message = gr.HTML(problem(complaint), elem_id="message")
                 tasks = gr.HTML("", elem_id="tasks", js_on_load=CANCEL)
                 gallery = gr.HTML("", elem_id="final_gallery")
             with gr.Column(elem_id="settings", min_width=0):
@@ -126,9 +126,9 @@ def build_page(app: App) -> gr.Blocks:
         def skip_picture(request: gr.Request) -> None:
             desk.skip(owner(request))
 
-        watching: dict[str, Any] = {"outputs": {*parts.values(), skip, stop}, "trigger_mode": "always_last"} | QUIET
-        everything = {*controls.values(), aspect, message}
-        button.click(generate, {*controls.values(), any_seed}, {message, controls["seed"]}, **QUIET).then(
+        watching: dict[str, Any] = {"outputs": [*parts.values(), skip, stop], "trigger_mode": "always_last"} | QUIET
+        everything = [*controls.values(), aspect, message]
+        button.click(generate, {*controls.values(), any_seed}, [message, controls["seed"]], **QUIET).then(
             watch, **watching
         )
         page.load(arrive, None, everything, **QUIET).then(watch, **watching)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from html import escape
 
-from core.events import Failed, Saved, Warned
+from core.events import Failed, Finished, Saved, Warned
 from core.task import AsyncTask
 
 EXAMPLES = (
@@ -44,7 +44,7 @@ def view(tasks: Sequence[AsyncTask], position: Callable[[AsyncTask], int]) -> Vi
     shown = running or (under_way[0] if under_way else next(iter(tasks), None))
     return View(
         stage=_stage(shown),
-        progress=_progress(shown, position) if shown and not shown.done else "",
+        progress="" if shown is None else _summary(shown) if shown.done else _progress(shown, position),
         tasks=_task_list(under_way, position),
         gallery=_gallery(tasks),
         running=running is not None,
@@ -117,6 +117,18 @@ def _progress(task: AsyncTask, position: Callable[[AsyncTask], int]) -> str:
         f'aria-valuenow="{percent}"><div class="done" style="width:{percent}%"></div></div>'
         f'<div class="status"><span class="text">{escape(text)}</span><span class="facts">{escape(facts)}</span></div>'
     )
+
+
+def _summary(task: AsyncTask) -> str:
+    """What became of a finished task, in the place of its progress."""
+    end = next((event for event in task.kept() if isinstance(event, Finished)), None)
+    if end is None:
+        return ""
+    count = len(end.paths)
+    made = "" if task.settings.image_number == 1 else f"{count} of {task.settings.image_number} images"
+    facts = [fact for fact in (made, f"seed {task.settings.seed}" if count else "") if fact]
+    text = "Stopped" if end.stopped else f"Done in {duration(end.seconds)}"
+    return f'<div class="status"><span class="text">{text}</span><span class="facts">{" · ".join(facts)}</span></div>'
 
 
 def _status(task: AsyncTask, position: Callable[[AsyncTask], int]) -> tuple[str, str]:

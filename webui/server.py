@@ -34,17 +34,17 @@ def serve(
     share: bool = False,
     auth: Sequence[tuple[str, str]] | Callable[[str, str], bool] | None = None,
     in_browser: bool = True,
-    theme: str | None = None,
+    theme: str = "auto",
     ready: Callable[[str], None] = print,
 ) -> None:
     """Serve the page and block until Ctrl-C (KeyboardInterrupt ends it cleanly and is not raised again).
 
-    `theme` is "light", "dark" or None: as the browser prefers (what a person chooses in the page comes first). `ready`
+    `theme` is "light", "dark" or "auto": as the browser prefers (what a person chooses in the page comes first). `ready`
     is called once with the page's address. Raises BadConfig if the port cannot be used.
     """
     page = start(app, host=host, port=port, share=share, auth=auth, in_browser=in_browser, theme=theme)
     try:
-        ready(page.share_url or page.local_url)
+        ready(page.share_url or page.local_url or "")
         while page.is_running:
             time.sleep(0.2)
     except KeyboardInterrupt:
@@ -61,7 +61,7 @@ def start(
     share: bool = False,
     auth: Sequence[tuple[str, str]] | Callable[[str, str], bool] | None = None,
     in_browser: bool = False,
-    theme: str | None = None,
+    theme: str = "auto",
 ) -> gr.Blocks:
     """Serve the page in the background; `close()` of the returned page ends it. Raises BadConfig as `serve` does."""
     _check_port(host, port)
@@ -90,9 +90,10 @@ def start(
         enable_monitoring=False,
         max_file_size=LARGEST_UPLOAD,
         app_kwargs=extras,
+        favicon_path=str(files("webui") / "assets" / "favicon.svg"),
         theme=easel_theme(),
         css=_asset("style.css"),
-        head=f"<script>{_asset('page.js').replace('PREFERRED_THEME', theme or 'system')}</script>",
+        head=f"<script>{_asset('page.js').replace('PREFERRED_THEME', theme)}</script>",
     )
     return page
 

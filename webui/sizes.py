@@ -39,7 +39,7 @@ def parse_label(text: str) -> tuple[int, int] | None:
 
 def matching_label(size: tuple[int | None, int | None], native: tuple[int, int]) -> str:
     """The entry that stands for `size`, or CUSTOM."""
-    return label((size[0], size[1])) if size in scaled_sizes(native) else CUSTOM  # type: ignore[arg-type]
+    return label((size[0], size[1])) if size in scaled_sizes(native) else CUSTOM
 
 
 def _fit(pixels: float) -> int:

@@ -25,6 +25,8 @@ from core.output.record import PROGRAM, Record
 
 NAME = "log.html"
 
+_APPEND = os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)  # binary: Windows would turn line feeds into two bytes
+
 _STYLE = """
 :root { color-scheme: light dark; --edge: #8884; --soft: #777; --mark: #4a6cf7; }
 body { margin: 0 auto; max-width: 72rem; padding: 1.5rem; font: 15px/1.5 system-ui, sans-serif; }
@@ -72,10 +74,10 @@ def append_log(picture: Path, record: Record) -> Path:
     entry = _entry(picture.name, record).encode("utf-8")
     try:
         try:
-            file = os.open(log, os.O_WRONLY | os.O_APPEND)
+            file = os.open(log, _APPEND)
         except FileNotFoundError:
             _begin(log, picture.parent.name)
-            file = os.open(log, os.O_WRONLY | os.O_APPEND)
+            file = os.open(log, _APPEND)
         try:
             written = os.write(file, entry)  # one write: entries of two processes do not mix
             while written < len(entry):  # a nearly full disk takes less; the next write then says what is wrong
@@ -126,7 +128,7 @@ def _entry(name: str, record: Record) -> str:
 
 
 def _shown(value: object) -> str:
-    text = str(whole_text(str(value)))
+    text = str(whole_text(str(value))).replace("\r\n", "\n")
     return escape(_INVISIBLE.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
 
 

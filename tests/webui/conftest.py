@@ -1,92 +1,19 @@
-"""A page over the real Worker with a stand-in engine: it draws coloured pictures at a pace that a test sets."""
+"""The page's parts over the real Worker with a stand-in engine; the whole page as a process of its own."""
 
 from __future__ import annotations
 
-import io
-import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from PIL import Image
 
-from core.errors import ModelNotFound
-from core.events import Event, Finished, Progress, Saved
-from core.settings import Settings
-from core.task import AsyncTask
 from core.worker import Worker
+from tests.browser.chromium import chromium, free_port, running
+from tests.webui.stand_in import Engine, handler, make_app
 from webui.app import App
 
-MODELS = {"small.safetensors": (256, 256), "large.safetensors": (1024, 1024)}
-
-
-@dataclass
-class Engine:
-    """Stands in for the pipeline. `step()` lets one step pass; `pace` seconds a step let them pass by themselves."""
-
-    outputs: Path
-    pace: float | None = None
-    _steps: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-
-    def step(self, count: int = 1) -> None:
-        self._steps.release(count)
-
-    def wait(self, task: AsyncTask) -> None:
-        if self.pace is not None:
-            time.sleep(self.pace)
-            return
-        while not self._steps.acquire(timeout=0.02):
-            task.check()
-
-    def free_memory(self) -> None: ...
-
-
-def draw(colour: int, size: tuple[int, int], kind: str) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", size, (colour % 256, 90, 200 - colour % 200)).save(file, kind)
-    return file.getvalue()
-
-
-def handler(task: AsyncTask, engine: Engine) -> Iterator[Event]:
-    settings, paths = task.settings, []
-    if settings.prompt == "break":
-        raise RuntimeError("the engine broke <b>badly</b>")
-    for image in range(settings.image_number):
-        for step in range(1, settings.steps + 1):
-            engine.wait(task)
-            if task.stopped:
-                yield Finished(paths=tuple(paths), seconds=1.0, stopped=True)
-                return
-            yield Progress(
-                share=(image + step / settings.steps) / settings.image_number, text=f"Step {step} of {settings.steps}",
-                step=step, steps=settings.steps, image=image + 1, images=settings.image_number,
-                preview=draw(20 * step, (64, 64), "jpeg"), seconds_left=float(settings.steps - step),
-            )  # fmt: skip
-        path = engine.outputs / f"{task.id}-{image}.png"
-        path.write_bytes(draw(settings.seed + image, (settings.width, settings.height), "png"))
-        paths.append(str(path))
-        yield Saved(path=str(path), seed=settings.seed + image, width=settings.width, height=settings.height)
-    yield Finished(paths=tuple(paths), seconds=1.0)
-
-
-def settings_of(name: str) -> Settings:
-    """What the stand-in models recommend."""
-    name = name or "small.safetensors"
-    if name not in MODELS:
-        raise ModelNotFound(f"No checkpoint {name!r}. Choose one of: {', '.join(MODELS)}.")
-    small = Settings(base_model=name, width=256, height=256, steps=4, guidance_scale=3.0)
-    return small if name.startswith("small") else replace(small, width=1152, height=896, steps=30, guidance_scale=4.0)
-
-
-def make_app(worker: Worker) -> App:
-    return App(
-        worker=worker,
-        models=lambda: list(MODELS),
-        native_size=lambda name: MODELS.get(name, (256, 256)),
-        defaults=settings_of,
-    )
+PACE = 0.15  # seconds a step of the served stand-in
 
 
 @pytest.fixture
@@ -105,3 +32,18 @@ def worker(engine: Engine) -> Iterator[Worker]:
 @pytest.fixture
 def app(worker: Worker) -> App:
     return make_app(worker)
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the page over the stand-in engine is served."""
+    port, outputs = free_port(), tmp_path_factory.mktemp("outputs")
+    command = ["-m", "tests.webui.stand_in", str(port), str(outputs), str(PACE)]
+    with running(command, f"http://127.0.0.1:{port}") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser

@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--side", type=int, default=256, help="pixels (%(default)s)")
     parser.add_argument("--variants", type=int, default=8, help="places per pair; white has three times as many (%(default)s)")
+    parser.add_argument("--spread", type=float, default=0.2, help="0: always the same place, 1: scale 0.82 to 0.92 (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -54,7 +55,7 @@ def main() -> None:
     rng = np.random.default_rng(args.side)
 
     def encode(pairs: list[tuple[int, int]], side: int) -> Tensor:
-        placed = np.stack([random_place(pictures[t], c, rng, side) for t, c in pairs])
+        placed = np.stack([random_place(pictures[t], c, rng, side, args.spread) for t, c in pairs])
         with torch.autocast(args.device, torch.bfloat16):
             return vae.encode(images_to_tensor(placed, args.device)).float().cpu()
 

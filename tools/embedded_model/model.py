@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from core.models.clip import CLIPText
 from core.models.configs import CLIPConfig, UNetConfig
 from core.models.unet import UNet, sinusoid
 
-WIDTH = 64  # of each text encoder
+WIDTH_L, WIDTH_G = 32, 64  # of the text encoders; their tables of 49,408 rows are a quarter of the file
 UNET = UNetConfig(
     model_channels=64,
     channel_mult=(1, 2, 3),
@@ -17,11 +19,11 @@ UNET = UNetConfig(
     depth_in=(0, 1, 1),
     depth_out=(0, 0, 1, 1, 1, 1),
     depth_middle=1,
-    context_dim=2 * WIDTH,
-    adm_in_channels=WIDTH + 6 * 256,
+    context_dim=WIDTH_L + WIDTH_G,
+    adm_in_channels=WIDTH_G + 6 * 256,
 )
-CLIP_L = CLIPConfig(width=WIDTH, layers=2, mlp_width=4 * WIDTH)
-CLIP_G = CLIPConfig(width=WIDTH, layers=2, mlp_width=4 * WIDTH, projection=WIDTH, quick_gelu=False)
+CLIP_L = CLIPConfig(width=WIDTH_L, layers=2, mlp_width=4 * WIDTH_L)
+CLIP_G = CLIPConfig(width=WIDTH_G, layers=2, mlp_width=4 * WIDTH_G, projection=WIDTH_G, quick_gelu=False)
 
 
 class Painter(nn.Module):
@@ -30,8 +32,8 @@ class Painter(nn.Module):
     def __init__(self, vocabulary: int, config: UNetConfig = UNET) -> None:
         super().__init__()
         self.unet = UNet(config)
-        self.clip_l = CLIPText(_with(CLIP_L, vocabulary))
-        self.clip_g = CLIPText(_with(CLIP_G, vocabulary))
+        self.clip_l = CLIPText(replace(CLIP_L, vocabulary=vocabulary))
+        self.clip_g = CLIPText(replace(CLIP_G, vocabulary=vocabulary))
         for name, module in self.unet.named_modules():  # branches start at zero, as in Ho et al. 2020
             if name.endswith(("out_layers.3", "proj_out")) or name == "out.2":
                 nn.init.zeros_(module.weight)  # type: ignore[arg-type]
@@ -46,7 +48,7 @@ class Painter(nn.Module):
         return self.unet(x, t, context, torch.cat([pooled, embed_sizes(sizes)], dim=1))
 
     def read(self, rows: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Conditions of a batch: tokens (B, 77, 128) of the layers before the last, and the pooled vector (B, 64)."""
+        """Conditions of a batch: tokens (B, 77, 96) of the layers before the last, and the pooled vector (B, 64)."""
         left, right = self.clip_l(rows[0]), self.clip_g(rows[1])
         return torch.cat([left.hidden, right.hidden], dim=2), right.pooled
 
@@ -54,10 +56,3 @@ class Painter(nn.Module):
 def embed_sizes(sizes: Tensor) -> Tensor:
     """Height, width, crop top and left, target height and width (B, 6) as sinusoids (B, 1536)."""
     return sinusoid(sizes.flatten(), 256).reshape(len(sizes), -1)
-
-
-def _with(config: CLIPConfig, vocabulary: int) -> CLIPConfig:
-    return CLIPConfig(
-        width=config.width, layers=config.layers, mlp_width=config.mlp_width, vocabulary=vocabulary,
-        projection=config.projection, quick_gelu=config.quick_gelu,
-    )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from words import Words
 
+from core.models.unet import UNet
 from core.models.vae import VAE
 
 SIGMA_MIN, SIGMA_MAX = 0.0291672, 14.6146
@@ -31,33 +33,44 @@ def karras(steps: int, rho: float = 7.0) -> list[float]:
 
 @torch.inference_mode()
 def sample(
-    painter: Painter, words: Words, prompts: list[str], *, side: int, seed: int = 1, steps: int = 16, guidance: float = 3.0
+    unet: UNet, context: Tensor, pooled: Tensor, *, side: int, seeds: list[int], steps: int = 16, guidance: float = 3.0
 ) -> Tensor:
-    """Latents (B, 4, side/8, side/8) of zero mean and unit variance; picture n starts from seed + n."""
-    n, device = len(prompts), next(painter.parameters()).device
-    rows = words.batch([words.content(p) for p in prompts] + [[]] * n)
-    context, pooled = painter.read((rows[0].to(device), rows[1].to(device)))
+    """Latents (B, 4, side/8, side/8) of zero mean and unit variance.
+
+    `context` (2B, T, C) and `pooled` (2B, P) hold the conditions of the B prompts first, then as many empty ones.
+    """
+    n, device = len(seeds), context.device
     sizes = torch.tensor([[side, side, 0, 0, side, side]] * 2 * n, dtype=torch.float32, device=device)
     y = torch.cat([pooled, embed_sizes(sizes)], dim=1)
     table = sigma_table().log()
-    x = torch.stack([torch.randn(4, side // 8, side // 8, generator=torch.Generator().manual_seed(seed + i)) for i in range(n)])
+    shape = (4, side // 8, side // 8)
+    noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     sigmas = karras(steps)
-    x = x.to(device) * sigmas[0]
-    old, last = None, 0.0
-    for sigma, after in zip(sigmas, sigmas[1:]):  # noqa: B905
+    x = noise.to(device) * sigmas[0]
+    old, last = torch.zeros_like(x), 0.0
+    for sigma, after in pairwise(sigmas):
         t = (table - math.log(sigma)).abs().argmin().float().to(device).expand(2 * n)
         power = 1 + sigma**2
         with torch.autocast(device.type, torch.bfloat16):
-            v = painter.unet((x / power**0.5).repeat(2, 1, 1, 1), t, context, y).float()
+            v = unet((x / power**0.5).repeat(2, 1, 1, 1), t, context, y).float()
         v = v[n:] + guidance * (v[:n] - v[n:])
         x0 = x / power - v * sigma / power**0.5
         if after == 0:
             return x0
         h = math.log(sigma / after)
-        guess = x0 if old is None else x0 + (x0 - old) * h / (2 * last)
+        guess = x0 + (x0 - old) * h / (2 * last) if last else x0
         x = x * (after / sigma) - math.expm1(-h) * guess
         old, last = x0, h
     return x
+
+
+@torch.inference_mode()
+def sample_painter(painter: Painter, words: Words, prompts: list[str], *, side: int, steps: int, guidance: float = 3.0) -> Tensor:
+    """`sample` for a network in training; picture n starts from seed n."""
+    device = next(painter.parameters()).device
+    left, right = words.batch([words.content(p) for p in prompts] + [[]] * len(prompts))
+    context, pooled = painter.read((left.to(device), right.to(device)))
+    return sample(painter.unet, context, pooled, side=side, seeds=list(range(len(prompts))), steps=steps, guidance=guidance)
 
 
 @torch.inference_mode()

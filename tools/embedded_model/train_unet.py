@@ -18,7 +18,7 @@ from data import COLOUR_NAMES, THINGS, WHITE, WORK, caption, with_article
 from encode import latent_scale, trained_vae
 from model import Painter
 from muon import Muon
-from sample import decode, sample, sheet, sigma_table
+from sample import decode, sample_painter, sheet, sigma_table
 from torch import Tensor, nn
 from training import Average, Budget, arguments, due, load, save
 from words import Words
@@ -41,16 +41,20 @@ class Latents:
             self.rows.append({int(c): mine[colour[mine] == c] for c in np.unique(colour[mine])})
         self.words = words
         self.rng = np.random.default_rng(seed)
+        self.deck: list[int] = []
 
     def batch(self, n: int) -> tuple[Tensor, list[list[int]]]:
         """Latents (n, 4, h, w) float32 and their captions as rows of words."""
-        rng, chosen, contents = self.rng, [], []
-        for t in rng.permutation(np.arange(n) + rng.integers(len(THINGS))) % len(THINGS) if n >= 60 else rng.choice(60, n, False):
+        chosen, contents = [], []
+        while len(chosen) < n:
+            if not self.deck:
+                self.deck = [int(t) for t in self.rng.permutation(len(THINGS))]
+            t = self.deck.pop()
             colours = list(self.rows[t])
             weights = np.array([3.0 if c == WHITE else 1.0 for c in colours])
-            c = colours[rng.choice(len(colours), p=weights / weights.sum())]
-            chosen.append(rng.choice(self.rows[t][c]))
-            contents.append(self.caption(int(t), c))
+            c = colours[self.rng.choice(len(colours), p=weights / weights.sum())]
+            chosen.append(self.rng.choice(self.rows[t][c]))
+            contents.append(self.caption(t, c))
         return self.latents[chosen].float(), contents
 
     def caption(self, thing: int, colour: int) -> list[int]:
@@ -155,7 +159,7 @@ def main() -> None:
                     "loss": round(running / max(1, count), 4), "loss_of_average": round(float(tested), 4)}  # fmt: skip
             log.info(json.dumps(line))
             running, count = 0.0, 0
-            pixels = decode(vae, sample(shadow, words, sheet_prompts(), side=side, steps=12), scale)
+            pixels = decode(vae, sample_painter(shadow, words, sheet_prompts(), side=side, steps=12), scale)
             sheet(pixels, 8).save(folder / f"{name}_{budget.seen:07d}.png")
             budget.restart_clock()
             if done:

@@ -22,7 +22,7 @@
 
   function wanted() {
     const choice = remembered() || "PREFERRED_THEME";
-    return choice === "system" ? (system.matches ? "dark" : "light") : choice;
+    return choice === "auto" ? (system.matches ? "dark" : "light") : choice;
   }
 
   function dress() {
@@ -104,7 +104,8 @@
     if (chord && event.key === "Enter") {
       event.preventDefault();
       byId("generate_button")?.click();
-    } else if (event.key === "Escape" && !event.defaultPrevented && visible(byId("stop_button"))) {
+    } else if (event.key === "Escape" && visible(byId("stop_button"))) {
+      if (event.target instanceof Element && event.target.getAttribute("aria-expanded") === "true") return; // an open list
       byId("stop_button").click();
     } else if ((event.ctrlKey || event.metaKey) && ["ArrowUp", "ArrowDown"].includes(event.key)) {
       const area = event.target;

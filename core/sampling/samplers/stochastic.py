@@ -117,8 +117,9 @@ def restart(denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: NoiseSource,
 
     From 20 steps on Karras' schedule between the list's ends takes the place of `sigmas`.
     """
-    last = sigmas[0]
-    for i, (sigma, sigma_next) in enumerate(restart_segments(sigmas)):
+    segments = restart_segments(sigmas)
+    last = segments[0][0]
+    for i, (sigma, sigma_next) in enumerate(segments):
         if sigma > last:
             x = x + noise(last, sigma) * (sigma**2 - last**2).sqrt()
         x, x0 = heun_step(denoise, x, sigma, sigma_next)
@@ -137,5 +138,6 @@ def restart_segments(sigmas: Tensor) -> list[tuple[Tensor, Tensor]]:
     segments = list(pairwise(sigmas))
     if high < low:
         again = karras_sigmas(extra + 1, float(sigmas[low]), float(sigmas[high]), sigmas.dtype)[:-1]
+        again[0], again[-1] = sigmas[high], sigmas[low]  # but for rounding they are: a gap would ask for noise
         segments[low:low] = list(pairwise(again)) * times
     return segments

@@ -1,0 +1,143 @@
+"""Finding checkpoint files and knowing them by content; no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from core.errors import BadModelFile, ModelNotFound
+from core.weights.header import CONVERT, PICKLES
+from core.weights.info import ModelInfo, model_info
+
+__all__ = ["Catalog", "FileHashes", "ModelInfo"]
+
+
+class Catalog:
+    """The checkpoints in the configured folders, asked anew each time, so that new files appear by themselves.
+
+    A name is a path relative to its folder, with `/`; if two folders have the same one, the first folder's counts.
+    Several threads may use one.
+    """
+
+    def __init__(self, checkpoint_folders: Sequence[Path], *, hash_cache: Path | None = None) -> None:
+        self.folders = tuple(checkpoint_folders)
+        self._hashes = FileHashes(hash_cache)
+        self._infos: dict[tuple[str, int, int], ModelInfo] = {}
+
+    def names(self) -> list[str]:
+        """Names of all checkpoint files, sorted without regard to case."""
+        return sorted((name for name in self._files() if name.endswith(".safetensors")), key=lambda n: (n.lower(), n))
+
+    def find(self, name: str) -> Path:
+        """Where the checkpoint `name` is.
+
+        Only names that `names()` lists are found, so no name leads out of the folders (a link that the user put there
+        does). Raises ModelNotFound with what is there, BadModelFile for a pickle.
+        """
+        files = self._files()
+        if Path(name).suffix.lower() in PICKLES and name in files:
+            raise BadModelFile(f"{name} is a {Path(name).suffix} file. {CONVERT}")
+        if name.endswith(".safetensors") and name in files:
+            return files[name]
+        there = self.names()
+        listed = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "")
+        folders = ", ".join(str(folder) for folder in self.folders)
+        raise ModelNotFound(f"There is no checkpoint {name[:200]!r} in {folders}. There is: {listed or 'none at all'}.")
+
+    def info(self, name: str) -> ModelInfo:
+        """What the checkpoint `name` is, from its header. Raises as `find`, and BadModelFile for a damaged file."""
+        path = self.find(name)
+        key = _identity(path)
+        if key not in self._infos:
+            self._infos[key] = model_info(path, name)
+        return self._infos[key]
+
+    def default(self) -> str:
+        """The name of the largest checkpoint that can be the base model; "" if there is none."""
+        usable = [info for info in self._readable() if not info.problem]
+        return max(usable, key=lambda info: info.size).name if usable else ""
+
+    def file_hash(self, name: str) -> str:
+        """SHA-256 of the whole checkpoint `name`, 64 hex digits; remembered until the file changes. Raises as `find`."""
+        return self._hashes.of(self.find(name))
+
+    def _readable(self) -> Iterator[ModelInfo]:
+        for name in self.names():
+            try:
+                yield self.info(name)
+            except (BadModelFile, ModelNotFound):
+                continue
+
+    def _files(self) -> dict[str, Path]:
+        """All files by name; links are followed, a folder that was met before is not entered again."""
+        files: dict[str, Path] = {}
+        for folder in self.folders:
+            seen: set[str] = set()
+            for place, folders, names in os.walk(folder, followlinks=True):
+                real = os.path.realpath(place)
+                if real in seen:
+                    folders.clear()
+                    continue
+                seen.add(real)
+                folders[:] = sorted(f for f in folders if not f.startswith("."))
+                for name in names:
+                    if not name.startswith("."):
+                        path = Path(place) / name
+                        files.setdefault(path.relative_to(folder).as_posix(), path)
+        return files
+
+
+class FileHashes:
+    """SHA-256 of files, kept in a JSON file by path, size and time of change. A broken cache file counts as empty."""
+
+    def __init__(self, cache: Path | None) -> None:
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._known: dict[str, str] = {}
+
+    def of(self, path: Path) -> str:
+        """The hash of the file at `path`, 64 hex digits. Raises OSError if it cannot be read."""
+        key = " ".join(map(str, _identity(path)))
+        with self._lock:
+            self._known = self._read() | self._known
+            if key not in self._known:
+                self._known[key] = _sha256(path)
+                self._write()
+            return self._known[key]
+
+    def _read(self) -> dict[str, str]:
+        try:
+            table = json.loads(self._cache.read_text(encoding="utf-8")) if self._cache else {}
+        except (OSError, ValueError, RecursionError):
+            return {}
+        if not isinstance(table, dict):
+            return {}
+        return {key: value for key, value in table.items() if isinstance(value, str) and len(value) == 64}
+
+    def _write(self) -> None:
+        if self._cache is None:
+            return
+        temporary = self._cache.with_name(f"{self._cache.name}.{os.getpid()}.tmp")
+        try:
+            self._cache.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(self._known, indent=1, sort_keys=True), encoding="utf-8")
+            temporary.replace(self._cache)
+        except OSError:  # a folder that cannot be written costs time at the next start, nothing else
+            temporary.unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> tuple[str, int, int]:
+    stat = path.stat()
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

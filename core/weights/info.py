@@ -1,0 +1,185 @@
+"""Which model a checkpoint file holds, from its header alone; no torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.errors import BadModelFile
+from core.models.configs import UNetConfig
+from core.weights.header import Header, read_header
+
+UNET = "model.diffusion_model."
+VAE = "first_stage_model."
+CLIP_L = "conditioner.embedders.0.transformer."
+CLIP_G = "conditioner.embedders.1.model."
+REFINER_CLIP_G = "conditioner.embedders.0.model."
+SD1_CLIP_L = "cond_stage_model.transformer."
+
+FAMILIES = {  # family -> what to call it
+    "sdxl": "an SDXL checkpoint",
+    "ssd-1b": "an SSD-1B checkpoint",
+    "vega": "a Segmind Vega checkpoint",
+    "sdxl-refiner": "an SDXL refiner checkpoint",
+    "sd15": "a Stable Diffusion 1.5 checkpoint",
+    "sd15-inpaint": "a Stable Diffusion 1.5 inpainting checkpoint",
+    "zero123": "a Zero123 checkpoint",
+    "sd2": "a Stable Diffusion 2 checkpoint",
+    "unclip": "a Stable Diffusion 2.1 unCLIP checkpoint",
+    "x4-upscaler": "a Stable Diffusion x4 upscaler",
+    "svd": "a Stable Video Diffusion checkpoint",
+    "sdxl-inpaint": "an SDXL inpainting checkpoint",
+    "unknown": "a diffusion checkpoint of an unknown family",
+}
+BASES = frozenset({"sdxl", "ssd-1b", "vega"})
+_PARTS = {  # family -> {prefix -> what to call the part}
+    "sd15": {SD1_CLIP_L: "the text encoder (CLIP-L)"},
+    "sdxl-refiner": {REFINER_CLIP_G: "the text encoder (CLIP-G)"},
+}
+_SDXL_PARTS = {CLIP_L: "the text encoder CLIP-L", CLIP_G: "the text encoder CLIP-G"}
+
+_OTHER_FILES = (  # a piece of a tensor's name -> what the file is
+    ("double_blocks.", "a Flux model"),
+    ("joint_blocks.", "a Stable Diffusion 3 model"),
+    ("control_model.", "a ControlNet"),
+    ("controlnet_", "a ControlNet"),
+    ("lora_up.", "a LoRA"),
+    ("lora_down.", "a LoRA"),
+    ("lora_A.", "a LoRA"),
+    ("lora_B.", "a LoRA"),
+    ("ip_adapter.", "an IP-Adapter"),
+    ("down_blocks.0.attentions", "a network in diffusers' layout"),
+    ("encoder.down", "an autoencoder (VAE)"),
+    ("first_stage_model.", "an autoencoder (VAE)"),
+    ("text_model.", "a text encoder"),
+    ("emb_params", "a textual-inversion embedding"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """A checkpoint as its header tells. `name` is relative to its folder, `size` in bytes."""
+
+    name: str
+    path: Path
+    size: int
+    family: str  # a key of FAMILIES
+    missing: tuple[str, ...] = ()  # parts that the family has and the file lacks, in words
+    prediction: str = "epsilon"  # "epsilon", "v" or "edm"
+    zero_terminal_snr: bool = False
+    width: int = 1024  # pixels; what the model was trained on
+    height: int = 1024
+    settings: Mapping[str, Any] = field(default_factory=dict)  # recommended ones, by Settings field name; unchecked
+    note: str = ""  # what else the user should know
+
+    @property
+    def problem(self) -> str:
+        """Why this file cannot be the base model, as a sentence; "" if it can."""
+        if self.family not in BASES:
+            return f"{self.name} is {FAMILIES[self.family]}; Easel needs an SDXL checkpoint as base model."
+        if self.missing:
+            lacks = ", ".join(self.missing)
+            return (
+                f"{self.name} lacks {lacks}. A whole SDXL checkpoint was wanted, with network, text encoders and VAE."
+            )
+        return ""
+
+
+def model_info(path: Path, name: str = "") -> ModelInfo:
+    """What the checkpoint at `path` is. Raises BadModelFile for what is no checkpoint, with what it is instead."""
+    return info_of(read_header(path), name or path.name)
+
+
+def info_of(header: Header, name: str) -> ModelInfo:
+    """As `model_info`, for a header already read."""
+    shapes = header.shapes(UNET)
+    if not shapes:
+        raise BadModelFile(
+            f"{name} is {_other_file(header)}; a checkpoint with network, text encoders and VAE was wanted."
+        )
+    try:
+        family = _family(UNetConfig.from_shapes(shapes), header)
+    except BadModelFile as error:
+        raise BadModelFile(f"{name} holds a network that Easel cannot read: {error}.") from None
+    parts = {VAE: "the autoencoder (VAE)"} | _PARTS.get(family, _SDXL_PARTS if family in BASES else {})
+    prediction, note = _prediction(header)
+    width, height = _native_size(header)
+    return ModelInfo(
+        name=name,
+        path=header.path,
+        size=header.size,
+        family=family,
+        missing=tuple(words for prefix, words in parts.items() if not header.part(prefix)),
+        prediction=prediction,
+        zero_terminal_snr="ztsnr" in header.tensors,
+        width=width,
+        height=height,
+        settings=_settings(header),
+        note=note,
+    )
+
+
+def _family(unet: UNetConfig, header: Header) -> str:
+    """Which family `unet` is of; SDXL at any size is told by how the widths of its conditions add up."""
+    adm, context, channels = unet.adm_in_channels, unet.context_dim, unet.model_channels
+    if any(".time_stack." in name or ".time_mix_blocks." in name for name in header.tensors):
+        return "svd"
+    if adm is None:
+        if context == 1024 and unet.in_channels == 7:
+            return "x4-upscaler"
+        if not unet.linear_projections:
+            return {4: "sd15", 9: "sd15-inpaint", 8: "zero123"}.get(unet.in_channels, "unknown")
+        return "sd2" if context == 1024 else "unknown"
+    if context == 1024 and adm in (1536, 2048):
+        return "unclip"
+    if not unet.linear_projections:
+        return "unknown"
+    refiner = header.part(REFINER_CLIP_G) or (channels == 384 and not header.part(CLIP_L))
+    if refiner and adm == context + 5 * 256:
+        return "sdxl-refiner"
+    width_g = adm - 6 * 256
+    if not 0 < width_g < context:
+        return "unknown"
+    if unet.in_channels != 4:
+        return "sdxl-inpaint"
+    small = {(0, 0, 2, 2, 4, 4): "ssd-1b", (0, 0, 1, 1, 2, 2): "vega"} if channels == 320 else {}
+    return small.get(unet.depth_in, "sdxl")
+
+
+def _other_file(header: Header) -> str:
+    for piece, words in _OTHER_FILES:
+        if any(piece in name for name in header.tensors):
+            return words
+    return "no model that Easel knows" if header.tensors else "empty"
+
+
+def _prediction(header: Header) -> tuple[str, str]:
+    """What the network predicts, and a note if that is unusual."""
+    tensors = header.tensors
+    if "edm_mean" in tensors and "edm_std" in tensors:
+        return "edm", "The model was trained with the EDM formulation (as Playground v2.5)."
+    if any(name.startswith("edm_vpred") for name in tensors):
+        return "v", "The model was trained with v-prediction on EDM noise levels, which Easel does not have yet."
+    if "v_pred" in tensors or header.metadata.get("modelspec.prediction_type", "").lower().startswith("v"):
+        return "v", ""
+    return "epsilon", ""
+
+
+def _native_size(header: Header) -> tuple[int, int]:
+    match = re.fullmatch(r"\s*(\d{2,4})\s*x\s*(\d{2,4})\s*", header.metadata.get("modelspec.resolution", ""))
+    if match is None:
+        return 1024, 1024
+    width, height = (min(4096, max(64, int(side) // 8 * 8)) for side in match.groups())
+    return width, height
+
+
+def _settings(header: Header) -> dict[str, Any]:
+    try:
+        settings = json.loads(header.metadata.get("easel.settings", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return settings if isinstance(settings, dict) else {}

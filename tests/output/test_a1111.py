@@ -1,0 +1,164 @@
+"""The A1111 text form: what others read in it, and that it gives every setting back."""
+
+import random
+import time
+from dataclasses import fields, replace
+from datetime import datetime, timezone
+
+import pytest
+
+from core.errors import BadMetadata
+from core.output.a1111 import NOT_OF_THE_PICTURE, from_text, to_text
+from core.output.record import Record
+from core.settings import SAMPLERS, SCHEDULERS, Settings
+
+WHEN = datetime(2026, 11, 23, 18, 30, 5, tzinfo=timezone.utc)
+SHA = "0123456789abcdef" * 4
+
+
+def record(**changes):
+    settings = Settings(prompt="a red apple", base_model="sub/Easel Mini.safetensors", seed=7)
+    return Record(replace(settings, **changes), SHA, created=WHEN)
+
+
+def assert_comes_back(written):
+    read = from_text(to_text(written))
+    for f in fields(Settings):
+        if f.name not in NOT_OF_THE_PICTURE:
+            assert read.settings[f.name] == getattr(written.settings, f.name), f.name
+    assert read.unknown == {}
+    return read
+
+
+def test_the_text_has_the_lines_and_words_that_other_programs_look_for():
+    text = to_text(record(negative_prompt="blurry", sampler="dpmpp_2m", steps=30))
+    lines = text.split("\n")
+    assert lines[:2] == ["a red apple", "Negative prompt: blurry"]
+    assert lines[2].startswith(
+        "Steps: 30, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 4, Seed: 7, Size: 1152x896, Clip skip: 2, "
+        "Model hash: 0123456789, Model: Easel Mini, Easel base_model: sub/Easel Mini.safetensors, "
+    )
+    assert "Easel sampler" not in text  # the display name says it exactly
+    assert text.endswith(", Version: Easel 0.1.0")
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_comes_back_with_every_scheduler(sampler):
+    for scheduler in SCHEDULERS:
+        assert_comes_back(record(sampler=sampler, scheduler=scheduler))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "",
+        "a\nb",
+        "  spaces at both ends ",
+        "\n\nleading lines",
+        "a\r\nb",
+        "Negative prompt: not one",
+        "a\nNegative prompt: not one\nb",
+        "Steps: 1, Sampler: Euler, Seed: 3, Size: 64x64",
+        'quotes " and \\ and , and :',
+        "日本 😀 \u202e \u2028 \x85",
+        "nul \x00 and \x1f",
+        "(a:1.2), <lora:x:0.5>",
+    ],
+)
+def test_every_prompt_comes_back_exactly(prompt):
+    assert_comes_back(record(prompt=prompt))
+    assert_comes_back(record(negative_prompt=prompt))
+    assert_comes_back(record(prompt=prompt, negative_prompt=prompt))
+
+
+def test_every_field_comes_back_with_values_that_are_not_the_defaults():
+    read = assert_comes_back(
+        record(
+            width=64, height=4096, seed=2**63 - 1, steps=199, guidance_scale=7.123456789012345, sharpness=0.1, adaptive_cfg=4 / 3,
+            adm_scaler_positive=1.0, adm_scaler_negative=0.7, adm_scaler_end=0.0, clip_skip=1, prediction="v",
+            zero_terminal_snr="on", noise_device="device", base_model="a, b: c.safetensors",
+        )
+    )  # fmt: skip
+    assert (read.model, read.model_hash) == ("a, b: c", "0123456789")
+
+
+def test_random_prompts_come_back():
+    chance = random.Random(2)
+    parts = [
+        "a",
+        " ",
+        "\n",
+        ",",
+        ":",
+        '"',
+        "\\",
+        "Negative prompt:",
+        "Steps: 3, Seed: 4, Size: 8x8",
+        "é",
+        "日",
+        "\x00",
+        "\r",
+        "{",
+        "Easel ",
+    ]
+    for _ in range(3000):
+        prompt, negative = ("".join(chance.choices(parts, k=chance.randrange(8))) for _ in range(2))
+        assert_comes_back(record(prompt=prompt, negative_prompt=negative))
+
+
+def test_a_lone_surrogate_in_a_prompt_becomes_the_replacement_letter():
+    assert from_text(to_text(record(prompt="a \ud800 b"))).settings["prompt"] == "a \ufffd b"
+
+
+def test_another_programs_text_is_read_as_far_as_it_is_understood():
+    read = from_text(
+        "masterpiece, a cat\non a mat\nNegative prompt: bad\nworse\n"
+        "Steps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7.5, Seed: 123, Size: 512x768, Model hash: abcdef1234, "
+        'Model: sd_xl_base_1.0, Denoising strength: 0.5, Lora hashes: "x: 1, y: 2", Hashes: {"model": "ab", "vae": "c"}, Version: v1.9'
+    )
+    assert read.settings == {
+        "prompt": "masterpiece, a cat\non a mat",
+        "negative_prompt": "bad\nworse",
+        "steps": 20,
+        "sampler": "dpmpp_2m",
+        "scheduler": "karras",
+        "guidance_scale": 7.5,
+        "seed": 123,
+        "width": 512,
+        "height": 768,
+    }
+    assert (read.model, read.model_hash) == ("sd_xl_base_1.0", "abcdef1234")
+    assert read.unknown["Denoising strength"] == "0.5"
+    assert read.unknown["Lora hashes"] == "x: 1, y: 2"
+
+
+def test_values_out_of_range_are_named_and_left_out():
+    read = from_text("a cat\nSteps: 999999, Sampler: Magic, CFG scale: nan, Seed: -1, Size: 513x77777, Clip skip: 2")
+    assert read.settings == {"clip_skip": 2, "prompt": "a cat", "negative_prompt": ""}
+    assert read.unknown.keys() == {"Steps", "Sampler", "CFG scale", "Seed", "Size"}
+
+
+@pytest.mark.parametrize("text", ["", "a cat", "a cat, a dog: 3", "a: 1, b: 2, c: 3, d: 4"])
+def test_a_text_without_parameters_is_an_error(text):
+    with pytest.raises(BadMetadata):
+        from_text(text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a" * 10**6,
+        "a:" * 500_000,
+        'a:"\\x,' * 140_000,
+        'ab:"' * 250_000,
+        '"' * 10**6,
+        "a b-c/" * 160_000,
+        ", " * 500_000,
+        "a: {[" * 200_000,
+    ],
+)
+def test_hostile_lines_take_little_time(line):
+    start = time.perf_counter()
+    with pytest.raises(BadMetadata):
+        from_text(line)
+    assert time.perf_counter() - start < 2

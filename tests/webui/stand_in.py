@@ -1,0 +1,105 @@
+"""A page over the real Worker with a stand-in engine: it draws coloured pictures at a pace that a test sets."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from PIL import Image
+
+from core.errors import ModelNotFound
+from core.events import Event, Finished, Progress, Saved
+from core.settings import Settings
+from core.task import AsyncTask
+from core.worker import Worker
+from webui.app import App
+
+MODELS = {"small.safetensors": (256, 256), "large.safetensors": (1024, 1024)}
+
+
+@dataclass
+class Engine:
+    """Stands in for the pipeline. `step()` lets one step pass; `pace` seconds a step let them pass by themselves."""
+
+    outputs: Path
+    pace: float | None = None
+    _steps: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def step(self, count: int = 1) -> None:
+        self._steps.release(count)
+
+    def wait(self, task: AsyncTask) -> None:
+        if self.pace is not None:
+            time.sleep(self.pace)
+            return
+        while not self._steps.acquire(timeout=0.02):
+            task.check()
+
+    def free_memory(self) -> None: ...
+
+
+def draw(colour: int, size: tuple[int, int], kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, (colour % 256, 90, 200 - colour % 200)).save(file, kind)
+    return file.getvalue()
+
+
+def handler(task: AsyncTask, engine: Engine) -> Iterator[Event]:
+    settings, paths = task.settings, []
+    if settings.prompt == "break":
+        raise RuntimeError("the engine broke <b>badly</b>")
+    for image in range(settings.image_number):
+        for step in range(1, settings.steps + 1):
+            engine.wait(task)
+            if task.stopped:
+                yield Finished(paths=tuple(paths), seconds=1.0, stopped=True)
+                return
+            yield Progress(
+                share=(image + step / settings.steps) / settings.image_number, text=f"Step {step} of {settings.steps}",
+                step=step, steps=settings.steps, image=image + 1, images=settings.image_number,
+                preview=draw(20 * step, (64, 64), "jpeg"), seconds_left=float(settings.steps - step),
+            )  # fmt: skip
+        path = engine.outputs / f"{task.id}-{image}.png"
+        path.write_bytes(draw(settings.seed + image, (settings.width, settings.height), "png"))
+        paths.append(str(path))
+        yield Saved(path=str(path), seed=settings.seed + image, width=settings.width, height=settings.height)
+    yield Finished(paths=tuple(paths), seconds=1.0)
+
+
+def settings_of(name: str) -> Settings:
+    """What the stand-in models recommend."""
+    name = name or "small.safetensors"
+    if name not in MODELS:
+        raise ModelNotFound(f"No checkpoint {name!r}. Choose one of: {', '.join(MODELS)}.")
+    small = Settings(base_model=name, width=256, height=256, steps=4, guidance_scale=3.0)
+    return small if name.startswith("small") else replace(small, width=1152, height=896, steps=30, guidance_scale=4.0)
+
+
+def make_app(worker: Worker) -> App:
+    return App(
+        worker=worker,
+        models=lambda: list(MODELS),
+        native_size=lambda name: MODELS.get(name, (256, 256)),
+        defaults=settings_of,
+    )
+
+
+def main(port: int, outputs: Path, pace: float) -> None:
+    """Serve the page over the stand-in engine until SIGTERM or Ctrl-C."""
+    from webui.server import serve
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    worker = Worker(handler, lambda: Engine(outputs=outputs, pace=pace))
+    worker.start()
+    serve(make_app(worker), port=port, in_browser=False, ready=lambda address: print("ready", address, flush=True))
+    worker.close()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))

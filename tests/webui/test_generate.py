@@ -1,0 +1,174 @@
+import asyncio
+import time
+
+import pytest
+
+from core.errors import BadSetting
+from core.settings import Settings
+from webui.controls import shown
+from webui.generate import Desk
+
+
+@pytest.fixture
+def desk(app):
+    return Desk(app)
+
+
+def ask(desk, owner, **changes):
+    values = shown(Settings(base_model="small.safetensors", width=64, height=64, steps=3)) | changes
+    return desk.submit(values, owner, any_seed=True)
+
+
+async def watched(desk, owner, until, seconds=5.0):
+    """The views that `owner` gets until one fulfils `until`."""
+    views = []
+
+    async def watch():
+        async for view in desk.watch(owner):
+            views.append(view)
+            if until(view):
+                return
+
+    await asyncio.wait_for(watch(), seconds)
+    return views
+
+
+async def running(desk, owner):
+    """Wait until the worker has taken a task of `owner`."""
+    while not any(task.state == "running" for task in desk.app.worker.tasks(owner)):
+        await asyncio.sleep(0.005)
+
+
+def test_previews_arrive_one_by_one_and_then_the_picture(desk, engine):
+    async def story():
+        ask(desk, "me", steps=4)
+        await running(desk, "me")
+        seen = []
+        async for view in desk.watch("me"):
+            if "preview" in view.stage and view.stage not in seen:
+                seen.append(view.stage)
+            engine.step()
+        return seen, view
+
+    seen, last = asyncio.run(asyncio.wait_for(story(), 10))
+    assert len(seen) >= 3
+    assert "easel/pictures/" in last.stage
+    assert not last.running
+
+
+def test_a_watcher_that_goes_away_leaves_the_task_running(desk, engine):
+    async def story():
+        ask(desk, "me")
+        await running(desk, "me")
+        watching = desk.watch("me")
+        await anext(watching)
+        await watching.aclose()
+        engine.step(3)
+        return await watched(desk, "me", until=lambda view: not view.running)
+
+    assert "easel/pictures/" in asyncio.run(story())[-1].gallery
+    assert not desk.bell._ropes
+
+
+def test_nobody_sees_or_stops_the_tasks_of_somebody_else(desk):
+    async def story():
+        ask(desk, "me", prompt="my secret")
+        await running(desk, "me")
+        mine = desk.app.worker.tasks("me")[0]
+        desk.stop("you")
+        desk.skip("you")
+        desk.cancel(mine.id, "you")
+        return mine, await watched(desk, "you", until=lambda view: True)
+
+    mine, views = asyncio.run(story())
+    assert mine.last_stop is None
+    assert "secret" not in "".join(str(view) for view in views)
+
+
+def test_a_second_request_waits_in_line_with_its_own_settings_and_can_be_cancelled(desk):
+    async def story():
+        ask(desk, "me", prompt="first")
+        await running(desk, "me")
+        ask(desk, "me", prompt="second", width=128)
+        before = desk.view("me").tasks
+        waiting = desk.app.worker.tasks("me")[1]
+        desk.cancel(waiting.id, "me")
+        return before, waiting, desk.view("me").tasks
+
+    before, waiting, after = asyncio.run(story())
+    assert "first" in before and "second" in before and "128 × 64" in before
+    assert waiting.state == "stopped"
+    assert "first" in after and "second" not in after
+
+
+def test_stop_ends_the_running_task_and_the_next_one_starts(desk, engine):
+    async def story():
+        ask(desk, "me", prompt="first")
+        await running(desk, "me")
+        ask(desk, "me", prompt="second")
+        first = desk.app.worker.tasks("me")[0]
+        desk.stop("me")
+        while not first.done:
+            await asyncio.sleep(0.005)
+        engine.step(3)
+        return first, await watched(desk, "me", until=lambda view: not view.running and "second" in view.gallery)
+
+    first, views = asyncio.run(story())
+    assert first.state == "stopped"
+    assert "first" not in views[-1].gallery
+
+
+def test_skip_is_passed_to_the_running_task(desk):
+    async def story():
+        ask(desk, "me")
+        await running(desk, "me")
+        task = desk.app.worker.tasks("me")[0]
+        desk.skip("me")
+        return task
+
+    assert asyncio.run(story()).last_stop == "skip"
+
+
+def test_somebody_waiting_is_told_when_the_others_are_done(desk, engine):
+    async def story():
+        ask(desk, "you")
+        await running(desk, "you")
+        ask(desk, "me")
+        views = []
+
+        async def watch():
+            async for view in desk.watch("me"):
+                views.append(view)
+                engine.step(3)
+
+        await asyncio.wait_for(watch(), 8)
+        return views
+
+    views = asyncio.run(story())
+    assert "Waiting for 1 other task" in views[0].progress
+    assert "easel/pictures/" in views[-1].stage
+
+
+def test_a_bad_setting_starts_nothing(desk):
+    with pytest.raises(BadSetting, match=r"width is 100.*multiple of 8"):
+        ask(desk, "me", width=100)
+    assert desk.app.worker.tasks("me") == []
+
+
+def test_an_idle_browser_is_told_once_and_not_kept(desk):
+    started = time.monotonic()
+    views = asyncio.run(watched(desk, "me", until=lambda view: False))
+    assert len(views) == 1
+    assert time.monotonic() - started < 1
+
+
+def test_an_error_of_the_engine_reaches_the_page_and_the_next_task_runs(desk, engine):
+    async def story():
+        ask(desk, "me", prompt="break")
+        failed = await watched(desk, "me", until=lambda view: "problem" in view.stage)
+        ask(desk, "me")
+        engine.step(3)
+        return failed, await watched(desk, "me", until=lambda view: "easel/pictures/" in view.stage)
+
+    failed, _ = asyncio.run(story())
+    assert "the engine broke &lt;b&gt;badly" in failed[-1].stage

@@ -1,0 +1,142 @@
+import base64
+from html.parser import HTMLParser
+
+import pytest
+
+from core.events import Failed, Finished, Progress, Saved, Warned
+from core.settings import Settings
+from core.task import AsyncTask
+from webui.render import duration, pictures, problem, view
+
+HOSTILE = "</textarea><img src=x onerror=alert(1)><script>alert(2)</script>\"' onload=alert(3) {{x}} ${alert(4)}"
+OURS = {"div", "span", "p", "ul", "li", "button", "a", "img"}
+
+
+class Reader(HTMLParser):
+    """Tags, attributes and text of a fragment."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def one(self, name):
+        return next(attributes for tag, attributes in self.tags if name in (attributes.get("class") or "").split())
+
+
+def first(task):
+    return 0
+
+
+def running(prompt="a fox", **progress):
+    task = AsyncTask(Settings(prompt=prompt), "me")
+    task.state = "running"
+    if progress:
+        task.publish(Progress(**progress))
+    return task
+
+
+def finished(prompt="a fox", count=1, seed=5):
+    task = AsyncTask(Settings(prompt=prompt, seed=seed, image_number=count), "me")
+    for index in range(count):
+        task.publish(Saved(path=f"/out/{index}.png", seed=seed + index, width=256, height=192))
+    task.publish(Finished(paths=tuple(f"/out/{i}.png" for i in range(count)), seconds=12.0))
+    return task
+
+
+def test_a_hostile_prompt_is_only_text_wherever_it_is_shown():
+    done, now = finished(HOSTILE), running(HOSTILE, share=0.5, text=HOSTILE, preview=b"jpeg")
+    broken = AsyncTask(Settings(prompt=HOSTILE), "me")
+    broken.publish(Warned(message=HOSTILE))
+    broken.publish(Failed(message=HOSTILE))
+    for tasks in ([done], [now, done], [broken]):
+        shown = view(tasks, first)
+        for html in (shown.stage, shown.progress, shown.tasks, shown.gallery, problem(HOSTILE)):
+            for tag, attributes in Reader(html).tags:
+                assert tag in OURS
+                assert not [name for name in attributes if name.startswith("on")]
+                assert attributes.get("src") != "x"
+    assert HOSTILE in Reader(view([broken], first).stage).text
+    assert Reader(view([done], first).gallery).one("shot")["data-prompt"] == HOSTILE
+
+
+def test_the_newest_preview_is_on_the_stage_as_it_came():
+    task = running(share=0.1, text="Step 1 of 9", preview=b"one")
+    task.publish(Progress(share=0.2, text="Step 2 of 9", preview=b"two"))
+    task.publish(Progress(share=0.3, text="Step 3 of 9"))
+    source = Reader(view([task], first).stage).one("preview")["src"]
+    assert source == "data:image/jpeg;base64," + base64.b64encode(b"two").decode()
+
+
+def test_the_progress_tells_share_step_image_and_time_left():
+    progress = view(
+        [running(share=0.37, text="Decoding", step=7, steps=20, image=2, images=4, seconds_left=83.0)], first
+    ).progress
+    assert Reader(progress).one("bar")["aria-valuenow"] == "37"
+    for words in ("Decoding", "step 7 of 20", "image 2 of 4", "1 min 23 s left"):
+        assert words in Reader(progress).text
+
+
+def test_the_list_shows_running_and_waiting_tasks_each_with_its_cancel_button():
+    now, next_one = running("a fox"), AsyncTask(Settings(prompt="a cat", width=512, height=768, image_number=3), "me")
+    reader = Reader(view([now, next_one, finished("old")], {now: 0, next_one: 1}.__getitem__).tasks)
+    assert [a["data-task"] for tag, a in reader.tags if tag == "button"] == [now.id, next_one.id]
+    for words in ("a fox", "running", "a cat", "512 × 768", "3 images", "waiting, 1 ahead"):
+        assert words in reader.text
+    assert "old" not in reader.text
+
+
+def test_all_finished_pictures_are_in_the_gallery_newest_first():
+    newer, older = finished("new", count=2, seed=8), finished("old", seed=3)
+    shots = [a for tag, a in Reader(view([newer, older], first).gallery).tags if tag == "a"]
+    assert [(a["data-prompt"], a["data-seed"]) for a in shots] == [("new", "9"), ("new", "8"), ("old", "3")]
+    assert len({a["href"] for a in shots}) == 3
+
+
+def test_pictures_of_a_running_task_are_in_the_gallery_at_once():
+    task = running(share=0.5, text="Step", preview=b"x")
+    task.publish(Saved(path="/out/0.png", seed=1, width=64, height=64))
+    assert len(pictures(task)) == 1
+    assert Reader(view([task], first).gallery).one("shot")["data-seed"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (Failed(message="Too little memory."), "Too little memory."),
+        (Finished(paths=(), seconds=1.0, stopped=True), "Stopped"),
+    ],
+)
+def test_a_task_that_ends_without_a_picture_says_so(event, words):
+    task = AsyncTask(Settings(), "me")
+    task.publish(event)
+    assert words in Reader(view([task], first).stage).text
+
+
+def test_a_browser_without_tasks_is_greeted_with_examples():
+    empty = view([], first)
+    assert len([tag for tag, _ in Reader(empty.stage).tags if tag == "button"]) >= 3
+    assert (empty.progress, empty.tasks, empty.gallery, empty.running) == ("", "", "", False)
+
+
+def test_only_the_parts_that_changed_are_sent():
+    task = running(share=0.1, text="Step 1 of 9", preview=b"one")
+    before = view([task], first)
+    task.publish(Progress(share=0.2, text="Step 2 of 9"))
+    after = view([task], first)
+    assert set(after.changed_from(before)) == {"progress"}
+    assert set(before.changed_from(None)) == {"stage", "progress", "tasks", "gallery", "running"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (7500, "2 h 5 min")]
+)
+def test_durations_are_written_for_people(seconds, words):
+    assert duration(seconds) == words

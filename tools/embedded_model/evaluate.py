@@ -1,0 +1,199 @@
+"""Judge a checkpoint: `python tools/embedded_model/evaluate.py`. Prints one JSON object, writes a contact sheet.
+
+top1        share of pictures whose nearest reference (64 px, on the named colour, over all things) is the thing named
+colour      share of pictures whose border is nearest to the named background colour (white if none is named)
+sharpness   gradient energy of the picture over that of the right reference, at full size, capped at 1 (mean)
+sharp_top1  mean of that ratio over all pictures, counting 0 where the thing is wrong: blobs cannot score
+*_held_out  the same over pairs of thing and colour that were never trained together
+diversity   mean absolute difference of two seeds of the same prompt, of 255
+vae_psnr    dB, of 100 pictures that were not trained on
+Seeds are fixed, prompts come from things.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from data import COLOUR_NAMES, COLOURS, THINGS, WHITE, WORK, held_out, place, with_article
+from export import TARGET
+from PIL import Image
+from safetensors.torch import load_file
+from sample import sample, sheet
+from torch import Tensor
+from train_vae import HELD_OUT, psnr
+
+from core.models.clip import CLIPText, from_open_clip
+from core.models.configs import CLIPConfig, UNetConfig, VAEConfig
+from core.models.unet import UNet
+from core.models.vae import SDXL_SCALE, VAE
+from core.text.encode import TextEncoder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and what it should show."""
+
+    thing: int
+    colour: int
+    prompt: str
+    held_out: bool
+
+
+def questions(per_thing: int = 3) -> list[Question]:
+    """For each thing: its name alone, then named grounds, one of them held out where there is one."""
+    rng, unseen, found = np.random.default_rng(11), held_out(), []
+    for t, thing in enumerate(THINGS):
+        found.append(Question(t, WHITE, with_article(thing.names[0]), False))
+        new = [c for c in range(len(COLOURS)) if (t, c) in unseen]
+        old = [c for c in range(len(COLOURS)) if (t, c) not in unseen and c != WHITE]
+        picked = [*rng.permutation(new)[:1], *rng.permutation(old)][: per_thing - 1]
+        for c in map(int, picked):
+            prompt = f"{with_article(thing.names[-1])} on a {COLOUR_NAMES[c]} background"
+            found.append(Question(t, c, prompt, (t, c) in unseen))
+    return found
+
+
+class Checkpoint:
+    """A single-file checkpoint, opened with core's modules."""
+
+    def __init__(self, path: Path) -> None:
+        tensors = {name: p.float() for name, p in load_file(path).items()}
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name[len(prefix) :]: p for name, p in tensors.items() if name.startswith(prefix)}
+
+        def shapes(of: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+            return {name: tuple(p.shape) for name, p in of.items()}
+
+        unet, vae = part("model.diffusion_model."), part("first_stage_model.")
+        left = part("conditioner.embedders.0.transformer.")
+        right = from_open_clip(part("conditioner.embedders.1.model."))
+        self.unet = UNet(UNetConfig.from_shapes(shapes(unet))).eval()
+        self.unet.load_state_dict(unet)
+        self.vae = VAE(VAEConfig.from_shapes(shapes(vae))).eval()
+        self.vae.load_state_dict(vae)
+        clip_l = CLIPText(CLIPConfig.from_shapes(shapes(left), quick_gelu=True)).eval()
+        clip_l.load_state_dict(left)
+        clip_g = CLIPText(CLIPConfig.from_shapes(shapes(right), quick_gelu=False)).eval()
+        clip_g.load_state_dict(right)
+        self.text = TextEncoder(clip_l, clip_g)
+
+    @torch.inference_mode()
+    def paint(self, prompts: list[str], seeds: list[int], *, side: int, steps: int, guidance: float, batch: int = 12) -> np.ndarray:
+        """Pictures uint8 (B, side, side, 3)."""
+        parts = []
+        for i in range(0, len(prompts), batch):
+            both = [*prompts[i : i + batch], *[""] * len(prompts[i : i + batch])]
+            conditions = [self.text.encode([prompt]) for prompt in both]
+            context = torch.cat([c.tokens for c in conditions])
+            pooled = torch.cat([c.pooled for c in conditions if c.pooled is not None])
+            latents = sample(
+                self.unet, context, pooled, side=side, seeds=seeds[i : i + batch], steps=steps, guidance=guidance
+            )
+            images = self.vae.decode(latents / SDXL_SCALE).clamp(-1, 1)
+            parts.append(((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
+        return np.concatenate(parts)
+
+
+def small(pixels: np.ndarray) -> np.ndarray:
+    """Pictures at 64 px as floats (N, 64 * 64 * 3)."""
+    return np.stack([np.asarray(Image.fromarray(p).resize((64, 64), Image.Resampling.BOX), np.float32).ravel() for p in pixels])
+
+
+def ground_of(pixels: np.ndarray) -> int:
+    """The named colour nearest to the median of the outermost six rows and columns."""
+    border = np.concatenate([pixels[:6].reshape(-1, 3), pixels[-6:].reshape(-1, 3), pixels[:, :6].reshape(-1, 3), pixels[:, -6:].reshape(-1, 3)])
+    distance = np.linalg.norm(np.asarray(list(COLOURS.values()), np.float32) - np.median(border, axis=0), axis=1)
+    return int(distance.argmin())
+
+
+def gradient_energy(pixels: np.ndarray) -> float:
+    p = pixels.astype(np.float32)
+    return float(np.square(np.diff(p, axis=0)).mean() + np.square(np.diff(p, axis=1)).mean())
+
+
+def judge(pixels: np.ndarray, asked: list[Question], pictures: np.ndarray) -> dict[str, np.ndarray]:
+    """For each picture: is it the right thing, is its ground right, how sharp is it (0 to 1), how far is the right one (rms)."""
+    side = pixels.shape[1]
+    right, ground, sharp, rms = [], [], [], []
+    for c in sorted({q.colour for q in asked}):
+        rgb = COLOURS[COLOUR_NAMES[c]]
+        references = np.stack([place(p, rgb, scale=0.87, dx=0, dy=0, side=side) for p in pictures])
+        tiny = small(references)
+        for i in [i for i, q in enumerate(asked) if q.colour == c]:
+            distance = np.sqrt(np.square(tiny - small(pixels[i : i + 1])).mean(axis=1))
+            right.append((i, distance.argmin() == asked[i].thing))
+            rms.append((i, distance[asked[i].thing]))
+            ground.append((i, ground_of(pixels[i]) == c))
+            ratio = gradient_energy(pixels[i]) / gradient_energy(references[asked[i].thing])
+            sharp.append((i, min(1.0, ratio) ** 0.5))
+    named = {"top1": right, "colour": ground, "sharpness": sharp, "rms": rms}
+    return {name: np.asarray([v for _, v in sorted(values)], np.float32) for name, values in named.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Judge a checkpoint.")
+    parser.add_argument("checkpoint", type=Path, nargs="?", default=TARGET)
+    parser.add_argument("--work", type=Path, default=WORK, help="work folder with prepare.py's pictures")
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--per-thing", type=int, default=3, help="prompts a thing (%(default)s)")
+    parser.add_argument("--sheet", type=Path, default=None, help="where the contact sheet goes (default: beside the checkpoint)")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    stored = np.load(args.work / "data" / "pictures.npy", mmap_mode="r")
+    checkpoint = Checkpoint(args.checkpoint)
+
+    asked = questions(args.per_thing)
+    start = time.perf_counter()
+    pixels = checkpoint.paint(
+        [q.prompt for q in asked], [1000 + i for i in range(len(asked))], side=args.side, steps=args.steps, guidance=args.guidance
+    )
+    seconds = (time.perf_counter() - start) / len(asked)
+    scores = judge(pixels, asked, stored[: len(THINGS)])
+    unseen = np.asarray([q.held_out for q in asked])
+    again = [q for q in asked if q.colour == WHITE][:12]
+    twins = [checkpoint.paint([q.prompt for q in again], [s + i for i in range(len(again))], side=args.side, steps=args.steps,
+                              guidance=args.guidance).astype(np.float32) for s in (1, 501)]  # fmt: skip
+    held = np.stack([place(p, (255, 255, 255), scale=0.87, dx=0, dy=0, side=256) for p in stored[-HELD_OUT:]])
+    figures = {
+        "pictures": len(asked),
+        "top1": scores["top1"].mean(),
+        "colour": scores["colour"].mean(),
+        "sharpness": scores["sharpness"].mean(),
+        "sharp_top1": (scores["top1"] * scores["sharpness"]).mean(),
+        "rms_of_255": scores["rms"].mean(),
+        "top1_held_out": scores["top1"][unseen].mean(),
+        "colour_held_out": scores["colour"][unseen].mean(),
+        "diversity": np.abs(twins[0] - twins[1]).mean(),
+        "vae_psnr": psnr(checkpoint.vae, held, "cpu"),
+        "seconds_a_picture": seconds,
+    }
+    print(json.dumps({name: round(float(value), 3) for name, value in figures.items()}))
+    for name in ("top1", "colour"):
+        wrong = [asked[i].prompt for i in np.flatnonzero(scores[name] == 0)]
+        print(f"{name} wrong: {'; '.join(wrong) or 'none'}")
+    chosen = [3 * i + (i % 3 if args.per_thing > 2 else 0) for i in range(len(THINGS))] if args.per_thing == 3 else range(len(asked))
+    grid = sheet(np.stack([pixels[i] for i in chosen]), 10)
+    grid = grid.resize((1600, 1600 * grid.height // grid.width), Image.Resampling.LANCZOS)
+    target = args.sheet or args.checkpoint.with_suffix(".png")
+    if target.suffix == ".webp":
+        grid.save(target, quality=85)
+    else:
+        grid.quantize(256, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main()
