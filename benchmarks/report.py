@@ -126,7 +126,7 @@ def machine() -> str:
         f"{os.cpu_count()} cores",
         f"{gib:.0f} GiB",
         platform.system(),
-        f"Python {platform.pythoninstalled_version()}",
+        f"Python {platform.python_version()}",
     ]
     return ", ".join([*parts, *(f"{name} {installed_version(name)}" for name in ("torch", "diffusers", "gradio"))])
 

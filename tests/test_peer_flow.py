@@ -1,5 +1,6 @@
 """Whole text-to-image runs against diffusers: same weights, same first noise, neutral settings."""
 
+import lzma
 from dataclasses import replace
 
 import pytest
@@ -22,7 +23,7 @@ from core.models.configs import TINY, TINY_CLIP_G, TINY_CLIP_L, VAEConfig
 from core.pipeline import Pipeline
 from core.prompt.plan import plan_images
 from core.settings import Settings
-from core.text.tokenizer import read_merges
+from core.text.tokenizer import MERGES, vocabulary
 from core.weights.files import Catalog
 
 # diffusers has one number of groups for all norms, so these widths are such that ours is 32 throughout too.
@@ -56,12 +57,9 @@ def text_model(kind, config, tensors, pad):
 
 
 def tokenizer(pad):
-    merges = read_merges()
-    letters = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    alphabet = [chr(b) for b in letters] + [chr(256 + n) for n in range(256 - len(letters))]
-    words = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
-    vocabulary = {word: number for number, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
-    return CLIPTokenizer(vocab=vocabulary, merges=[tuple(pair) for pair in merges], pad_token=pad, model_max_length=77)
+    merges = lzma.decompress(MERGES.read_bytes()).decode("utf-8")
+    pairs = [tuple(line.split(" ")) for line in merges.splitlines()]
+    return CLIPTokenizer(vocab=vocabulary(merges), merges=pairs, pad_token=pad, model_max_length=77)
 
 
 @pytest.fixture(scope="module")

@@ -90,14 +90,20 @@ def build_page(app: App) -> gr.Blocks:
 
         def arrive(request: gr.Request) -> dict[Any, Any]:
             """A page was opened: fresh list of models, and the settings of this browser's last task."""
-            last = desk.latest(owner(request))
-            names = list(app.models())
-            if last is None:
-                return {controls["base_model"]: gr.update(choices=names)}
-            settings = last.settings
-            values: dict[Any, Any] = {controls[name]: value for name, value in shown(settings).items()}
-            values[controls["base_model"]] = gr.update(choices=names, value=settings.base_model)
-            return values | {aspect: _aspect(app, settings)}
+            names, last = list(app.models()), desk.latest(owner(request))
+            settings, complaint = (last.settings, "") if last else defaults_or_problem(app, "")
+            chosen = settings.base_model if settings.base_model in names else None
+            values: dict[Any, Any] = {
+                controls["base_model"]: gr.update(choices=names, value=chosen),
+                message: problem(complaint),
+            }
+            if settings == defaults:  # as the page was built: what a quick hand typed already stays
+                return values
+            return (
+                {controls[name]: value for name, value in shown(settings).items()}
+                | values
+                | {aspect: _aspect(app, settings)}
+            )
 
         def choose_model(name: str | None) -> dict[Any, Any]:
             try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import socket
 import time
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -14,6 +12,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from core.errors import BadConfig
+from core.port import port_trouble
 from webui.app import App
 from webui.page import build_page
 from webui.pictures import picture_route
@@ -64,7 +63,9 @@ def start(
     theme: str = "auto",
 ) -> gr.Blocks:
     """Serve the page in the background; `close()` of the returned page ends it. Raises BadConfig as `serve` does."""
-    _check_port(host, port)
+    trouble = port_trouble(host, port)
+    if trouble:
+        raise BadConfig(trouble)
     page = build_page(app)
     page.queue(default_concurrency_limit=None, max_size=500)
     if hasattr(page, "_queue") and hasattr(page._queue, "sleep_when_free"):
@@ -100,22 +101,3 @@ def start(
 
 def _asset(name: str) -> str:
     return (files("webui") / "assets" / name).read_text(encoding="utf-8")
-
-
-def _check_port(host: str, port: int) -> None:
-    """Say in a sentence what Gradio would say in a traceback. Raises BadConfig."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except socket.gaierror:
-        raise BadConfig(f"{host!r} is no address of this machine. Use 127.0.0.1, or 0.0.0.0 for all of them.") from None
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise BadConfig(
-                f"Port {port} is in use already, perhaps by another Easel. Choose another: --port {port + 1}"
-            ) from None
-        raise BadConfig(
-            f"The page cannot listen on {host} port {port}: {error.strerror}. Choose another with --port."
-        ) from None

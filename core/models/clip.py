@@ -7,7 +7,7 @@ float32, whatever the weights are stored in: each layer casts its own weights, o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from core.models.attention import attention
 from core.models.configs import CLIPConfig
+from core.models.names import OPEN_CLIP, OPEN_CLIP_LAYER, QKV, open_clip_names
 
 Check = Callable[[], None]
 
@@ -158,44 +159,6 @@ class CLIPText(nn.Module):
         return TextOutput(self.text_model.final_layer_norm(hidden) if final_norm else hidden, pooled)
 
 
-_WHOLE = {
-    "positional_embedding": "text_model.embeddings.position_embedding.weight",
-    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-    "ln_final.weight": "text_model.final_layer_norm.weight",
-    "ln_final.bias": "text_model.final_layer_norm.bias",
-    "text_projection": "text_projection",
-}
-_PARTS = {
-    "ln_1.": "layer_norm1.",
-    "ln_2.": "layer_norm2.",
-    "mlp.c_fc.": "mlp.fc1.",
-    "mlp.c_proj.": "mlp.fc2.",
-    "attn.out_proj.": "self_attn.out_proj.",
-}
-_QKV = ("q_proj", "k_proj", "v_proj")
-
-T = TypeVar("T")
-
-
-def open_clip_names(name: str) -> list[str]:
-    """What transformers calls the open_clip tensor `name`: one name, three for a packed q, k, v, none if unknown."""
-    if name in _WHOLE:
-        return [_WHOLE[name]]
-    if name == "text_projection.weight":
-        return ["text_projection"]
-    head, _, rest = name.partition("transformer.resblocks.")
-    number, _, rest = rest.partition(".")
-    if head or not number.isdecimal():
-        return []
-    layer = f"text_model.encoder.layers.{number}."
-    if rest in ("attn.in_proj_weight", "attn.in_proj_bias"):
-        return [f"{layer}self_attn.{part}.{rest.rpartition('_')[2]}" for part in _QKV]
-    for old, new in _PARTS.items():
-        if rest.startswith(old):
-            return [layer + new + rest[len(old) :]]
-    return []
-
-
 def from_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors under open_clip's names as views under transformers' names; unknown ones are left out."""
     renamed: dict[str, Tensor] = {}
@@ -210,7 +173,7 @@ def from_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def to_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The other way round: a `state_dict` of CLIPText under open_clip's names, q, k and v packed again."""
-    whole = {new: old for old, new in _WHOLE.items()}
+    whole = {new: old for old, new in OPEN_CLIP.items()}
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name in whole:
@@ -220,9 +183,9 @@ def to_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         block = f"transformer.resblocks.{number}."
         if rest.startswith("self_attn.q_proj."):
             kind = rest.rpartition(".")[2]
-            parts = [tensors[name.replace("q_proj", part)] for part in _QKV]
+            parts = [tensors[name.replace("q_proj", part)] for part in QKV]
             renamed[f"{block}attn.in_proj_{kind}"] = torch.cat(parts)
-        for old, new in _PARTS.items():
+        for old, new in OPEN_CLIP_LAYER.items():
             if rest.startswith(new):
                 renamed[block + old + rest[len(new) :]] = tensor
     return renamed

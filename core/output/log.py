@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from core.errors import OutputError
-from core.output.a1111 import whole_text
+from core.output.a1111 import NOT_OF_THE_PICTURE, whole_text
 from core.output.files import explained, move_to_free_name, write_new
 from core.output.metadata import to_json
 from core.output.record import PROGRAM, Record
@@ -29,15 +29,17 @@ _APPEND = os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)  # binary: Wind
 
 _STYLE = """
 :root { color-scheme: light dark; --edge: #8884; --soft: #777; --mark: #4a6cf7; }
-body { margin: 0 auto; max-width: 72rem; padding: 1.5rem; font: 15px/1.5 system-ui, sans-serif; }
+body { margin: 0 auto; max-width: 72rem; padding: 1.5rem; font: 15px/1.45 system-ui, sans-serif; }
 main { display: flex; flex-direction: column-reverse; gap: 1.25rem; }
 article { display: flex; flex-wrap: wrap; gap: 1.25rem; padding: 1rem; border: 1px solid var(--edge); border-radius: 12px; }
 article.gone { display: none; }
 figure { flex: 1 1 16rem; margin: 0; max-width: 28rem; }
 img { display: block; max-width: 100%; height: auto; border-radius: 8px; }
 figcaption { margin-top: .4rem; color: var(--soft); overflow-wrap: anywhere; }
-dl { flex: 2 1 20rem; display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: 0; align-content: start; }
-dt { color: var(--soft); }
+dl { flex: 2 1 20rem; display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .6rem 1rem;
+  margin: 0; align-content: start; }
+dl .long { grid-column: 1 / -1; }
+dt { color: var(--soft); font-size: .85em; }
 dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; }
 button { margin-top: .6rem; padding: .4rem .9rem; border: 1px solid var(--mark); border-radius: 8px; background: none;
   color: inherit; font: inherit; cursor: pointer; }
@@ -63,6 +65,8 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => { button.textContent = "Copy settings"; }, 1500);
 });
 """
+
+_LONG = ' class="long"'  # takes a row of its own
 
 # Letters that change how the text around them is drawn (direction marks, controls) are shown by their number.
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
@@ -113,11 +117,14 @@ def _begin(log: Path, day: str) -> None:
 
 def _entry(name: str, record: Record) -> str:
     settings = record.settings
-    rows = [("created", record.created.isoformat(sep=" ", timespec="seconds")), *settings.to_dict().items()]
-    if record.base_model_sha256:
-        rows.append(("base_model_sha256", record.base_model_sha256))
-    rows.append(("version", f"{PROGRAM} {record.version}"))
-    terms = "\n".join(f"<dt>{_shown(key)}</dt><dd>{_shown(value)}</dd>" for key, value in rows if value != "")
+    rows = {key: value for key, value in settings.to_dict().items() if key not in NOT_OF_THE_PICTURE}
+    rows |= {"base_model_sha256": record.base_model_sha256[:10], "version": f"{PROGRAM} {record.version}"}
+    rows["created"] = record.created.isoformat(sep=" ", timespec="seconds")
+    terms = "\n".join(
+        f"<div{_LONG if key in ('prompt', 'negative_prompt') else ''}><dt>{_shown(key)}</dt><dd>{_shown(value)}</dd></div>"
+        for key, value in rows.items()
+        if value != ""
+    )
     link = escape(quote(name))
     return (
         f'<article>\n<figure><a href="{link}"><img src="{link}" alt="{_shown(settings.prompt[:200])}" loading="lazy" '

@@ -13,18 +13,12 @@ from torch import Tensor
 
 from core.models.unet import sinusoid
 
-LAST_TIMESTEP = 999.0
-
 
 class SizeVectors(NamedTuple):
     """The network's class vector for the early and the late part of a run, each (B, P + 1536), float32."""
 
     emphasised: Tensor
     consistent: Tensor
-
-    def at(self, timestep: float, end: float) -> Tensor:
-        """The one for `timestep` (999 at the start of a run, 0 at its end): `emphasised` for the first share `end`."""
-        return self.emphasised if timestep > LAST_TIMESTEP * (1 - end) else self.consistent
 
 
 def size_vectors(pooled: Tensor, width: int, height: int, *, scale: float, end: float) -> SizeVectors:

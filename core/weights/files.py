@@ -43,10 +43,12 @@ class Catalog:
             raise BadModelFile(f"{name} is a {Path(name).suffix} file. {CONVERT}")
         if name.endswith(".safetensors") and name in files:
             return files[name]
-        there = self.names()
-        listed = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "")
         folders = ", ".join(str(folder) for folder in self.folders)
-        raise ModelNotFound(f"There is no checkpoint {name[:200]!r} in {folders}. There is: {listed or 'none at all'}.")
+        there = self.names()
+        if not there:
+            raise ModelNotFound(f"There is no checkpoint in {folders}. Put an SDXL checkpoint (.safetensors) there.")
+        listed = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "")
+        raise ModelNotFound(f"There is no checkpoint {name[:200]!r} in {folders}. There is: {listed}.")
 
     def info(self, name: str) -> ModelInfo:
         """What the checkpoint `name` is, from its header. Raises as `find`, and BadModelFile for a damaged file."""
@@ -61,9 +63,9 @@ class Catalog:
         usable = [info for info in self._readable() if not info.problem]
         return max(usable, key=lambda info: info.size).name if usable else ""
 
-    def file_hash(self, name: str) -> str:
-        """SHA-256 of the whole checkpoint `name`, 64 hex digits; remembered until the file changes. Raises as `find`."""
-        return self._hashes.of(self.find(name))
+    def file_hash(self, path: Path) -> str:
+        """SHA-256 of the whole file at `path`, 64 hex digits; remembered until the file changes. Raises OSError."""
+        return self._hashes.of(path)
 
     def _readable(self) -> Iterator[ModelInfo]:
         for name in self.names():

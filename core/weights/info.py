@@ -71,8 +71,7 @@ class ModelInfo:
     missing: tuple[str, ...] = ()  # parts that the family has and the file lacks, in words
     prediction: str = "epsilon"  # "epsilon", "v" or "edm"
     zero_terminal_snr: bool = False
-    width: int = 1024  # pixels; what the model was trained on
-    height: int = 1024
+    native_size: tuple[int, int] = (1024, 1024)  # width and height in pixels; what the model was trained on
     settings: Mapping[str, Any] = field(default_factory=dict)  # recommended ones, by Settings field name; unchecked
     note: str = ""  # what else the user should know
 
@@ -87,6 +86,11 @@ class ModelInfo:
                 f"{self.name} lacks {lacks}. A whole SDXL checkpoint was wanted, with network, text encoders and VAE."
             )
         return ""
+
+    def check_base(self) -> None:
+        """Raises BadModelFile with `problem` if there is one."""
+        if self.problem:
+            raise BadModelFile(self.problem)
 
 
 def model_info(path: Path, name: str = "") -> ModelInfo:
@@ -107,7 +111,6 @@ def info_of(header: Header, name: str) -> ModelInfo:
         raise BadModelFile(f"{name} holds a network that Easel cannot read: {error}.") from None
     parts = {VAE: "the autoencoder (VAE)"} | _PARTS.get(family, _SDXL_PARTS if family in BASES else {})
     prediction, note = _prediction(header)
-    width, height = _native_size(header)
     return ModelInfo(
         name=name,
         path=header.path,
@@ -116,8 +119,7 @@ def info_of(header: Header, name: str) -> ModelInfo:
         missing=tuple(words for prefix, words in parts.items() if not header.part(prefix)),
         prediction=prediction,
         zero_terminal_snr="ztsnr" in header.tensors,
-        width=width,
-        height=height,
+        native_size=_native_size(header),
         settings=_settings(header),
         note=note,
     )
@@ -146,8 +148,11 @@ def _family(unet: UNetConfig, header: Header) -> str:
         return "unknown"
     if unet.in_channels != 4:
         return "sdxl-inpaint"
-    small = {(0, 0, 2, 2, 4, 4): "ssd-1b", (0, 0, 1, 1, 2, 2): "vega"} if channels == 320 else {}
-    return small.get(unet.depth_in, "sdxl")
+    if channels != 320:
+        return "sdxl"
+    return (
+        "ssd-1b" if unet.depth_in == (0, 0, 2, 2, 4, 4) else "vega" if unet.depth_in == (0, 0, 1, 1, 2, 2) else "sdxl"
+    )
 
 
 def _other_file(header: Header) -> str:

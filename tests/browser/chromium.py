@@ -24,6 +24,8 @@ FLAGS = (
 )  # fmt: skip
 HOW_TO_GET = "No browser to look at the page with. Get it with: apt-get install chromium; pip install playwright"
 
+ON_LEAVING = ("signal is aborted without reason", "Connection errored out")  # Gradio, when a page is left in mid-stream
+
 
 @contextmanager
 def chromium() -> Iterator[Any]:
@@ -50,8 +52,12 @@ class Seen:
 
     def watch(self, page: Any) -> None:
         page.on("request", lambda request: self._request(request.url))
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        page.on("pageerror", lambda error: self._error(str(error)))
+        page.on("console", lambda message: message.type == "error" and self._error(message.text))
+
+    def _error(self, text: str) -> None:
+        if not any(known in text for known in ON_LEAVING):
+            self.errors.append(text)
 
     def _request(self, url: str) -> None:
         parts = urlsplit(url)
@@ -69,8 +75,8 @@ def visit(browser: Any, address: str, width: int = 1280, height: int = 900) -> I
     arrive(page, address)
     yield page
     context.close()
-    assert seen.foreign == []
-    assert seen.errors == []
+    assert not seen.foreign, seen.foreign
+    assert not seen.errors, seen.errors
 
 
 def arrive(page: Any, address: str) -> None:

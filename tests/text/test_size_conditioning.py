@@ -49,15 +49,6 @@ def test_neutral_values_give_plain_sdxl(size):
     assert torch.equal(found.emphasised, found.consistent)
 
 
-def test_the_emphasised_vector_counts_for_the_first_share_of_the_run():
-    found = vectors(1152, 896, 1.5)
-    assert found.at(999.0, 0.3) is found.emphasised
-    assert found.at(699.4, 0.3) is found.emphasised
-    assert found.at(699.3, 0.3) is found.consistent
-    assert found.at(0.0, 0.3) is found.consistent
-    assert found.at(0.5, 1.0) is found.emphasised
-
-
 def test_the_pooled_text_comes_first_in_float32_for_every_row():
     pooled = torch.randn(3, 96, dtype=torch.float16)
     found = size_vectors(pooled, 256, 256, scale=1.5, end=0.3).emphasised

@@ -1,9 +1,11 @@
 """The page in a browser, over the stand-in engine: what a person does with it and what they must then see."""
 
 import pytest
-from playwright.sync_api import expect
 
 from tests.browser.chromium import arrive, visit
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to look at the page")
+expect = playwright.expect
 
 pytestmark = pytest.mark.browser
 
@@ -13,6 +15,13 @@ HOSTILE = "<img src=x onerror=\"document.title='run'\"> ${document.title='run'} 
 
 @pytest.fixture
 def page(browser, address):
+    with visit(browser, address) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def idle(browser, address):
+    """One page for the tests that start no task."""
     with visit(browser, address) as page:
         yield page
 
@@ -121,17 +130,17 @@ def test_the_viewer_turns_pages_and_closes_by_keys(page):
     expect(page.locator("#viewer")).to_be_hidden()
 
 
-def test_choosing_a_model_brings_its_settings_and_sizes(page):
-    page.click("#base_model input")
-    page.get_by_role("option", name="large.safetensors").click()
-    expect(page.locator("#width input")).to_have_value("1152")
-    expect(page.locator(STEPS)).to_have_value("30")
-    expect(page.locator("#aspect input")).to_have_value("1152 × 896 ∣ 9:7")
-    page.click("#aspect input")
-    page.get_by_role("option", name="832 × 1216 ∣ 13:19").click()
-    expect(page.locator("#height input")).to_have_value("1216")
-    page.fill("#height input", "1000")
-    expect(page.locator("#aspect input")).to_have_value("Custom")
+def test_choosing_a_model_brings_its_settings_and_sizes(idle):
+    idle.click("#base_model input")
+    idle.get_by_role("option", name="large.safetensors").click()
+    expect(idle.locator("#width input")).to_have_value("1152")
+    expect(idle.locator(STEPS)).to_have_value("30")
+    expect(idle.locator("#aspect input")).to_have_value("1152 × 896 ∣ 9:7")
+    idle.click("#aspect input")
+    idle.get_by_role("option", name="832 × 1216 ∣ 13:19").click()
+    expect(idle.locator("#height input")).to_have_value("1216")
+    idle.fill("#height input", "1000")
+    expect(idle.locator("#aspect input")).to_have_value("Custom")
 
 
 def test_light_and_dark_are_remembered(page, address):
@@ -142,26 +151,23 @@ def test_light_and_dark_are_remembered(page, address):
     expect(page.locator("body.dark")).to_have_count(1)
 
 
-@pytest.mark.parametrize(
-    ("before", "selection", "key", "after"),
-    [
+def test_control_and_arrows_weigh_a_word_of_the_prompt(idle):
+    for before, selection, key, after in [
         ("a red apple", (3, 3), "ArrowUp", "a (red:1.1) apple"),
         ("a (red:1.1) apple", (5, 5), "ArrowUp", "a (red:1.2) apple"),
         ("a (red:1.1) apple", (5, 5), "ArrowDown", "a red apple"),
         ("a red apple", (2, 11), "ArrowDown", "a (red apple:0.9)"),
         ("a <red:0.95> apple", (4, 4), "ArrowUp", "a <red:1.0> apple"),
-    ],
-)
-def test_control_and_arrows_weigh_a_word_of_the_prompt(page, before, selection, key, after):
-    page.fill(PROMPT, before)
-    page.evaluate(f"document.querySelector('{PROMPT}').setSelectionRange({selection[0]}, {selection[1]})")
-    page.keyboard.press(f"Control+{key}")
-    expect(page.locator(PROMPT)).to_have_value(after)
+    ]:
+        idle.fill(PROMPT, before)
+        idle.evaluate(f"document.querySelector('{PROMPT}').setSelectionRange({selection[0]}, {selection[1]})")
+        idle.keyboard.press(f"Control+{key}")
+        expect(idle.locator(PROMPT)).to_have_value(after)
 
 
-def test_an_example_fills_the_prompt(page):
-    page.locator(".chip", has_text="a red apple").click()
-    expect(page.locator(PROMPT)).to_have_value("a red apple")
+def test_an_example_fills_the_prompt(idle):
+    idle.locator(".chip", has_text="a red apple").click()
+    expect(idle.locator(PROMPT)).to_have_value("a red apple")
 
 
 def test_everything_fits_a_narrow_phone(browser, address):

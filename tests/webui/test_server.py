@@ -47,7 +47,6 @@ def test_an_occupied_port_is_told_in_a_sentence(app):
 
 
 def test_an_address_that_is_not_ours_is_told_in_a_sentence(app):
-    with pytest.raises(BadConfig, match=r"no\.such\.host"):
-        start(app, host="no.such.host.invalid", port=1)
-    with pytest.raises(BadConfig, match=r"192\.0\.2\.1"):
-        start(app, host="192.0.2.1", port=7865)
+    for host in ("no.such.host.invalid", "192.0.2.1"):
+        with pytest.raises(BadConfig, match=f"{host}.*--listen"):
+            start(app, host=host, port=7865)

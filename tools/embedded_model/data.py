@@ -55,8 +55,34 @@ def with_article(name: str) -> str:
     return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
 
 
-FILLERS = ("", "", "", "", "", "", "a picture of ", "a drawing of ", "a photo of ", "an emoji of ", "an icon of ", "a 3d render of ")
-ENDINGS = ("", "", "", "", "", "", "", ", 3d", ", glossy 3d", ", 3d emoji", ", high quality", ", best quality, detailed")
+FILLERS = (
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+    "a picture of ",
+    "a drawing of ",
+    "a photo of ",
+    "an emoji of ",
+    "an icon of ",
+    "a 3d render of ",
+)
+ENDINGS = (
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+    ", 3d",
+    ", glossy 3d",
+    ", 3d emoji",
+    ", high quality",
+    ", best quality, detailed",
+)
 
 
 def caption(thing: int, colour: int, rng: Generator) -> str:
@@ -75,7 +101,9 @@ def caption(thing: int, colour: int, rng: Generator) -> str:
     return text + ENDINGS[rng.integers(len(ENDINGS))]
 
 
-def place(picture: np.ndarray, ground: tuple[float, float, float], *, scale: float, dx: float, dy: float, side: int) -> np.ndarray:
+def place(
+    picture: np.ndarray, ground: tuple[float, float, float], *, scale: float, dx: float, dy: float, side: int
+) -> np.ndarray:
     """`picture` uint8 RGBA (256, 256, 4) over a flat `ground`, its longest part `scale` of the side, centre moved by dx, dy.
 
     Gives uint8 (side, side, 3). Scaling is done with premultiplied alpha, so that edges keep their colour.

@@ -44,8 +44,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Encode placed pictures to latents.")
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--side", type=int, default=256, help="pixels (%(default)s)")
-    parser.add_argument("--variants", type=int, default=8, help="places per pair; white has three times as many (%(default)s)")
-    parser.add_argument("--spread", type=float, default=0.2, help="0: always the same place, 1: scale 0.82 to 0.92 (%(default)s)")
+    parser.add_argument(
+        "--variants", type=int, default=8, help="places per pair; white has three times as many (%(default)s)"
+    )
+    parser.add_argument(
+        "--spread", type=float, default=0.2, help="0: always the same place, 1: scale 0.82 to 0.92 (%(default)s)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -63,7 +67,9 @@ def main() -> None:
     pairs = [(t, c) for t in range(len(THINGS)) for c in range(len(COLOURS)) if (t, c) not in skipped]
     if not (args.work / "latent_scale.npz").exists():
         some = encode([pairs[i] for i in rng.choice(len(pairs), 200, replace=False)], 256)
-        mean, std = (f(some).numpy() for f in (lambda z: z.mean((0, 2, 3), True), lambda z: z.std((0, 2, 3), keepdim=True)))
+        mean, std = (
+            f(some).numpy() for f in (lambda z: z.mean((0, 2, 3), True), lambda z: z.std((0, 2, 3), keepdim=True))
+        )
         np.savez(args.work / "latent_scale.npz", mean=mean, std=std)
         log.info("latent mean %s, spread %s", mean.ravel().round(3), std.ravel().round(3))
     mean, std = latent_scale(args.work)

@@ -88,7 +88,9 @@ class Checkpoint:
         self.text = TextEncoder(clip_l, clip_g)
 
     @torch.inference_mode()
-    def paint(self, prompts: list[str], seeds: list[int], *, side: int, steps: int, guidance: float, batch: int = 12) -> np.ndarray:
+    def paint(
+        self, prompts: list[str], seeds: list[int], *, side: int, steps: int, guidance: float, batch: int = 12
+    ) -> np.ndarray:
         """Pictures uint8 (B, side, side, 3)."""
         parts = []
         for i in range(0, len(prompts), batch):
@@ -106,12 +108,21 @@ class Checkpoint:
 
 def small(pixels: np.ndarray) -> np.ndarray:
     """Pictures at 64 px as floats (N, 64 * 64 * 3)."""
-    return np.stack([np.asarray(Image.fromarray(p).resize((64, 64), Image.Resampling.BOX), np.float32).ravel() for p in pixels])
+    return np.stack(
+        [np.asarray(Image.fromarray(p).resize((64, 64), Image.Resampling.BOX), np.float32).ravel() for p in pixels]
+    )
 
 
 def ground_of(pixels: np.ndarray) -> int:
     """The named colour nearest to the median of the outermost six rows and columns."""
-    border = np.concatenate([pixels[:6].reshape(-1, 3), pixels[-6:].reshape(-1, 3), pixels[:, :6].reshape(-1, 3), pixels[:, -6:].reshape(-1, 3)])
+    border = np.concatenate(
+        [
+            pixels[:6].reshape(-1, 3),
+            pixels[-6:].reshape(-1, 3),
+            pixels[:, :6].reshape(-1, 3),
+            pixels[:, -6:].reshape(-1, 3),
+        ]
+    )
     distance = np.linalg.norm(np.asarray(list(COLOURS.values()), np.float32) - np.median(border, axis=0), axis=1)
     return int(distance.argmin())
 
@@ -148,7 +159,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--per-thing", type=int, default=3, help="prompts a thing (%(default)s)")
-    parser.add_argument("--sheet", type=Path, default=None, help="where the contact sheet goes (default: beside the checkpoint)")
+    parser.add_argument(
+        "--sheet", type=Path, default=None, help="where the contact sheet goes (default: beside the checkpoint)"
+    )
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -158,7 +171,11 @@ def main() -> None:
     asked = questions(args.per_thing)
     start = time.perf_counter()
     pixels = checkpoint.paint(
-        [q.prompt for q in asked], [1000 + i for i in range(len(asked))], side=args.side, steps=args.steps, guidance=args.guidance
+        [q.prompt for q in asked],
+        [1000 + i for i in range(len(asked))],
+        side=args.side,
+        steps=args.steps,
+        guidance=args.guidance,
     )
     seconds = (time.perf_counter() - start) / len(asked)
     scores = judge(pixels, asked, stored[: len(THINGS)])
@@ -184,7 +201,11 @@ def main() -> None:
     for name in ("top1", "colour"):
         wrong = [asked[i].prompt for i in np.flatnonzero(scores[name] == 0)]
         print(f"{name} wrong: {'; '.join(wrong) or 'none'}")
-    chosen = [3 * i + (i % 3 if args.per_thing > 2 else 0) for i in range(len(THINGS))] if args.per_thing == 3 else range(len(asked))
+    chosen = (
+        [3 * i + (i % 3 if args.per_thing > 2 else 0) for i in range(len(THINGS))]
+        if args.per_thing == 3
+        else range(len(asked))
+    )
     grid = sheet(np.stack([pixels[i] for i in chosen]), 10)
     grid = grid.resize((1600, 1600 * grid.height // grid.width), Image.Resampling.LANCZOS)
     target = args.sheet or args.checkpoint.with_suffix(".png")

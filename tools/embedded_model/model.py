@@ -36,8 +36,8 @@ class Painter(nn.Module):
         self.clip_g = CLIPText(replace(CLIP_G, vocabulary=vocabulary))
         for name, module in self.unet.named_modules():  # branches start at zero, as in Ho et al. 2020
             if name.endswith(("out_layers.3", "proj_out")) or name == "out.2":
-                nn.init.zeros_(module.weight)  # type: ignore[arg-type]
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                nn.init.zeros_(module.weight)
+                nn.init.zeros_(module.bias)
         for clip in (self.clip_l, self.clip_g):
             nn.init.normal_(clip.text_model.embeddings.token_embedding.weight, std=0.5)
             nn.init.normal_(clip.text_model.embeddings.position_embedding.weight, std=0.1)

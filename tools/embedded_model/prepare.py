@@ -70,7 +70,9 @@ def read_pictures(archive: Path) -> dict[str, bytes]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--work", type=Path, default=WORK, help="folder for data and training state (default %(default)s)")
+    parser.add_argument(
+        "--work", type=Path, default=WORK, help="folder for data and training state (default %(default)s)"
+    )
     folder = parser.parse_args().work / "data"
     folder.mkdir(parents=True, exist_ok=True)
     files = read_pictures(fetch(*PICTURES, folder))

@@ -65,12 +65,16 @@ def sample(
 
 
 @torch.inference_mode()
-def sample_painter(painter: Painter, words: Words, prompts: list[str], *, side: int, steps: int, guidance: float = 3.0) -> Tensor:
+def sample_painter(
+    painter: Painter, words: Words, prompts: list[str], *, side: int, steps: int, guidance: float = 3.0
+) -> Tensor:
     """`sample` for a network in training; picture n starts from seed n."""
     device = next(painter.parameters()).device
     left, right = words.batch([words.content(p) for p in prompts] + [[]] * len(prompts))
     context, pooled = painter.read((left.to(device), right.to(device)))
-    return sample(painter.unet, context, pooled, side=side, seeds=list(range(len(prompts))), steps=steps, guidance=guidance)
+    return sample(
+        painter.unet, context, pooled, side=side, seeds=list(range(len(prompts))), steps=steps, guidance=guidance
+    )
 
 
 @torch.inference_mode()

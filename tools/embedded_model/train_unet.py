@@ -45,7 +45,8 @@ class Latents:
 
     def batch(self, n: int) -> tuple[Tensor, list[list[int]]]:
         """Latents (n, 4, h, w) float32 and their captions as rows of words."""
-        chosen, contents = [], []
+        chosen: list[int] = []
+        contents: list[list[int]] = []
         while len(chosen) < n:
             if not self.deck:
                 self.deck = [int(t) for t in self.rng.permutation(len(THINGS))]
@@ -53,7 +54,7 @@ class Latents:
             colours = list(self.rows[t])
             weights = np.array([3.0 if c == WHITE else 1.0 for c in colours])
             c = colours[self.rng.choice(len(colours), p=weights / weights.sum())]
-            chosen.append(self.rng.choice(self.rows[t][c]))
+            chosen.append(int(self.rng.choice(self.rows[t][c])))
             contents.append(self.caption(t, c))
         return self.latents[chosen].float(), contents
 
@@ -132,7 +133,9 @@ def main() -> None:
     test_noise = torch.randn(test_latents.shape, generator=torch.Generator().manual_seed(5))
     table = sigma_table().to(device)
 
-    def loss_at(net: Painter, latents: Tensor, contents: list[list[int]], noise: Tensor, t: Tensor, sizes: Tensor) -> Tensor:
+    def loss_at(
+        net: Painter, latents: Tensor, contents: list[list[int]], noise: Tensor, t: Tensor, sizes: Tensor
+    ) -> Tensor:
         sigma = table[t][:, None, None, None]
         signal = (1 + sigma.square()).rsqrt()
         x, v = signal * (latents + sigma * noise), signal * (noise - sigma * latents)
@@ -170,7 +173,9 @@ def main() -> None:
         latents, contents = pool.batch(args.batch)
         latents = latents.to(device)
         t = torch.randint(1000, (args.batch,), device=device)
-        loss = loss_at(painter, latents, contents, torch.randn_like(latents), t, pool.sizes(args.batch, side).to(device))
+        loss = loss_at(
+            painter, latents, contents, torch.randn_like(latents), t, pool.sizes(args.batch, side).to(device)
+        )
         for optimizer in steps_of:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from data import COLOURS, THINGS, WORK, place, random_place
 from torch import Tensor, nn
 from training import Average, Budget, arguments, due, images_to_tensor, load, save
 
 from core.models.configs import VAEConfig
-from core.models.vae import VAE, AttnBlock, ResBlock
+from core.models.vae import VAE, AttnBlock, Downsample, ResBlock, Upsample
 
 log = logging.getLogger(__name__)
 
@@ -40,49 +39,48 @@ def identity_start(vae: VAE) -> None:
                 _zero(module.conv2)
                 if isinstance(module.nin_shortcut, nn.Conv2d):
                     n = min(module.nin_shortcut.weight.shape[:2])
-                    module.nin_shortcut.weight[:n] *= 0
+                    _clear(module.nin_shortcut, n)
                     module.nin_shortcut.weight[range(n), range(n)] = 1.0
-                    module.nin_shortcut.bias[:n] *= 0
             elif isinstance(module, AttnBlock):
                 _zero(module.proj_out)
-        for level in vae.encoder.down:
-            if level.downsample is not None:
-                _spread(level.downsample.conv, torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 0]]) / 4)
-        for level in vae.decoder.up:
-            if level.upsample is not None:
-                _spread(level.upsample.conv, torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16)
-        for first in (vae.encoder.conv_in, vae.decoder.conv_in):
-            first.weight[:12] = 0
-            first.bias[:12] = 0
+            elif isinstance(module, Downsample):
+                _spread(module.conv, torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 0]]) / 4)
+            elif isinstance(module, Upsample):
+                _spread(module.conv, torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16)
+        encoder, decoder = vae.encoder, vae.decoder
+        for first in (encoder.conv_in, decoder.conv_in):
+            bias = _clear(first, 12)
             for c in range(3):
                 first.weight[4 * c, c, 1, 1], first.weight[4 * c + 1, c, 1, 1] = 1.0, -1.0
-                first.bias[4 * c + 2], first.bias[4 * c + 3] = STEADY, -STEADY
-        for norm, last in ((vae.encoder.norm_out, vae.encoder.conv_out), (vae.decoder.norm_out, vae.decoder.conv_out)):
+                bias[4 * c + 2], bias[4 * c + 3] = STEADY, -STEADY
+        for norm, last in ((encoder.norm_out, encoder.conv_out), (decoder.norm_out, decoder.conv_out)):
             norm.weight[:12] = STEADY / math.sqrt(2)
-            last.weight[:3] = 0
-            last.bias.zero_()
+            _clear(last, 3).zero_()
             for c in range(3):
                 last.weight[c, 4 * c, 1, 1], last.weight[c, 4 * c + 1, 1, 1] = 1.0, -1.0
-        vae.encoder.conv_out.weight[4:] = 0
-        vae.encoder.conv_out.bias[4:] = -6.0  # log-variance: nearly no noise
+        _clear(encoder.conv_out, 8, first=4)[4:] = -6.0  # log-variance: nearly no noise
         for conv in (vae.quant_conv, vae.post_quant_conv):
             _zero(conv)
             n = conv.weight.shape[0]
             conv.weight[range(n), range(n)] = 1.0
 
 
+def _clear(conv: nn.Conv2d, rows: int, *, first: int = 0) -> Tensor:
+    """Zero the output channels `first` to `rows` - 1. Gives the bias."""
+    assert conv.bias is not None
+    conv.weight[first:rows] = 0
+    conv.bias[first:rows] = 0
+    return conv.bias
+
+
 def _zero(conv: nn.Conv2d) -> None:
-    conv.weight.zero_()
-    if conv.bias is not None:
-        conv.bias.zero_()
+    _clear(conv, conv.weight.shape[0])
 
 
 def _spread(conv: nn.Conv2d, kernel: Tensor) -> None:
     """Channels 0 .. 11 each through `kernel` (3, 3) alone; the others stay as they are."""
-    conv.weight[:12] = 0
+    _clear(conv, 12)
     conv.weight[range(12), range(12)] = kernel
-    if conv.bias is not None:
-        conv.bias[:12] = 0
 
 
 def loss_of(vae: VAE, image: Tensor, noise: Tensor, *, encoder: bool = True) -> Tensor:

@@ -81,12 +81,18 @@ def load(path: Path, device: str) -> dict[str, Any] | None:
 
 def arguments(description: str, work: Path, *, minutes: float, batch: int, rate: float) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--work", type=Path, default=work, help="folder for data and training state (default %(default)s)")
-    parser.add_argument("--minutes", type=float, default=minutes, help="stop after so many minutes, over all runs (%(default)s)")
+    parser.add_argument(
+        "--work", type=Path, default=work, help="folder for data and training state (default %(default)s)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=minutes, help="stop after so many minutes, over all runs (%(default)s)"
+    )
     parser.add_argument("--samples", type=float, default=float("inf"), help="or after so many training samples")
     parser.add_argument("--batch", type=int, default=batch, help="samples a step (%(default)s)")
     parser.add_argument("--rate", type=float, default=rate, help="learning rate (%(default)s)")
-    parser.add_argument("--decay-from", type=float, default=0.65, help="share of the run from which the rate falls (%(default)s)")
+    parser.add_argument(
+        "--decay-from", type=float, default=0.65, help="share of the run from which the rate falls (%(default)s)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (%(default)s)")
     parser.add_argument("--every", type=float, default=180, help="seconds between evaluations (%(default)s)")

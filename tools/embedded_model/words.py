@@ -29,7 +29,10 @@ class Words:
         used = {i for text in texts for i in self.tokenizer.ids(text)} | {PAD_G}
         self.known = sorted(used - {START, END})
         self.unknown = len(self.known)  # row of all tokens not in use
-        self.rows = {token: row for row, token in enumerate(self.known)} | {START: self.unknown + 1, END: self.unknown + 2}
+        self.rows = {token: row for row, token in enumerate(self.known)} | {
+            START: self.unknown + 1,
+            END: self.unknown + 2,
+        }
         self.size = len(self.known) + 3
         self._cache: dict[str, list[int]] = {}
 

@@ -1,0 +1,241 @@
+"""What this machine computes on, and in which number types."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import psutil
+import torch
+import torch.nn.functional as F
+
+from core.errors import BadConfig
+from core.torch_build import supports
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+BF16_GAIN = 1.3  # how much faster than fp32 bf16 must be on a CPU to be worth its rounding
+SDXL_BYTES = 4 * 2_567_463_684  # the network in float32
+GIB = 2**30
+
+# NVIDIA cards whose float16 is emulated or broken, by what stands in their names (spec 28.3).
+PASCAL = ("1080", "1070", "titan x", "p3000", "p3200", "p4000", "p4200", "p5000", "p5200", "p6000", "1060", "1050")
+BROKEN_FP16 = (
+    "1660", "1650", "1630", "t500", "t550", "t600", "mx550", "mx450", "cmp 30hx", "t2000", "t1000", "t1200",
+)  # fmt: skip
+
+
+class Choice(Protocol):
+    """What the user may decide; `core.config.Config` has these fields."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def gpu_device_id(self) -> int | None: ...
+    @property
+    def threads(self) -> int | None: ...
+    @property
+    def unet_precision(self) -> str: ...
+    @property
+    def vae_precision(self) -> str: ...
+    @property
+    def clip_precision(self) -> str: ...
+    @property
+    def vae_in_cpu(self) -> bool: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceChoice:
+    """A `Choice` by itself. Precisions are "auto", "fp32", "fp16" or "bf16"."""
+
+    device: str = "auto"  # "auto", "cpu", "mps", "cuda" or "cuda:N"
+    gpu_device_id: int | None = None  # the N
+    threads: int | None = None  # of the CPU; None: as torch chooses
+    unet_precision: str = "auto"
+    vae_precision: str = "auto"
+    clip_precision: str = "auto"
+    vae_in_cpu: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """Where the networks compute, and in what."""
+
+    torch_device: torch.device
+    unet_dtype: torch.dtype
+    vae_dtype: torch.dtype
+    text_dtype: torch.dtype | None = (
+        None  # None: as stored; text encoders compute in float32 whatever they are stored in
+    )
+    vae_device: torch.device = torch.device("cpu")
+    warnings: tuple[str, ...] = field(default=())  # for the user, as sentences
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceReport:
+    """A device in words and figures, for people."""
+
+    name: str  # the processor or the GPU
+    torch_build: str
+    device: str
+    unet: str
+    vae: str
+    text: str
+    total_memory: int  # bytes
+    free_memory: int
+    warnings: tuple[str, ...]
+
+
+def choose_device(choice: Choice | None = None) -> Device:
+    """The device for `choice`: what was asked for, else CUDA (or ROCm), MPS, CPU in this order.
+
+    Takes about 0.2 s on a CPU, where the speed of bf16 is measured. Sets torch's number of threads if one is asked for.
+    Raises BadConfig if a device was asked for that is not there.
+    """
+    choice = choice or DeviceChoice()
+    if choice.threads:
+        torch.set_num_threads(choice.threads)
+    device, warnings = _pick(choice)
+    if device.type == "cuda":
+        unet, vae = _cuda_types(device)
+    elif device.type == "cpu" and choice.unet_precision == "auto":
+        unet, vae = (torch.bfloat16 if bf16_pays() else torch.float32), torch.float32
+    else:
+        unet = vae = torch.float32
+    vae_device = torch.device("cpu") if choice.vae_in_cpu else device
+    if vae_device.type == "cpu":
+        vae = torch.float32
+    return Device(
+        torch_device=device,
+        unet_dtype=DTYPES.get(choice.unet_precision, unet),
+        vae_dtype=DTYPES.get(choice.vae_precision, vae),
+        text_dtype=DTYPES.get(choice.clip_precision),
+        vae_device=vae_device,
+        warnings=(*warnings, *_precision_warnings(choice, device)),
+    )
+
+
+def describe(device: Device) -> DeviceReport:
+    """`device` for people."""
+    place = device.torch_device
+    if place.type == "cuda":
+        free, total = torch.cuda.mem_get_info(place)
+        name = torch.cuda.get_device_name(place)
+    else:
+        memory = psutil.virtual_memory()
+        free, total = memory.available, memory.total
+        name = f"CPU with {torch.get_num_threads()} threads" if place.type == "cpu" else "Apple GPU"
+    toolkit = f"CUDA {torch.version.cuda}" if torch.version.cuda else "ROCm" if torch.version.hip else "CPU"
+    return DeviceReport(
+        name=name,
+        torch_build=f"torch {torch.__version__} ({toolkit})",
+        device=str(place),
+        unet=_words(device.unet_dtype),
+        vae=f"{_words(device.vae_dtype)} on {device.vae_device}",
+        text="as stored" if device.text_dtype is None else _words(device.text_dtype),
+        total_memory=total,
+        free_memory=free,
+        warnings=device.warnings,
+    )
+
+
+def bf16_pays(seconds: float = 0.1) -> bool:
+    """Whether this CPU multiplies bf16 matrices clearly faster than float32 ones; measured for about `seconds`.
+
+    Only processors with bf16 units (avx512_bf16, amx_bf16, Arm's bf16) do; elsewhere bf16 is emulated, and slower.
+    """
+    best = {dtype: float("inf") for dtype in (torch.float32, torch.bfloat16)}
+    with torch.inference_mode():
+        operands = {dtype: (torch.ones(256, 1280, dtype=dtype), torch.ones(1280, 1280, dtype=dtype)) for dtype in best}
+        end = time.perf_counter() + seconds
+        rounds = 0
+        while rounds < 3 or time.perf_counter() < end:  # in turn, so that a busy moment hits both
+            for dtype, (x, weight) in operands.items():
+                began = time.perf_counter()
+                F.linear(x, weight)
+                best[dtype] = min(best[dtype], time.perf_counter() - began)
+            rounds += 1
+    return best[torch.float32] > BF16_GAIN * best[torch.bfloat16]
+
+
+def _pick(choice: Choice) -> tuple[torch.device, list[str]]:
+    wanted, _, number = choice.device.partition(":")
+    if wanted not in ("auto", "cpu", "cuda", "mps") or (number and not re.fullmatch(r"\d+", number)):
+        raise BadConfig(f"The device is {choice.device!r}; it must be auto, cpu, cuda, cuda:N or mps.")
+    index = int(number) if number else choice.gpu_device_id or 0
+    warnings: list[str] = []
+    if wanted in ("auto", "cuda") and torch.cuda.is_available():
+        if index >= torch.cuda.device_count():
+            raise BadConfig(
+                f"There is no GPU number {index}; this machine has {torch.cuda.device_count()}, counted from 0."
+            )
+        trouble = _gpu_trouble(index)
+        if not trouble:
+            return torch.device("cuda", index), warnings
+        if wanted == "cuda":
+            raise BadConfig(f"{trouble} Choose device cpu, or another build of torch.")
+        warnings.append(f"{trouble} Pictures are made on the CPU.")
+    elif wanted == "cuda":
+        raise BadConfig(
+            "Device cuda was asked for, and torch finds no GPU. Choose device cpu, or see `python launch.py doctor`."
+        )
+    if wanted in ("auto", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps"), warnings
+    if wanted == "mps":
+        raise BadConfig(
+            "Device mps was asked for, and this machine has no Apple GPU that torch can use. Choose device cpu."
+        )
+    return torch.device("cpu"), warnings
+
+
+def _gpu_trouble(index: int) -> str:
+    """Why torch cannot compute on GPU `index`, as a sentence; "" if it can."""
+    name, builds = torch.cuda.get_device_name(index), torch.cuda.get_arch_list()
+    if torch.version.hip:
+        arch = torch.cuda.get_device_properties(index).gcnArchName.split(":")[0]
+        fits = not builds or arch in builds
+    else:
+        capability = torch.cuda.get_device_capability(index)
+        arch = f"compute capability {capability[0]}.{capability[1]}"
+        fits = not builds or supports(builds, capability)
+    return "" if fits else f"{name} ({arch}) is not supported by this build of torch ({' '.join(builds)})."
+
+
+def _cuda_types(device: torch.device) -> tuple[torch.dtype, torch.dtype]:
+    """Types of the network and of the VAE."""
+    if torch.version.hip:
+        return torch.float16, torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    major, _ = torch.cuda.get_device_capability(device)
+    free, _ = torch.cuda.mem_get_info(device)
+    network = fp16_allowed(torch.cuda.get_device_name(device), major, free)
+    return (torch.float16 if network else torch.float32), (torch.bfloat16 if major >= 8 else torch.float32)
+
+
+def fp16_allowed(name: str, major: int, free: int) -> bool:
+    """Whether SDXL's network should run in float16 on the NVIDIA card `name` of compute capability `major`.x.
+
+    `free`: bytes of its memory. Cards of the 10 series compute float16 slowly, and take it only where float32 has no room.
+    """
+    if major >= 8:
+        return True
+    if major < 6:
+        return False
+    if any(card in name.lower() for card in PASCAL):
+        return SDXL_BYTES > 0.9 * free - GIB
+    return major >= 7 and not any(card in name.lower() for card in BROKEN_FP16)
+
+
+def _precision_warnings(choice: Choice, device: torch.device) -> list[str]:
+    warnings = []
+    if device.type == "cpu" and "fp16" in (choice.unet_precision, choice.vae_precision):
+        warnings.append("fp16 on a CPU is about ten times slower than fp32; choose bf16, fp32 or auto.")
+    if choice.vae_precision == "fp16":
+        warnings.append("The VAE of SDXL overflows in fp16 and may give black pictures; choose bf16, fp32 or auto.")
+    return warnings
+
+
+def _words(dtype: torch.dtype) -> str:
+    names: Mapping[torch.dtype, str] = {value: key for key, value in DTYPES.items()}
+    return names.get(dtype, str(dtype))

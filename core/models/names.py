@@ -1,0 +1,64 @@
+"""Foreign names of tensors, as tables: open_clip's text encoder, diffusers' autoencoder. No torch."""
+
+from __future__ import annotations
+
+import re
+
+OPEN_CLIP = {  # open_clip -> transformers, names outside the layers
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "ln_final.weight": "text_model.final_layer_norm.weight",
+    "ln_final.bias": "text_model.final_layer_norm.bias",
+    "text_projection": "text_projection",
+}
+OPEN_CLIP_LAYER = {  # the same inside a layer, beginnings of names
+    "ln_1.": "layer_norm1.",
+    "ln_2.": "layer_norm2.",
+    "mlp.c_fc.": "mlp.fc1.",
+    "mlp.c_proj.": "mlp.fc2.",
+    "attn.out_proj.": "self_attn.out_proj.",
+}
+QKV = ("q_proj", "k_proj", "v_proj")  # in the order in which open_clip packs them
+
+DIFFUSERS_VAE = "decoder.up_blocks.0.resnets.0.norm1.weight"  # a file with this tensor is in diffusers' layout
+_DIFFUSERS_VAE = (
+    (r"\bdown_blocks\.(\d+)\.resnets\.(\d+)\.", r"down.\1.block.\2."),
+    (r"\bdown_blocks\.(\d+)\.downsamplers\.0\.", r"down.\1.downsample."),
+    (r"\bup_blocks\.(\d+)\.resnets\.(\d+)\.", r"up.\1.block.\2."),
+    (r"\bup_blocks\.(\d+)\.upsamplers\.0\.", r"up.\1.upsample."),
+    (r"\bmid_block\.resnets\.0\.", r"mid.block_1."),
+    (r"\bmid_block\.resnets\.1\.", r"mid.block_2."),
+    (r"\bmid_block\.attentions\.0\.", r"mid.attn_1."),
+    (r"\bconv_shortcut\.", r"nin_shortcut."),
+    (r"\bconv_norm_out\.", r"norm_out."),
+    (r"\bgroup_norm\.", r"norm."),
+    (r"\b(query|to_q)\.", r"q."),
+    (r"\b(key|to_k)\.", r"k."),
+    (r"\b(value|to_v)\.", r"v."),
+    (r"\b(to_out\.0|proj_attn)\.", r"proj_out."),
+)
+
+
+def open_clip_names(name: str) -> list[str]:
+    """What transformers calls the open_clip tensor `name`: one name, three for a packed q, k, v, none if unknown.
+
+    `text_projection.weight` is output x input, so whoever renames it must transpose it as well.
+    """
+    if name in OPEN_CLIP:
+        return [OPEN_CLIP[name]]
+    if name == "text_projection.weight":
+        return ["text_projection"]
+    match = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", name)
+    if match is None:
+        return []
+    layer, rest = f"text_model.encoder.layers.{match[1]}.", match[2]
+    if rest in ("attn.in_proj_weight", "attn.in_proj_bias"):
+        return [f"{layer}self_attn.{part}.{rest.rpartition('_')[2]}" for part in QKV]
+    return [layer + new + rest[len(old) :] for old, new in OPEN_CLIP_LAYER.items() if rest.startswith(old)]
+
+
+def ldm_vae_name(name: str, levels: int) -> str:
+    """The single-file name of diffusers' autoencoder tensor `name`; its decoder counts the levels the other way round."""
+    for pattern, replacement in _DIFFUSERS_VAE:
+        name = re.sub(pattern, replacement, name)
+    return re.sub(r"\bup\.(\d+)\.", lambda match: f"up.{levels - 1 - int(match[1])}.", name)

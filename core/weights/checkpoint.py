@@ -1,0 +1,143 @@
+"""Checkpoint file -> networks, built on the meta device and filled from a memory map of the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from core.device import Device
+from core.errors import BadModelFile
+from core.models.clip import CLIPText
+from core.models.configs import CLIPConfig, UNetConfig, VAEConfig
+from core.models.unet import UNet
+from core.models.vae import VAE
+from core.weights import info as parts
+from core.weights import layouts
+from core.weights.header import Header, read_header
+from core.weights.info import ModelInfo, info_of
+from core.weights.layouts import Entries
+from core.weights.mapped import MappedFile
+
+# What tools leave inside a part and no network of ours has.
+HARMLESS = re.compile(
+    r"(.*\.)?(position_ids|logit_scale|total_ops|total_params)|(model_ema|loss|visual|vision_model|visual_projection)\..*"
+)
+
+Shapes = dict[str, tuple[int, ...]]
+Part = TypeVar("Part", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The networks of one file, for inference: no gradients, and weights that may be views of the file."""
+
+    info: ModelInfo
+    unet: UNet
+    vae: VAE
+    clip_l: CLIPText | None  # None in the SDXL refiner
+    clip_g: CLIPText | None  # None in SD 1.x
+
+
+def load_checkpoint(
+    path: Path,
+    *,
+    unet_dtype: torch.dtype | None = None,
+    text_dtype: torch.dtype | None = None,
+    vae_dtype: torch.dtype | None = None,
+    device: Device | torch.device | str = "cpu",
+) -> Checkpoint:
+    """All networks of the checkpoint at `path`, each in its type (None: as stored), on `device`.
+
+    A `Device` stands for the types it has chosen; the weights then rest on the CPU until they are moved. Raises
+    ModelNotFound, and BadModelFile with a sentence for a pickle, a damaged file, another family, or missing parts.
+    """
+    if isinstance(device, Device):
+        unet_dtype, vae_dtype = unet_dtype or device.unet_dtype, vae_dtype or device.vae_dtype
+        text_dtype, device = text_dtype or device.text_dtype, "cpu"
+    header = read_header(path)
+    info = info_of(header, path.name)
+    if info.family not in ("sd15", "sdxl-refiner"):
+        info.check_base()
+    elif info.missing:
+        raise BadModelFile(f"{path.name} lacks {', '.join(info.missing)}; a whole checkpoint was wanted.")
+    file = MappedFile(header, torch.device(device))
+    unet = _load(file, "the network", header.part(parts.UNET), _unet, unet_dtype)
+    vae = _load(file, "the VAE", layouts.autoencoder(header.part(parts.VAE)), _vae, vae_dtype)
+    clip_l, clip_g = (
+        _load(file, words, entries, build, text_dtype) if entries else None
+        for words, entries, build in _text_encoders(header, info.family)
+    )
+    width = sum(clip.config.width for clip in (clip_l, clip_g) if clip is not None)
+    if width != unet.config.context_dim:
+        raise BadModelFile(
+            f"{path.name}: the text encoders are {width} wide together, and the network wants {unet.config.context_dim}. "
+            "The parts do not belong together."
+        )
+    return Checkpoint(info, unet, vae, clip_l, clip_g)
+
+
+def load_vae(path: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> VAE:
+    """The autoencoder in a file of its own, in the single-file layout (with or without prefix) or diffusers'.
+
+    Raises as `load_checkpoint`.
+    """
+    header = read_header(path)
+    entries = header.part(parts.VAE) or dict(header.tensors)
+    return _load(MappedFile(header, torch.device(device)), "the VAE", layouts.autoencoder(entries), _vae, dtype)
+
+
+def _text_encoders(header: Header, family: str) -> list[tuple[str, Entries, Callable[[Shapes], CLIPText]]]:
+    """CLIP-L and CLIP-G: what to call it, its tensors (none if the family has none), how to build it."""
+    prefix_l = {"sd15": parts.SD1_CLIP_L, "sdxl-refiner": None}.get(family, parts.CLIP_L)
+    prefix_g = {"sd15": None, "sdxl-refiner": parts.REFINER_CLIP_G}.get(family, parts.CLIP_G)
+    return [
+        ("CLIP-L", layouts.text_encoder_l(header.part(prefix_l)) if prefix_l else {}, _clip_l),
+        ("CLIP-G", layouts.text_encoder_g(header.part(prefix_g)) if prefix_g else {}, _clip_g),
+    ]
+
+
+def _unet(shapes: Shapes) -> UNet:
+    return UNet(UNetConfig.from_shapes(shapes))
+
+
+def _vae(shapes: Shapes) -> VAE:
+    return VAE(VAEConfig.from_shapes(shapes))
+
+
+def _clip_l(shapes: Shapes) -> CLIPText:
+    return CLIPText(CLIPConfig.from_shapes(shapes, quick_gelu=True))
+
+
+def _clip_g(shapes: Shapes) -> CLIPText:
+    return CLIPText(CLIPConfig.from_shapes(shapes, quick_gelu=False))
+
+
+def _load(
+    file: MappedFile, words: str, entries: Entries, build: Callable[[Shapes], Part], dtype: torch.dtype | None
+) -> Part:
+    """One part: built from its shapes, checked name by name, filled."""
+    entries = {name: entry for name, entry in entries.items() if not HARMLESS.fullmatch(name)}
+    shapes = {name: entry.shape for name, entry in entries.items()}
+    try:
+        with torch.device("meta"):
+            module = build(shapes)
+    except BadModelFile as error:
+        raise BadModelFile(f"{file.header.path.name}: {words} cannot be read: {error}.") from None
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    for found, what in ((wanted.keys() - shapes.keys(), "lacks"), (shapes.keys() - wanted.keys(), "has the unknown")):
+        if found:
+            some = ", ".join(sorted(found)[:3]) + (", ..." if len(found) > 3 else "")
+            raise BadModelFile(f"{file.header.path.name}: {words} {what} {len(found)} tensors: {some}.")
+    for name, shape in wanted.items():
+        if shapes[name] != shape:
+            raise BadModelFile(
+                f"{file.header.path.name}: in {words} the tensor {name} has the shape {list(shapes[name])}; {list(shape)} was wanted."
+            )
+    module.load_state_dict(file.tensors(entries, dtype), strict=True, assign=True)
+    return module.requires_grad_(False).eval()

@@ -1,0 +1,45 @@
+"""Foreign layouts of a part, renamed entry by entry, before any weight is read. No torch.
+
+Each function takes and gives tensors by name, prefix cut off; what it does not know keeps its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from core.models.names import DIFFUSERS_VAE, ldm_vae_name, open_clip_names
+from core.weights.header import TensorEntry
+
+Entries = dict[str, TensorEntry]
+
+
+def text_encoder_l(entries: Entries) -> Entries:
+    """CLIP-L: `text_model.` is put in front where old files lack it; a projection, which nothing uses, is left out."""
+    named = {name if name.startswith("text_") else f"text_model.{name}": entry for name, entry in entries.items()}
+    return {name: entry for name, entry in named.items() if not name.startswith("text_projection")}
+
+
+def text_encoder_g(entries: Entries) -> Entries:
+    """open_clip's names to transformers'. A packed q, k, v is three tensors one behind the other: entries of their own."""
+    renamed: Entries = {}
+    for name, entry in entries.items():
+        names = open_clip_names(name) or [name]
+        rows, length = entry.shape[:1], (entry.end - entry.start) // len(names)
+        for i, new in enumerate(names):
+            shape = (rows[0] // len(names), *entry.shape[1:]) if rows else ()
+            start = entry.start + i * length
+            renamed[new] = replace(entry, shape=shape, start=start, end=start + length)
+    return renamed
+
+
+def autoencoder(entries: Entries) -> Entries:
+    """diffusers' names to the single-file ones, if it is they; its attention has matrices instead of 1x1 convolutions."""
+    if DIFFUSERS_VAE not in entries:
+        return entries
+    levels = sum(name.startswith("decoder.up_blocks.") and name.endswith(".resnets.0.norm1.weight") for name in entries)
+    renamed: Entries = {}
+    for name, entry in entries.items():
+        new = ldm_vae_name(name, levels)
+        matrix = ".attn_1." in new and len(entry.shape) == 2
+        renamed[new] = replace(entry, shape=(*entry.shape, 1, 1)) if matrix else entry
+    return renamed

@@ -1,0 +1,69 @@
+"""Tensors out of a memory map of a safetensors file.
+
+A tensor that keeps its type is a view of the map: nothing is copied, and the system reads its pages when they are first
+used. A tensor that changes its type is converted straight into its last form, and the pages behind it are let go, so
+that file and copy are never both in memory. The map is our own rather than safetensors' safe_open, which can neither let
+go of pages nor convert without a copy in between.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from core.weights.header import Header, TensorEntry
+from core.weights.layouts import Entries
+
+DTYPES = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2, "I16": torch.int16, "U16": torch.uint16, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I32": torch.int32, "U32": torch.uint32, "F32": torch.float32, "I64": torch.int64, "U64": torch.uint64,
+    "F64": torch.float64,
+}  # fmt: skip
+THREADS = 2  # conversion waits for memory and disk, so that more gain nothing
+
+
+class MappedFile:
+    """The file of `header`, for tensors on `device`. Lives as long as one of its views."""
+
+    def __init__(self, header: Header, device: torch.device) -> None:
+        self.header = header
+        self.device = device
+        with header.path.open("rb") as file:
+            # Copy on write: torch wants a buffer that can be written, and nothing may ever be written to the file.
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def tensors(self, entries: Entries, dtype: torch.dtype | None) -> dict[str, Tensor]:
+        """The tensors of `entries` in `dtype`; None: as stored, where networks can compute in that."""
+        dtype = dtype or _usual({entry.dtype for entry in entries.values()})
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="load") as pool:
+            return dict(zip(entries, pool.map(lambda entry: self._tensor(entry, dtype), entries.values()), strict=True))
+
+    def _tensor(self, entry: TensorEntry, dtype: torch.dtype) -> Tensor:
+        stored = DTYPES[entry.dtype]
+        if entry.start % stored.itemsize:  # nothing but the format's own custom keeps tensors aligned
+            view = torch.frombuffer(bytearray(self._map[entry.start : entry.end]), dtype=stored)
+        else:
+            view = torch.frombuffer(self._map, dtype=stored, count=math.prod(entry.shape), offset=entry.start)
+        tensor = view.to(self.device).to(dtype).view(entry.shape)
+        if tensor.data_ptr() != view.data_ptr():
+            self._let_go(entry)
+        return tensor
+
+    def _let_go(self, entry: TensorEntry) -> None:
+        """The pages of `entry` are not needed again; where a neighbour shares one, it is read again from the file."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            start = entry.start // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_DONTNEED, start, entry.end - start)
+
+
+def _usual(stored: set[str]) -> torch.dtype:
+    """The type to compute in for tensors stored so: their own if they share a usual one, else float32."""
+    usual = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+    if len(stored) == 1:
+        return usual.get(stored.pop(), torch.float32)
+    return torch.float32

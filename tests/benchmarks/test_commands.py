@@ -1,0 +1,38 @@
+"""Each benchmark runs from end to end with tiny networks and prints its findings."""
+
+import importlib
+import json
+import re
+
+import pytest
+
+FIGURE = r"\d+\.\d+ [xs] best, \d+\.\d+ [xs] median"
+COMMANDS = {
+    "unet_step": (["--dtype", "fp32"], ["fp32: diffusers time / easel time"]),
+    "load": (["--cold-rounds", "0"], ["warm: easel time / diffusers time", "warm: easel peak memory / file size"]),
+    "overhead": (
+        [],
+        ["page until the file is written / bare pipeline", "page until the picture is shown / bare pipeline"],
+    ),
+    "preview": ([], ["time with previews / without", "making one preview"]),
+    "startup": (
+        [],
+        ["second start to page ready", "first press to picture on disk", "later press to picture on disk"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_benchmark_runs_and_prints_its_findings(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # several test processes share the cores
+    options, labels = COMMANDS[name]
+    options = [*options, *(["--work", str(tmp_path)] if name == "load" else [])]
+    output = tmp_path / "result.json"
+    importlib.import_module(f"benchmarks.{name}").main(["--tiny", "--rounds", "1", "--output", str(output), *options])
+    printed = capsys.readouterr().out
+    for label in labels:
+        assert re.search(rf"^{re.escape(label)}: {FIGURE}", printed, re.MULTILINE), printed
+    written = [json.loads(file.read_text("utf-8")) for file in tmp_path.glob("result*.json")]
+    assert written and all(finding["best"] > 0 for each in written for finding in each["findings"])
+    if name == "overhead":
+        assert "the same pixels on both sides: yes" in printed
