@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import psutil
@@ -69,8 +69,8 @@ class Device:
     text_dtype: torch.dtype | None = (
         None  # None: as stored; text encoders compute in float32 whatever they are stored in
     )
-    vae_device: torch.device = torch.device("cpu")
-    warnings: tuple[str, ...] = field(default=())  # for the user, as sentences
+    vae_device: torch.device
+    warnings: tuple[str, ...] = ()  # for the user, as sentences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +223,7 @@ def fp16_allowed(name: str, major: int, free: int) -> bool:
     if major < 6:
         return False
     if any(card in name.lower() for card in PASCAL):
-        return SDXL_BYTES > 0.9 * free - GIB
+        return 0.9 * free - GIB < SDXL_BYTES
     return major >= 7 and not any(card in name.lower() for card in BROKEN_FP16)
 
 

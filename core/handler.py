@@ -41,6 +41,7 @@ def handler(task: AsyncTask, pipeline: Pipeline) -> Iterator[Event]:
             if task.stopped:
                 break
             task.unskip()
+            clock.picture_skipped()
         if task.stopped:
             break
     seconds = time.monotonic() - started
@@ -83,7 +84,7 @@ def _sampled(task: AsyncTask, pipeline: Pipeline, plan: ImagePlan, clock: _Clock
             shown = time.monotonic()
         yield clock.step(plan, step.index + 1, step.total, preview)
         task.check()
-    yield clock.at(plan, "Decoding", steps=clock.steps)
+    yield clock.at(plan, "Decoding")
     return pipeline.decode(latent, settings, check=task.check)
 
 
@@ -93,7 +94,6 @@ class _Clock:
     def __init__(self, images: int) -> None:
         self.images = images
         self.steps = 0
-        self._done = 0  # pictures
         self._step = 0  # of the picture under way
         self._pace_start = 0.0
         self._pace_steps = 0
@@ -101,10 +101,8 @@ class _Clock:
         self._tail = 0.0  # seconds from the last step to the saved picture
         self._last_step = 0.0
 
-    def at(self, plan: ImagePlan, text: str, steps: int = 0) -> Progress:
+    def at(self, plan: ImagePlan, text: str) -> Progress:
         """Progress between the steps. The pace starts anew: loading and decoding are not steps."""
-        if not steps:
-            self._step = 0
         self._pace_start = time.monotonic()
         self._pace_steps = 0
         return self._progress(plan, text, None)
@@ -120,7 +118,10 @@ class _Clock:
     def picture_done(self) -> None:
         """A picture is on disk."""
         self._tail = time.monotonic() - self._last_step
-        self._done += 1
+        self._step = 0
+
+    def picture_skipped(self) -> None:
+        """The next picture begins."""
         self._step = 0
 
     def _progress(self, plan: ImagePlan, text: str, preview: bytes | None) -> Progress:

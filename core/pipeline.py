@@ -246,9 +246,10 @@ class Pipeline:
         vae = self._loaded().checkpoint.vae
         height, width = latent.shape[2:]
         need = decoding_bytes(height, width, self.device.vae_dtype.itemsize)
-        self._memory.bring(vae, need)
+        if self.device.vae_device == self.device.torch_device:
+            self._memory.bring(vae, need)
         latent_format = PLAYGROUND if self._prediction(settings)[0].kind == "edm" else SDXL
-        raw = latent_format.to_raw(latent.to(next(vae.parameters()).device))
+        raw = latent_format.to_raw(latent.to(self.device.vae_device))
         tiled = need > free_bytes(raw.device)
         image = vae.decode_tiled(raw, check=check) if tiled else vae.decode(raw, check=check)
         if not torch.isfinite(image).all():

@@ -139,13 +139,14 @@ def _checked(name: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any
 
 def _checked_number(name: str, value: Any, kind: str, limits: Mapping[str, Any]) -> int | float:
     whole = kind == "int"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, bool) or not is_number:
         raise BadSetting(f"{name} is {value!r}; it must be {'a whole number' if whole else 'a number'}.")
-    if whole and value != int(value):
+    if whole and isinstance(value, float) and not value.is_integer():
         raise BadSetting(f"{name} is {value!r}; it must be a whole number.")
+    if not limits["low"] <= value <= limits["high"]:
+        raise BadSetting(f"{name} is {str(value)[:40]}; it must be from {limits['low']} to {limits['high']}.")
     number = int(value) if whole else float(value)
-    if not limits["low"] <= number <= limits["high"]:
-        raise BadSetting(f"{name} is {value!r}; it must be from {limits['low']} to {limits['high']}.")
     if whole and number % limits["multiple"]:
         nearest = max(int(limits["low"]), round(number / limits["multiple"]) * limits["multiple"])
         raise BadSetting(f"{name} is {number}; it must be a multiple of {limits['multiple']}, for example {nearest}.")

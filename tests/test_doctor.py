@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from core import doctor
 from core.config import Config
 from core.doctor import Finding, examine, told
 from core.port import port_trouble
+from core.torch_build import TorchBuild
 
 
 @pytest.fixture
@@ -83,3 +84,36 @@ def test_a_problem_stands_out_and_carries_its_advice() -> None:
         "! Disk:        full",
         "               Delete something.",
     ]
+
+
+def test_a_damaged_checkpoint_and_a_pickle_are_named(config: Config) -> None:
+    folder = config.checkpoints[0]
+    folder.mkdir(parents=True)
+    (finding,) = found(config, "Models")
+    assert "no checkpoint" in finding.words and str(folder) in finding.advice
+    (folder / "cut.safetensors").write_bytes(b"\xff\0\0\0\0\0\0\0{")
+    (folder / "old.ckpt").write_bytes(b"PK")
+    damaged, pickle = found(config, "Model")
+    assert "cut.safetensors" in damaged.words and damaged.wrong
+    assert "old.ckpt" in pickle.words and pickle.wrong
+
+
+def test_device_and_precision_are_told(config: Config) -> None:
+    (finding,) = found(replace(config, device="cpu", unet_precision="fp32"), "Device")
+    assert "cpu" in finding.words and "network in fp32" in finding.words and not finding.wrong
+    (finding,) = found(replace(config, device="cpu", unet_precision="fp16"), "Device")
+    assert "slower" in finding.advice
+
+
+@dataclass(frozen=True)
+class Card:
+    name: str = "A Card"
+    total_memory: int = 8 * 10**9
+    major: int = 12
+    minor: int = 0
+
+
+def test_a_card_that_this_torch_does_not_know_is_told_with_the_build_that_does() -> None:
+    fitting = TorchBuild("cu128", None, "test")
+    assert "--torch cu128" in doctor.gpu(Card(), ["sm_50", "sm_90"], fitting).advice
+    assert not doctor.gpu(Card(), ["sm_90", "sm_120"], fitting).wrong

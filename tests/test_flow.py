@@ -13,7 +13,7 @@ from core.device import DeviceChoice, choose_device
 from core.errors import BadPicture, ModelNotFound
 from core.events import Failed, Finished, Progress, Saved, Warned
 from core.handler import handler
-from core.output.metadata import read_settings
+from core.output.metadata import read_settings, read_settings_text
 from core.pipeline import NotFinite, Pipeline
 from core.settings import SAMPLERS, SCHEDULERS, Settings
 from core.task import AsyncTask
@@ -41,8 +41,14 @@ def run(pipeline, **settings):
     return list(handler(task, pipeline))
 
 
+def opened(path):
+    with Image.open(path) as picture:
+        picture.load()
+        return picture
+
+
 def pixels(event):
-    return np.asarray(Image.open(event.path))
+    return np.asarray(opened(event.path))
 
 
 def saved(events):
@@ -52,7 +58,7 @@ def saved(events):
 def test_a_prompt_becomes_a_picture_on_disk_with_previews_on_the_way(pipeline):
     events = run(pipeline)
     [picture] = saved(events)
-    assert Image.open(picture.path).size == (64, 64)
+    assert opened(picture.path).size == (64, 64)
     assert pixels(picture).std() > 0
     steps = [event for event in events if isinstance(event, Progress) and event.step]
     assert [event.step for event in steps if event.text.startswith("Step")] == [1, 2, 3]
@@ -76,9 +82,9 @@ def test_the_settings_in_a_picture_make_the_same_picture_again(pipeline, output_
 
 def test_the_settings_can_be_restored_from_the_text_that_other_programs_read(pipeline):
     [first] = saved(run(pipeline, steps=4, negative_prompt="blue, ugly", scheduler="exponential", sampler="dpmpp_2m"))
-    text = Image.open(first.path).text["parameters"]
+    text = opened(first.path).text["parameters"]
     assert text.splitlines()[0] == "a red apple"
-    settings = Settings.from_dict({**SMALL, **read_settings(text).settings})
+    settings = Settings.from_dict({**SMALL, **read_settings_text(text).settings})
     [second] = saved(list(handler(AsyncTask(settings), pipeline)))
     np.testing.assert_array_equal(pixels(second), pixels(first))
 
@@ -95,15 +101,15 @@ def test_the_record_holds_the_models_hash_and_our_own_json(pipeline, checkpoints
     import hashlib
 
     [picture] = saved(run(pipeline))
-    record = json.loads(Image.open(picture.path).text["easel"])
+    record = json.loads(opened(picture.path).text["easel"])
     digest = hashlib.sha256((checkpoints / "tiny.safetensors").read_bytes()).hexdigest()
     assert digest in json.dumps(record)
-    assert digest[:10] in Image.open(picture.path).text["parameters"]
+    assert digest[:10] in opened(picture.path).text["parameters"]
 
 
 def test_metadata_can_be_left_out(pipeline):
     [picture] = saved(run(pipeline, save_metadata=False))
-    assert not getattr(Image.open(picture.path), "text", {})
+    assert not getattr(opened(picture.path), "text", {})
 
 
 def test_the_days_log_lists_the_picture(pipeline):
@@ -127,7 +133,7 @@ def test_every_scheduler_makes_a_picture(pipeline, scheduler):
 
 def test_a_size_that_halves_to_odd_sides_works(pipeline):
     [picture] = saved(run(pipeline, width=72, height=104))
-    assert Image.open(picture.path).size == (72, 104)
+    assert opened(picture.path).size == (72, 104)
 
 
 def test_guidance_scale_1_ignores_the_negative_prompt(pipeline):

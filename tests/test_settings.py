@@ -34,6 +34,8 @@ def test_whole_floats_pass_as_integers():
     [
         ("width", 100, "multiple of 8"),
         ("width", 8192, "from 64 to 4096"),
+        ("width", 10**400, "from 64 to 4096"),
+        ("guidance_scale", -(10**400), "from 1.0 to 30.0"),
         ("height", "tall", "whole number"),
         ("steps", 0, "from 1 to 200"),
         ("steps", 2.5, "whole number"),

@@ -140,4 +140,5 @@ def _load(
                 f"{file.header.path.name}: in {words} the tensor {name} has the shape {list(shapes[name])}; {list(shape)} was wanted."
             )
     module.load_state_dict(file.tensors(entries, dtype), strict=True, assign=True)
-    return module.requires_grad_(False).eval()
+    module.eval()
+    return module.requires_grad_(False)

@@ -13,7 +13,7 @@ from core.sampling.samplers import SAMPLERS
 from core.sampling.samplers.ode import multistep_weights
 from core.sampling.samplers.stochastic import restart_segments
 from core.sampling.schedules import calculate_sigmas_all, karras_sigmas
-from core.sampling.tables import EDMTable, discrete_table
+from core.sampling.tables import EDMTable, discrete_table, distilled_table
 from core.settings import SAMPLERS as NAMES
 
 TABLE = discrete_table()
@@ -227,10 +227,11 @@ def test_dpm_fast_agrees_with_k_diffusion(k_sampling, count):
 def test_dpm_adaptive_agrees_with_k_diffusion(k_sampling):
     sigmas = karras_sigmas(10, 0.03, 14.6, torch.float64)
     start = start_at(14.6, 1, 4, 3, 3)
-    expected, info = k_sampling.sample_dpm_adaptive(curved_denoiser, start, 0.03, 14.6, disable=True, return_info=True)
+    solver = k_sampling.DPMSolver(curved_denoiser)
+    expected, info = solver.dpm_solver_adaptive(start, -sigmas[0].log(), -sigmas[-2].log())
     steps = run("dpm_adaptive", curved_denoiser, start, sigmas)
     assert len(steps) == info["n_accept"] > 5
-    torch.testing.assert_close(steps[-1].x, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(steps[-1].x, expected, rtol=1e-7, atol=1e-9)
 
 
 def test_dpm_adaptive_does_not_evaluate_a_rejected_point_again():
@@ -318,7 +319,7 @@ def test_uni_pc_agrees_with_diffusers(name, solver, count):
         x = peer.step(guess, t, x).prev_sample
     steps = run(name, curved_denoiser, start, sigmas.double())
     assert len(steps) == count
-    torch.testing.assert_close(steps[-1].x, x * (1 + 0.001**2) ** 0.5, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(steps[-1].x, x * (1 + 0.001**2) ** 0.5, rtol=1e-6, atol=1e-7)
 
 
 # -- worked examples
@@ -356,6 +357,18 @@ def test_restart_goes_back_from_a_tenth_to_two(steps, extra, times):
     assert float(segments[0][0]) == pytest.approx(base[0]) and float(segments[-1][1]) == 0
 
 
+@pytest.mark.parametrize("steps", range(20, 60))
+def test_restart_asks_for_noise_only_where_it_goes_back(steps):
+    asked = []
+
+    def noise(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+        asked.append(float(sigma_next) / float(sigma))
+        return torch.zeros(1)
+
+    run("restart", gaussian_denoiser, torch.ones(1), calculate_sigmas_all("restart", TABLE, "karras", steps), noise)
+    assert len(asked) == (2 if steps >= 36 else 1) and min(asked) > 5
+
+
 def test_restart_adds_exactly_the_noise_that_is_missing():
     sigmas = calculate_sigmas_all("restart", TABLE, "karras", 20).double()
     asked = []
@@ -382,6 +395,13 @@ def test_tcd_stays_finite_on_the_lowest_level_of_the_full_table(scheduler):
     sigmas = calculate_sigmas_all("tcd", TABLE, scheduler, 10)
     initial, noise = noise_for("tcd", 3, (1, 4, 8, 8), sigmas)
     assert run("tcd", gaussian_denoiser, initial * sigmas[0], sigmas, noise)[-1].x.isfinite().all()
+
+
+def test_tcd_ends_at_the_lowest_training_step_whatever_its_table():
+    start = torch.ones(4, dtype=torch.float64)
+    (step,) = run("tcd", lambda x, sigma: 0 * x, start, torch.tensor([2.0, 0.0]).double(), table=distilled_table())
+    lowest = TABLE.sigmas[0].item()  # the share of noise is then sigma / sqrt(1 + sigma^2)
+    torch.testing.assert_close(step.x, start / 2 * lowest / math.sqrt(1 + lowest**2), rtol=1e-4, atol=0)
 
 
 def test_tcd_says_that_it_needs_training_steps():

@@ -115,8 +115,8 @@ def test_two_hundred_steps_are_possible(scheduler, sampler):
 
 
 def test_partial_denoising_keeps_the_end_of_a_longer_schedule():
-    whole = calculate_sigmas_all("euler", TABLE, "karras", 46)  # trunc(30 / 0.65)
-    assert calculate_sigmas("euler", TABLE, "karras", 30, 0.65).tolist() == whole[-31:].tolist()
+    whole = calculate_sigmas_all("euler", TABLE, "karras", 54)  # trunc(30 / 0.55)
+    assert calculate_sigmas("euler", TABLE, "karras", 30, 0.55).tolist() == whole[-31:].tolist()
     full = calculate_sigmas_all("euler", TABLE, "karras", 30).tolist()
     assert calculate_sigmas("euler", TABLE, "karras", 30, 1.0).tolist() == full
     assert calculate_sigmas("euler", TABLE, "karras", 30, 0.99995).tolist() == full

@@ -42,7 +42,7 @@ def test_an_occupied_port_is_told_in_a_sentence(app):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(BadConfig, match=f"Port {port} is in use already.*--port"):
+        with pytest.raises(BadConfig, match=f"Port {port} is in use.*--port"):
             start(app, port=port)
 
 

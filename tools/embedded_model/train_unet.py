@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from data import COLOUR_NAMES, THINGS, WHITE, WORK, caption, with_article
-from encode import latent_scale, trained_vae
+from encode import encode_pool, latent_scale, trained_vae
 from model import Painter
 from muon import Muon
 from sample import decode, sample_painter, sheet, sigma_table
@@ -98,6 +98,10 @@ def main() -> None:
     parser.add_argument("--start", default="", help="state file in the work folder whose weights to start from")
     parser.add_argument("--optimizer", choices=("muon", "adam"), default="muon")
     parser.add_argument("--name", default="", help="name of the run's files (default unet_SIDE)")
+    parser.add_argument(
+        "--variants", type=int, default=4, help="places per pair, if latents must be encoded (%(default)s)"
+    )
+    parser.add_argument("--spread", type=float, default=0.2, help="how much the places differ, 0 to 1 (%(default)s)")
     parser.add_argument("--ema", type=float, default=0.998)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -127,8 +131,10 @@ def main() -> None:
         average.weights = state["ema"]
     log.info("%.2f M weights, %d words", sum(p.numel() for p in painter.parameters()) / 1e6, words.size)
 
-    pool = Latents(folder / f"latents_{side}.npz", words, seed=step)
-    test = Latents(folder / f"latents_{side}.npz", words, seed=99)
+    latents_file = folder / f"latents_{side}.npz"
+    if not latents_file.exists():
+        encode_pool(folder, side, variants=args.variants, spread=args.spread, device=device)
+    pool, test = Latents(latents_file, words, seed=step), Latents(latents_file, words, seed=99)
     test_latents, test_contents = test.batch(60)
     test_noise = torch.randn(test_latents.shape, generator=torch.Generator().manual_seed(5))
     table = sigma_table().to(device)
