@@ -104,7 +104,14 @@ def serve(config, args):
         print("Easel is ready at %s   (Ctrl-C ends it)" % address, flush=True)
         worker.start()  # now, so that importing torch does not hold up the page
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    def end(number, frame):
+        last_resort = threading.Timer(1.8, os._exit, [0])  # a checksum or a connection under way may not hold us up
+        last_resort.daemon = True
+        last_resort.start()
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
     server.serve(
         app,
         host=config.host,
@@ -115,9 +122,6 @@ def serve(config, args):
         theme=config.theme,
         ready=ready,
     )
-    last_resort = threading.Timer(1.0, os._exit, [0])  # a checksum or a network call under way may not hold us up
-    last_resort.daemon = True
-    last_resort.start()
     worker.close(timeout=0.5)
     return 0
 

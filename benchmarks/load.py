@@ -28,6 +28,7 @@ from benchmarks.common import (
     parser,
     tell,
 )
+from benchmarks.engine import TINY_FILE
 from benchmarks.report import Report, column, ratio, seconds_row
 from benchmarks.unet_step import PEER_SDXL, PEER_TINY
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 TENSORS_GB = 6.94  # of a full-size file
 PEER_PEAK_GIB = 14.0  # what the peer has been seen to need
 PAGE = 4096
-FILES = {False: "easel-benchmark-sdxl.safetensors", True: "easel-benchmark-tiny.safetensors"}
+FILES = {False: "easel-benchmark-sdxl.safetensors", True: TINY_FILE}
 CHILD = "benchmarks.load"
 
 
@@ -217,6 +218,7 @@ def _serve_loading(args: argparse.Namespace) -> None:
 @contextmanager
 def _ours(tiny: bool) -> Iterator[Loader]:
     import torch
+
     from core.weights.checkpoint import load_checkpoint
 
     def load(path: str) -> list[nn.Module]:

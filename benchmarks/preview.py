@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        checkpoints = tiny_checkpoints(folder / "checkpoints") if args.tiny else args.checkpoints
+        checkpoints = args.checkpoints or (tiny_checkpoints(folder / "checkpoints") if args.tiny else None)
         _compare(args, checkpoints, folder / "outputs").finish(args.output)
 
 

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _arguments(argv)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        checkpoints = tiny_checkpoints(folder / "checkpoints") if args.tiny else args.checkpoints
+        checkpoints = args.checkpoints or (tiny_checkpoints(folder / "checkpoints") if args.tiny else None)
         _measure(args, checkpoints, folder).finish(args.output)
 
 

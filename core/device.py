@@ -66,9 +66,7 @@ class Device:
     torch_device: torch.device
     unet_dtype: torch.dtype
     vae_dtype: torch.dtype
-    text_dtype: torch.dtype | None = (
-        None  # None: as stored; text encoders compute in float32 whatever they are stored in
-    )
+    text_dtype: torch.dtype | None = None  # None: as stored; text encoders compute in float32 anyway
     vae_device: torch.device
     warnings: tuple[str, ...] = ()  # for the user, as sentences
 

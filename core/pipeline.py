@@ -26,7 +26,7 @@ from core.sampling.guidance import guided
 from core.sampling.noise import add_noise, noise_for
 from core.sampling.prediction import Prediction, sampling_for
 from core.sampling.samplers import SAMPLERS
-from core.sampling.schedules import calculate_sigmas
+from core.sampling.schedules import calculate_sigmas, slice_sigmas
 from core.settings import Settings
 from core.text.encode import TextConditions, TextEncoder
 from core.text.size_conditioning import size_vectors
@@ -230,6 +230,7 @@ class Pipeline:
         initial, noise = noise_for(
             settings.sampler, plan.seed, tuple(start.latent.shape), sigmas, device, settings.noise_device
         )
+        sigmas = slice_sigmas(sigmas, last=settings.steps)  # ddim_uniform gives more steps than were asked for
         x = add_noise(start.latent.to(device), initial, sigmas[0], table.sigma_max)
         denoise = start.wrap(self._denoiser(settings, prediction, conditions, check))
         for step in SAMPLERS[settings.sampler](denoise, x, sigmas, noise=noise, table=table):

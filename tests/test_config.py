@@ -8,10 +8,16 @@ from typing import Any
 
 import pytest
 
-from core import arguments
+from core import access, arguments
 from core.access import Users, add_user, hash_password, read_users, user_from_text
 from core.config import Config
 from core.errors import BadConfig
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow hash is the point of scrypt, but not of these tests."""
+    monkeypatch.setattr(access, "_N", 16)
 
 
 def load(root: Path, *argv: str, environ: dict[str, str] | None = None) -> Config:

@@ -134,9 +134,9 @@ def build_page(app: App) -> gr.Blocks:
 
         watching: dict[str, Any] = {"outputs": [*parts.values(), skip, stop], "trigger_mode": "always_last"} | QUIET
         everything = [*controls.values(), aspect, message]
-        button.click(generate, {*controls.values(), any_seed}, [message, controls["seed"]], **QUIET).then(
-            watch, **watching
-        )
+        asked = {*controls.values(), any_seed}
+        pressed = button.click(generate, asked, [message, controls["seed"]], trigger_mode="multiple", **QUIET)
+        pressed.then(watch, **watching)
         page.load(arrive, None, everything, **QUIET).then(watch, **watching)
         stop.click(stop_running, **QUIET)
         skip.click(skip_picture, **QUIET)

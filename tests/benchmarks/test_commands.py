@@ -6,27 +6,42 @@ import re
 
 import pytest
 
+from benchmarks.engine import TINY_FILE, TINY_METADATA
+from benchmarks.weights import write_checkpoint
+
 FIGURE = r"\d+\.\d+ [xs] best, \d+\.\d+ [xs] median"
+# Name -> its own options (FOLDER holds a tiny checkpoint), the findings it prints.
 COMMANDS = {
     "unet_step": (["--dtype", "fp32"], ["fp32: diffusers time / easel time"]),
-    "load": (["--cold-rounds", "0"], ["warm: easel time / diffusers time", "warm: easel peak memory / file size"]),
+    "load": (
+        ["--cold-rounds", "0", "--work", "FOLDER"],
+        ["warm: easel time / diffusers time", "warm: easel peak memory / file size"],
+    ),
     "overhead": (
-        [],
+        ["--checkpoints", "FOLDER"],
         ["page until the file is written / bare pipeline", "page until the picture is shown / bare pipeline"],
     ),
-    "preview": ([], ["time with previews / without", "making one preview"]),
+    "preview": (["--checkpoints", "FOLDER"], ["time with previews / without", "making one preview"]),
     "startup": (
-        [],
+        ["--checkpoints", "FOLDER"],
         ["second start to page ready", "first press to picture on disk", "later press to picture on disk"],
     ),
 }
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a tiny checkpoint, so that each benchmark need not write its own."""
+    made = tmp_path_factory.mktemp("checkpoints")
+    write_checkpoint(made / TINY_FILE, tiny=True, metadata=TINY_METADATA)
+    return made
+
+
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_benchmark_runs_and_prints_its_findings(name, tmp_path, capsys, monkeypatch):
+def test_the_benchmark_runs_and_prints_its_findings(name, folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # several test processes share the cores
     options, labels = COMMANDS[name]
-    options = [*options, *(["--work", str(tmp_path)] if name == "load" else [])]
+    options = [str(folder) if option == "FOLDER" else option for option in options]
     output = tmp_path / "result.json"
     importlib.import_module(f"benchmarks.{name}").main(["--tiny", "--rounds", "1", "--output", str(output), *options])
     printed = capsys.readouterr().out

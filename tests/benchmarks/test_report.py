@@ -22,7 +22,9 @@ def test_a_limit_is_judged_by_the_best_round(at_most, met):
 
 
 def test_a_missed_limit_stands_out():
-    assert absolute("start", [7.0], at_most=5).line() == "start: 7.000 s best, 7.000 s median (wanted at most 5 s: MISSED)"
+    assert (
+        absolute("start", [7.0], at_most=5).line() == "start: 7.000 s best, 7.000 s median (wanted at most 5 s: MISSED)"
+    )
 
 
 def test_sides_take_turns():
@@ -46,7 +48,7 @@ def test_the_report_is_written_as_json(tmp_path, capsys):
 
 
 def test_too_little_memory_is_said_before_anything_starts():
-    with pytest.raises(BenchmarkError, match="needs about 1000000.0 GiB"):
+    with pytest.raises(BenchmarkError, match=r"needs about 1000000\.0 GiB"):
         need_memory(1e6, "A mammoth")
 
 

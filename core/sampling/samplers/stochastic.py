@@ -138,6 +138,5 @@ def restart_segments(sigmas: Tensor) -> list[tuple[Tensor, Tensor]]:
     segments = list(pairwise(sigmas))
     if high < low:
         again = karras_sigmas(extra + 1, float(sigmas[low]), float(sigmas[high]), sigmas.dtype)[:-1]
-        again[0], again[-1] = sigmas[high], sigmas[low]  # but for rounding they are: a gap would ask for noise
         segments[low:low] = list(pairwise(again)) * times
     return segments
