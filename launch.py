@@ -90,7 +90,7 @@ def serve(config, args):
     from webui import server
     from webui.app import App
 
-    catalog = Catalog(config.checkpoints)
+    catalog = Catalog(config.checkpoints, hash_cache=config.hash_cache)
     preset = load_preset(config.preset, config.presets)
     worker = Worker(handler, lambda: make_pipeline(config, catalog))
     app = App(
@@ -105,7 +105,7 @@ def serve(config, args):
         worker.start()  # now, so that importing torch does not hold up the page
 
     def end(number, frame):
-        last_resort = threading.Timer(1.8, os._exit, [0])  # a checksum or a connection under way may not hold us up
+        last_resort = threading.Timer(1.5, os._exit, [0])  # a checksum or a connection under way may not hold us up
         last_resort.daemon = True
         last_resort.start()
         signal.default_int_handler(number, frame)
@@ -123,6 +123,9 @@ def serve(config, args):
         ready=ready,
     )
     worker.close(timeout=0.5)
+    sys.stdout.flush()
+    if not config.share:  # the tunnel is closed by an ordinary exit, which takes seconds, because it takes torch apart
+        os._exit(0)
     return 0
 
 
@@ -137,7 +140,7 @@ def generate(config, args):
     from core.worker import Worker
 
     speak("WARNING")
-    catalog = Catalog(config.checkpoints)
+    catalog = Catalog(config.checkpoints, hash_cache=config.hash_cache)
     given = cli.given_settings(args.prompt, args.seed, args.fields)
     preset = dict({"seed": random_seed()}, **load_preset(config.preset, config.presets))
     task = AsyncTask(settings_of(catalog, preset, given))
@@ -158,11 +161,12 @@ def make_pipeline(config, catalog):
 
 
 def speak(level):
-    """Show what the program logs, from `level` on, on stderr."""
+    """Show on stderr what the program logs from `level` on, and the warnings of all others."""
     import logging
 
-    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.basicConfig(level="WARNING", format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for package in ("core", "webui"):
+        logging.getLogger(package).setLevel(level)
 
 
 def doctor(config, args):

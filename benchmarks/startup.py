@@ -49,6 +49,7 @@ def _measure(args: argparse.Namespace, checkpoints: Path | None, folder: Path) -
     root, python = ROOT, getattr(sys, "_base_executable", None) or sys.executable
     if args.first:
         root = fresh_copy(folder / "copy")
+        environ = {**environ, "EASEL_VENV": "", "EASEL_NO_VENV": ""}  # an environment of its own, beside the copy
         tell("first start: installs, this takes minutes")
         with Server(flags, environ, root=root, python=python) as server:
             report.findings.append(absolute("first start to page ready", [server.started]))

@@ -48,6 +48,11 @@ class Config:
     vae_in_cpu: bool = False
 
     @property
+    def hash_cache(self) -> Path:
+        """Where checksums of model files are remembered."""
+        return self.root / ".cache" / "hashes.json"
+
+    @property
     def open_to_others(self) -> bool:
         """Whether other computers can reach the page."""
         return self.share or not _is_loopback(self.host)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,9 @@ from core.prompt.plan import ImagePlan, plan_images
 from core.task import AsyncTask, Interrupted
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from core.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -69,15 +72,15 @@ def _one_picture(task: AsyncTask, pipeline: Pipeline, plan: ImagePlan, clock: _C
     yield Saved(path=str(saved.path), seed=plan.seed, width=settings.width, height=settings.height)
 
 
-def _sampled(task: AsyncTask, pipeline: Pipeline, plan: ImagePlan, clock: _Clock):  # type: ignore[no-untyped-def]
+def _sampled(
+    task: AsyncTask, pipeline: Pipeline, plan: ImagePlan, clock: _Clock
+) -> Generator[Progress, None, NDArray[np.uint8]]:
     """Yields Progress with previews; returns the picture as uint8 (H, W, 3)."""
     settings = task.settings
     yield clock.at(plan, "Reading the prompt")
     conditions = pipeline.process_prompt(plan, settings, check=task.check)
     shown = 0.0
-    latent = None
     for step in pipeline.process_diffusion(settings, plan, conditions, check=task.check):
-        latent = step.x
         preview = None
         if settings.preview and time.monotonic() - shown >= PREVIEW_INTERVAL:
             preview = pipeline.preview(step.x0)
@@ -85,7 +88,7 @@ def _sampled(task: AsyncTask, pipeline: Pipeline, plan: ImagePlan, clock: _Clock
         yield clock.step(plan, step.index + 1, step.total, preview)
         task.check()
     yield clock.at(plan, "Decoding")
-    return pipeline.decode(latent, settings, check=task.check)
+    return pipeline.decode(step.x, settings, check=task.check)
 
 
 class _Clock:

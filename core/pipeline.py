@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -151,8 +152,10 @@ class Pipeline:
                 f"{base.name} gave no valid picture (NaN or black in the {problem.part}) even in 32-bit precision. The file "
                 "may be damaged, or the settings extreme: try another sampler, a lower guidance scale or another model."
             )
-        field = "unet_dtype" if problem.part == "UNet" else "vae_dtype"
-        self.device = replace(self.device, **{field: torch.float32})
+        if problem.part == "UNet":
+            self.device = replace(self.device, unet_dtype=torch.float32)
+        else:
+            self.device = replace(self.device, vae_dtype=torch.float32)
         self._base = None
         self._memory.forget()
         self.refresh_everything(base.name)
@@ -239,7 +242,7 @@ class Pipeline:
             yield DiffusionStep(step.index, max(len(sigmas) - 1, step.index + 1), step.x, step.x0)
 
     @torch.inference_mode()
-    def decode(self, latent: Tensor, settings: Settings, *, check: Check | None = None) -> np.ndarray:
+    def decode(self, latent: Tensor, settings: Settings, *, check: Check | None = None) -> NDArray[np.uint8]:
         """Latent (1, 4, h, w) in network space to uint8 pixels (8 h, 8 w, 3); tiled where memory is short.
 
         Raises NotFinite for NaN, infinity or a picture that is black all over.
@@ -266,7 +269,9 @@ class Pipeline:
         """A JPEG of the clean guess `x0` (1, 4, h, w), PREVIEW_SCALE pixels a cell."""
         pixels = self._loaded().preview(x0)
         picture = Image.fromarray(pixels)
-        picture = picture.resize((picture.width * PREVIEW_SCALE, picture.height * PREVIEW_SCALE), Image.Resampling.BICUBIC)
+        picture = picture.resize(
+            (picture.width * PREVIEW_SCALE, picture.height * PREVIEW_SCALE), Image.Resampling.BICUBIC
+        )
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=80)
         return buffer.getvalue()

@@ -108,7 +108,16 @@ def parse_setting(name: str, text: str) -> Any:
     if name not in types:
         raise BadSetting(f"There is no setting called {name!r}. The settings are: {', '.join(types)}.")
     if types[name] == "bool":
-        words = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
+        words = {
+            "true": True,
+            "on": True,
+            "yes": True,
+            "1": True,
+            "false": False,
+            "off": False,
+            "no": False,
+            "0": False,
+        }
         if text.lower() not in words:
             raise BadSetting(f"{name} is {text!r}; it must be true or false.")
         return words[text.lower()]
@@ -132,7 +141,9 @@ def _checked(name: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any
         if "choices" in limits and value not in limits["choices"]:
             raise BadSetting(f"{name} is {value!r}; it must be one of: {', '.join(limits['choices'])}.")
         if "longest" in limits and len(value) > limits["longest"]:
-            raise BadSetting(f"{name} has {len(value)} characters; at most {limits['longest']} are possible. Shorten it.")
+            raise BadSetting(
+                f"{name} has {len(value)} characters; at most {limits['longest']} are possible. Shorten it."
+            )
         return value
     return _checked_number(name, value, kind, limits)
 

@@ -142,11 +142,17 @@ class Worker:
         except Exception as error:
             task.publish(Failed(message=self._told(error)))
         if not task.done:
-            task.publish(Failed(message="The task ended without a result. This is a defect of Easel; please report it."))
+            task.publish(
+                Failed(message="The task ended without a result. This is a defect of Easel; please report it.")
+            )
 
     def _told(self, error: Exception) -> str:
         """The message for the page for an error that nobody expected; out of memory is recognised."""
-        if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        if (
+            type(error).__name__ == "OutOfMemoryError"
+            or isinstance(error, MemoryError)
+            or "can't allocate memory" in str(error)
+        ):
             log.error("Out of memory: %s", error)
             if self._pipeline is not None:
                 self._pipeline.free_memory()

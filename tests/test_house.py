@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CODE = [ROOT / "launch.py", *(p for top in ("core", "webui", "tools", "benchmarks") for p in (ROOT / top).rglob("*.py"))]
+CODE = [
+    ROOT / "launch.py",
+    *(p for top in ("core", "webui", "tools", "benchmarks") for p in (ROOT / top).rglob("*.py")),
+]
 TORCH_SIDE = {"torch", "transformers", "safetensors", "diffusers"}
 
 
@@ -71,7 +74,10 @@ def calls(tree):
 @pytest.mark.parametrize("forbidden", ["eval", "exec", "compile", "__import__"])
 def test_no_text_is_ever_run_as_code(forbidden):
     called = {
-        (name, getattr(node.func, "id", "")) for name, tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Call)
+        (name, getattr(node.func, "id", ""))
+        for name, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
     }
     assert not [name for name, function in called if function == forbidden]
 
@@ -94,12 +100,17 @@ def test_there_are_no_mutable_globals_declared():
 
 
 def test_imports_between_our_modules_make_no_circle():
-    names = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path for path in CODE}
+    names = {
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path
+        for path in CODE
+    }
     graph = {}
     for module, path in names.items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         top_level = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-        graph[module] = {name for name in imported(ast.Module(body=top_level, type_ignores=[])) if name in names} - {module}
+        graph[module] = {name for name in imported(ast.Module(body=top_level, type_ignores=[])) if name in names} - {
+            module
+        }
     done, under_way = set(), []
 
     def visit(module):

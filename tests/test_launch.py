@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
+from tiny import write_checkpoint
+
+from core.output.metadata import read_settings
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = ROOT / "launch.py"
@@ -92,8 +99,6 @@ def test_bad_input_is_refused_in_a_sentence_before_anything_is_installed(
 
 
 def test_an_occupied_port_is_told_in_a_sentence() -> None:
-    import socket
-
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -108,3 +113,103 @@ def test_the_doctor_installs_nothing(tmp_path: Path) -> None:
     done = launch("doctor", EASEL_VENV=str(tmp_path / "venv"))
     assert "System:" in done.stdout and "Traceback" not in done.stderr
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal for one process")
+@pytest.mark.parametrize("ending", [signal.SIGINT])
+def test_the_page_answers_and_ends_without_a_traceback(ending: signal.Signals, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    flags = [
+        "--skip-install",
+        "--disable-in-browser",
+        "--always-cpu",
+        "1",
+        "--port",
+        str(port),
+        "--output",
+        str(tmp_path),
+    ]
+    page = subprocess.Popen(
+        [sys.executable, str(LAUNCH), *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert page.stdout is not None
+        assert f"http://127.0.0.1:{port}" in page.stdout.readline()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
+            assert b"Easel" in answer.read()
+        began = time.monotonic()
+        page.send_signal(ending)
+        _, complaints = page.communicate(timeout=60)
+        assert time.monotonic() - began < 5.0  # two seconds on an idle machine
+    finally:
+        page.kill()
+    assert page.returncode == 0
+    assert "Traceback" not in complaints
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with one tiny checkpoint of random weights."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "checkpoints").mkdir()
+    write_checkpoint(folder / "checkpoints" / "tiny.safetensors")
+    return folder
+
+
+SMALL = ["--seed", "7", "--set", "base_model=tiny.safetensors", "--set", "width=64", "--set", "height=64"]
+
+
+def generate_flags(models: Path, output: Path) -> list[str]:
+    return ["--skip-install", "--always-cpu", "1", "--models-path", str(models), "--output", str(output), *SMALL]
+
+
+def test_generate_prints_the_path_of_a_picture_that_holds_its_settings(models: Path, tmp_path: Path) -> None:
+    done = launch("generate", "a red apple", *generate_flags(models, tmp_path), "--set", "steps=2")
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.splitlines()[-1])
+    assert path.is_relative_to(tmp_path)
+    settings = read_settings(path)
+    assert (settings.prompt, settings.seed, settings.steps, settings.width) == ("a red apple", 7, 2, 64)
+
+
+def test_generate_with_json_tells_every_event_as_an_object(models: Path, tmp_path: Path) -> None:
+    done = launch("generate", "a red apple", "--json", *generate_flags(models, tmp_path), "--set", "steps=2")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    assert {event["type"] for event in events} == {"progress", "saved", "finished"}
+    assert events[-1]["paths"] == [event["path"] for event in events if event["type"] == "saved"]
+
+
+def test_generate_with_a_model_that_is_not_there_is_bad_input(models: Path, tmp_path: Path) -> None:
+    done = launch("generate", "x", *generate_flags(models, tmp_path), "--set", "base_model=none.safetensors")
+    assert done.returncode == 2
+    assert "tiny.safetensors" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal for one process")
+def test_ctrl_c_ends_generate_with_code_130(models: Path, tmp_path: Path) -> None:
+    flags = [*generate_flags(models, tmp_path), "--set", "steps=200", "--set", "image_number=100", "--json"]
+    run = subprocess.Popen(
+        [sys.executable, str(LAUNCH), "generate", "x", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert run.stdout is not None
+        while json.loads(run.stdout.readline()).get("step", 0) == 0:
+            pass
+        run.send_signal(signal.SIGINT)
+        out, complaints = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == 130
+    assert json.loads(out.splitlines()[-1])["stopped"] is True
+    assert "Traceback" not in complaints

@@ -118,7 +118,9 @@ def test_a_whole_run_equals_diffusers(peer, tmp_path, case):
 
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(settings.seed))
     sigma_max = 14.6146
-    if isinstance(pipe.scheduler, EulerDiscreteScheduler):  # it scales its first noise by sigma; training had sqrt(1 + sigma^2)
+    if isinstance(
+        pipe.scheduler, EulerDiscreteScheduler
+    ):  # it scales its first noise by sigma; training had sqrt(1 + sigma^2)
         noise = noise * (1 + sigma_max**2) ** 0.5 / sigma_max
     theirs = pipe(
         prompt=settings.prompt, negative_prompt=settings.negative_prompt, width=64, height=64, num_inference_steps=settings.steps,

@@ -74,7 +74,12 @@ def test_values_from_the_command_line_take_the_type_of_their_field():
             parse_setting(name, text)
 
 
-@given(st.dictionaries(st.sampled_from(["prompt", "width", "steps", "seed", "sampler", "preview"]), st.none() | st.text() | st.integers() | st.floats()))
+@given(
+    st.dictionaries(
+        st.sampled_from(["prompt", "width", "steps", "seed", "sampler", "preview"]),
+        st.none() | st.text() | st.integers() | st.floats(),
+    )
+)
 def test_any_values_give_settings_or_a_bad_setting(values):
     try:
         settings = Settings.from_dict(values)

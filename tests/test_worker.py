@@ -74,7 +74,12 @@ def test_tasks_run_in_the_order_they_came(worker):
 
 @pytest.mark.parametrize(
     ("word", "message"),
-    [("user error", "mend this"), ("defect", "RuntimeError: boom"), ("memory", "too little memory"), ("silent", "defect of Easel")],
+    [
+        ("user error", "mend this"),
+        ("defect", "RuntimeError: boom"),
+        ("memory", "too little memory"),
+        ("silent", "defect of Easel"),
+    ],
 )
 def test_a_failure_ends_its_own_task_and_the_next_one_runs(worker, word, message):
     failed, good = submit(worker, word), submit(worker, "good")

@@ -192,6 +192,10 @@ def _twins(name: str) -> list[str]:
     return [name.replace("q_proj", "k_proj"), name.replace("q_proj", "v_proj")]
 
 
+def _state(model: Any) -> dict[str, Tensor]:
+    return dict(model.state_dict())
+
+
 def _text(model: nn.Module) -> dict[str, Tensor]:
     """A text model's tensors, named with `text_model.` in front as in published files."""
     return {n if n.startswith("text_") else f"text_model.{n}": t for n, t in model.state_dict().items()}
@@ -203,7 +207,7 @@ def main() -> None:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     with torch.device("meta"):
-        vae = vae_to_ldm(AutoencoderKL(**VAE).state_dict())
+        vae = vae_to_ldm(_state(AutoencoderKL(**VAE)))
         clip_l = _text(CLIPTextModel(CLIPTextConfig(**CLIP_L)))
         clip_g = clip_to_open_clip(_text(CLIPTextModelWithProjection(CLIPTextConfig(**CLIP_G))))
         two = {"conditioner.embedders.0.transformer.": clip_l, "conditioner.embedders.1.model.": clip_g}
@@ -217,7 +221,7 @@ def main() -> None:
         unets = {"sdxl": SDXL, "ssd-1b": SSD_1B, "vega": VEGA, "sdxl-refiner": REFINER, "sd15": SD15}
         files: dict[str, Shapes] = {}
         for family, config in unets.items():
-            unet = unet_to_ldm(UNet2DConditionModel(**config).state_dict())
+            unet = unet_to_ldm(_state(UNet2DConditionModel(**config)))
             parts = {"model.diffusion_model.": unet, "first_stage_model.": vae, **texts[family]}
             files[family] = {
                 prefix + name: list(tensor.shape)

@@ -76,7 +76,6 @@ def build_page(app: App) -> gr.Blocks:
             try:
                 settings = desk.submit(by_name, owner(request), any_seed=values[any_seed])
             except UserError as error:
-                gr.Warning(str(error), title="Not started")
                 return {message: problem(str(error))}
             return {message: "", controls["seed"]: str(settings.seed)}
 

@@ -87,8 +87,9 @@ def _stage(task: AsyncTask | None) -> str:
     failure = "".join(problem(event.message) for event in task.kept() if isinstance(event, Failed))
     if not shots and not failure:
         return '<div class="hint"><p>Stopped. Nothing was saved.</p></div>'
-    grid = f'<div class="shots count-{min(len(saved), 5)}">{shots}</div>' if shots else ""
-    return grid + failure + warnings
+    if not shots:
+        return f'<div class="hint">{failure}{warnings}</div>'
+    return f'<div class="shots count-{min(len(saved), 5)}">{shots}</div>{failure}{warnings}'
 
 
 def _empty() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -129,7 +130,8 @@ class FileHashes:
             temporary.write_text(json.dumps(self._known, indent=1, sort_keys=True), encoding="utf-8")
             temporary.replace(self._cache)
         except OSError:  # a folder that cannot be written costs time at the next start, nothing else
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def _identity(path: Path) -> tuple[str, int, int]:

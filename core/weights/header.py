@@ -33,12 +33,16 @@ SAFETENSORS_WANTED = "A whole safetensors file was wanted; download it again."
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor: its type by safetensors' name, its shape, its first byte in the file and the one after its last."""
+    """One tensor: its type by safetensors' name, its shape, its first byte in the file and the one after its last.
+
+    `transposed`: the file has the two axes the other way round (never so in a header; `layouts` finds such ones).
+    """
 
     dtype: str
     shape: tuple[int, ...]
     start: int
     end: int
+    transposed: bool = False
 
 
 @dataclass(frozen=True)

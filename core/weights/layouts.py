@@ -24,6 +24,8 @@ def text_encoder_g(entries: Entries) -> Entries:
     renamed: Entries = {}
     for name, entry in entries.items():
         names = open_clip_names(name) or [name]
+        if name == "text_projection.weight":  # the spelling that is output x input
+            entry = replace(entry, shape=entry.shape[::-1], transposed=True)
         rows, length = entry.shape[:1], (entry.end - entry.start) // len(names)
         for i, new in enumerate(names):
             shape = (rows[0] // len(names), *entry.shape[1:]) if rows else ()

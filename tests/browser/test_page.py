@@ -17,8 +17,11 @@ SLOW = 240_000  # milliseconds: the first picture waits for the model to load, o
 COLLECT_PREVIEWS = """() => {
   window.previews = new Set();
   new MutationObserver(() => {
-    const image = document.querySelector('#stage img.preview');
-    if (image && image.complete && image.naturalWidth) window.previews.add(image.src);
+    const shown = document.querySelector('#stage img.preview');
+    if (!shown) return;
+    const picture = new Image();
+    picture.src = shown.src;
+    picture.decode().then(() => window.previews.add(picture.src), () => {});
   }).observe(document.getElementById('stage'), {subtree: true, childList: true, attributes: true});
 }"""
 
@@ -30,6 +33,8 @@ def page(browser, address):
 
 
 def generate(page, prompt, steps):
+    page.fill("#width input", "256")
+    page.fill("#height input", "256")
     page.fill(STEPS, str(steps))
     page.fill(PROMPT, prompt)
     page.click("#generate_button")
@@ -42,7 +47,7 @@ def files(outputs: Path) -> set[Path]:
 def test_a_prompt_becomes_previews_a_picture_in_the_page_and_the_same_file_on_disk(page, outputs, address):
     before = files(outputs)
     page.evaluate(COLLECT_PREVIEWS)
-    generate(page, "a red apple", steps=20)
+    generate(page, "a red apple", steps=12)
     shot = page.locator("#final_gallery a")
     expect(shot).to_have_count(1, timeout=SLOW)
     assert page.evaluate("window.previews.size") >= 3
@@ -59,7 +64,7 @@ def test_a_prompt_becomes_previews_a_picture_in_the_page_and_the_same_file_on_di
 
 def test_a_reload_in_mid_run_finds_the_preview_and_the_picture(page, outputs, address):
     before = files(outputs)
-    generate(page, "a fox on a blue background", steps=60)
+    generate(page, "a fox on a blue background", steps=40)
     expect(page.locator("#stage img.preview")).to_be_visible(timeout=SLOW)
     assert files(outputs) == before
     arrive(page, address)
@@ -83,8 +88,8 @@ def test_stop_ends_a_run_at_once_and_the_next_prompt_works(page, outputs):
 
 def test_a_second_prompt_waits_in_line_and_is_made(page, outputs):
     before = files(outputs)
-    generate(page, "a red apple", steps=30)
-    generate(page, "a smiling sun", steps=6)
+    generate(page, "a red apple", steps=12)
+    generate(page, "a smiling sun", steps=3)
     expect(page.locator("ul.tasks li")).to_have_count(2)
     expect(page.locator("#final_gallery a")).to_have_count(2, timeout=SLOW)
     assert len(files(outputs) - before) == 2
@@ -100,7 +105,7 @@ def test_a_bad_setting_is_explained_and_nothing_starts(page):
 
 def test_a_narrow_phone_needs_no_scrolling_sideways(browser, address):
     with visit(browser, address, width=360, height=740) as page:
-        generate(page, "a red apple", steps=8)
+        generate(page, "a red apple", steps=4)
         expect(page.locator("#stop_button")).to_be_visible(timeout=SLOW)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         expect(page.locator("#final_gallery a")).to_have_count(1, timeout=SLOW)

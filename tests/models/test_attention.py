@@ -17,7 +17,9 @@ def by_formula(q, k, v):
 def test_agrees_with_the_formula_in_every_shape(tokens, others, dtype, error):
     generator = torch.Generator().manual_seed(0)
     # as the networks hand them over: heads are cut out of the channels, so not contiguous
-    q, k, v = (torch.randn(2, n, 3, 16, generator=generator).to(dtype).transpose(1, 2) for n in (tokens, others, others))
+    q, k, v = (
+        torch.randn(2, n, 3, 16, generator=generator).to(dtype).transpose(1, 2) for n in (tokens, others, others)
+    )
     expected = by_formula(q, k, v)
     result = attention(q, k, v)
     assert result.dtype == dtype and result.shape == q.shape

@@ -7,7 +7,8 @@ sharp_top1  mean of that ratio over all pictures, counting 0 where the thing is 
 *_held_out  the same over pairs of thing and colour that were never trained together
 diversity   mean absolute difference of two seeds of the same prompt, of 255
 vae_psnr    dB, of 100 pictures that were not trained on
-Seeds are fixed, prompts come from things.json.
+Pictures are made by the program's own engine with the settings the file recommends; seeds are fixed, prompts come from
+things.json.
 """
 
 from __future__ import annotations
@@ -16,24 +17,23 @@ import argparse
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from data import COLOUR_NAMES, COLOURS, THINGS, WHITE, WORK, held_out, place, with_article
+from encode import trained_vae
 from export import TARGET
 from PIL import Image
-from safetensors.torch import load_file
-from sample import sample, sheet
-from torch import Tensor
+from sample import sheet
 from train_vae import HELD_OUT, psnr
 
-from core.models.clip import CLIPText, from_open_clip
-from core.models.configs import CLIPConfig, UNetConfig, VAEConfig
-from core.models.unet import UNet
-from core.models.vae import SDXL_SCALE, VAE
-from core.text.encode import TextEncoder
+from core.device import DeviceChoice, choose_device
+from core.pipeline import Pipeline
+from core.prompt.plan import plan_images
+from core.settings import Settings
+from core.weights.files import Catalog
 
 log = logging.getLogger(__name__)
 
@@ -62,48 +62,26 @@ def questions(per_thing: int = 3) -> list[Question]:
     return found
 
 
-class Checkpoint:
-    """A single-file checkpoint, opened with core's modules."""
+class Engine:
+    """The program's own engine, with the settings that the checkpoint recommends and some of the caller's."""
 
-    def __init__(self, path: Path) -> None:
-        tensors = {name: p.float() for name, p in load_file(path).items()}
+    def __init__(self, path: Path, work: Path, *, threads: int, **changes: Any) -> None:
+        catalog = Catalog([path.parent])
+        self.pipeline = Pipeline(catalog, choose_device(DeviceChoice(threads=threads)), work / "outputs")
+        self.pipeline.refresh_everything(path.name)
+        given = {name: value for name, value in changes.items() if value is not None}
+        self.settings = Settings.from_dict({**catalog.info(path.name).settings, **given})
 
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name[len(prefix) :]: p for name, p in tensors.items() if name.startswith(prefix)}
+    def paint(self, prompts: list[str], seeds: list[int]) -> np.ndarray:
+        """Pictures uint8 (B, H, W, 3)."""
+        return np.stack([self._paint(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)])
 
-        def shapes(of: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-            return {name: tuple(p.shape) for name, p in of.items()}
-
-        unet, vae = part("model.diffusion_model."), part("first_stage_model.")
-        left = part("conditioner.embedders.0.transformer.")
-        right = from_open_clip(part("conditioner.embedders.1.model."))
-        self.unet = UNet(UNetConfig.from_shapes(shapes(unet))).eval()
-        self.unet.load_state_dict(unet)
-        self.vae = VAE(VAEConfig.from_shapes(shapes(vae))).eval()
-        self.vae.load_state_dict(vae)
-        clip_l = CLIPText(CLIPConfig.from_shapes(shapes(left), quick_gelu=True)).eval()
-        clip_l.load_state_dict(left)
-        clip_g = CLIPText(CLIPConfig.from_shapes(shapes(right), quick_gelu=False)).eval()
-        clip_g.load_state_dict(right)
-        self.text = TextEncoder(clip_l, clip_g)
-
-    @torch.inference_mode()
-    def paint(
-        self, prompts: list[str], seeds: list[int], *, side: int, steps: int, guidance: float, batch: int = 12
-    ) -> np.ndarray:
-        """Pictures uint8 (B, side, side, 3)."""
-        parts = []
-        for i in range(0, len(prompts), batch):
-            both = [*prompts[i : i + batch], *[""] * len(prompts[i : i + batch])]
-            conditions = [self.text.encode([prompt]) for prompt in both]
-            context = torch.cat([c.tokens for c in conditions])
-            pooled = torch.cat([c.pooled for c in conditions if c.pooled is not None])
-            latents = sample(
-                self.unet, context, pooled, side=side, seeds=seeds[i : i + batch], steps=steps, guidance=guidance
-            )
-            images = self.vae.decode(latents / SDXL_SCALE).clamp(-1, 1)
-            parts.append(((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
-        return np.concatenate(parts)
+    def _paint(self, prompt: str, seed: int) -> np.ndarray:
+        settings = replace(self.settings, prompt=prompt, seed=seed)
+        plan = plan_images(settings)[0]
+        conditions = self.pipeline.process_prompt(plan, settings)
+        *_, last = self.pipeline.process_diffusion(settings, plan, conditions)
+        return self.pipeline.decode(last.x, settings)
 
 
 def small(pixels: np.ndarray) -> np.ndarray:
@@ -155,34 +133,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Judge a checkpoint.")
     parser.add_argument("checkpoint", type=Path, nargs="?", default=TARGET)
     parser.add_argument("--work", type=Path, default=WORK, help="work folder with prepare.py's pictures")
-    parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--steps", type=int, help="instead of what the file recommends")
+    parser.add_argument("--guidance", type=float, help="instead of what the file recommends")
+    parser.add_argument("--sampler", help="instead of what the file recommends")
     parser.add_argument("--per-thing", type=int, default=3, help="prompts a thing (%(default)s)")
     parser.add_argument(
         "--sheet", type=Path, default=None, help="where the contact sheet goes (default: beside the checkpoint)"
     )
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     stored = np.load(args.work / "data" / "pictures.npy", mmap_mode="r")
-    checkpoint = Checkpoint(args.checkpoint)
+    engine = Engine(
+        args.checkpoint,
+        args.work,
+        threads=args.threads,
+        steps=args.steps,
+        guidance_scale=args.guidance,
+        sampler=args.sampler,
+    )
 
     asked = questions(args.per_thing)
     start = time.perf_counter()
-    pixels = checkpoint.paint(
-        [q.prompt for q in asked],
-        [1000 + i for i in range(len(asked))],
-        side=args.side,
-        steps=args.steps,
-        guidance=args.guidance,
-    )
+    pixels = engine.paint([q.prompt for q in asked], [1000 + i for i in range(len(asked))])
     seconds = (time.perf_counter() - start) / len(asked)
     scores = judge(pixels, asked, stored[: len(THINGS)])
     unseen = np.asarray([q.held_out for q in asked])
-    again = [q for q in asked if q.colour == WHITE][:12]
-    twins = [checkpoint.paint([q.prompt for q in again], [s + i for i in range(len(again))], side=args.side, steps=args.steps,
-                              guidance=args.guidance).astype(np.float32) for s in (1, 501)]  # fmt: skip
+    again = [q.prompt for q in asked if q.colour == WHITE][:12]
+    twins = [engine.paint(again, list(range(seed, seed + len(again)))).astype(np.float32) for seed in (1, 501)]
     held = np.stack([place(p, (255, 255, 255), scale=0.87, dx=0, dy=0, side=256) for p in stored[-HELD_OUT:]])
     figures = {
         "pictures": len(asked),
@@ -194,19 +171,15 @@ def main() -> None:
         "top1_held_out": scores["top1"][unseen].mean(),
         "colour_held_out": scores["colour"][unseen].mean(),
         "diversity": np.abs(twins[0] - twins[1]).mean(),
-        "vae_psnr": psnr(checkpoint.vae, held, "cpu"),
+        "vae_psnr": psnr(trained_vae(args.work), held, "cpu"),
         "seconds_a_picture": seconds,
     }
     print(json.dumps({name: round(float(value), 3) for name, value in figures.items()}))
     for name in ("top1", "colour"):
         wrong = [asked[i].prompt for i in np.flatnonzero(scores[name] == 0)]
         print(f"{name} wrong: {'; '.join(wrong) or 'none'}")
-    chosen = (
-        [3 * i + (i % 3 if args.per_thing > 2 else 0) for i in range(len(THINGS))]
-        if args.per_thing == 3
-        else range(len(asked))
-    )
-    grid = sheet(np.stack([pixels[i] for i in chosen]), 10)
+    step = args.per_thing
+    grid = sheet(pixels[[step * t + t % step for t in range(len(THINGS))]], 10)
     grid = grid.resize((1600, 1600 * grid.height // grid.width), Image.Resampling.LANCZOS)
     target = args.sheet or args.checkpoint.with_suffix(".png")
     if target.suffix == ".webp":

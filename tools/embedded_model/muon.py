@@ -6,26 +6,38 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from training import Team
 
 
 class Muon(torch.optim.Optimizer):
-    """Matrices and convolutions by Muon, scaled to Adam's usual step (Liu et al. 2025: 0.2 x root of the larger side)."""
+    """Matrices and convolutions by Muon, scaled to Adam's usual step (Liu et al. 2025: 0.2 x root of the larger side).
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+    The processes of a `team` share the work: each makes its part of the matrices orthogonal.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, team: Team, momentum: float = 0.95) -> None:
         super().__init__(list(parameters), {"lr": lr, "momentum": momentum})
+        self.team = team
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
+            parameters = [p for p in group["params"] if p.grad is not None]
+            costs = [0.0] * self.team.size
+            updates = []
+            for p in sorted(parameters, key=lambda p: -p.numel()):
                 state = self.state[p]
                 if not state:
                     state["mean"] = torch.zeros_like(p)
                 mean = state["mean"].lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonal(p.grad.lerp(mean, group["momentum"]).flatten(1))
-                p.add_(update.view_as(p), alpha=-group["lr"] * 0.2 * max(update.shape) ** 0.5)
+                worker = costs.index(min(costs))
+                costs[worker] += p.numel() * min(p.flatten(1).shape)
+                mine = worker == self.team.rank
+                update = orthogonal(p.grad.lerp(mean, group["momentum"]).flatten(1)) if mine else torch.zeros_like(p)
+                updates.append((p, update.reshape(p.shape)))
+            flat = self.team.sum(torch.cat([update.flatten() for _, update in updates]))
+            for (p, _), update in zip(updates, flat.split([p.numel() for p, _ in updates]), strict=True):
+                p.add_(update.view_as(p), alpha=-group["lr"] * 0.2 * max(p.flatten(1).shape) ** 0.5)
 
 
 def orthogonal(g: Tensor, steps: int = 5) -> Tensor:

@@ -20,7 +20,7 @@ from model import Painter
 from muon import Muon
 from sample import decode, sample_painter, sheet, sigma_table
 from torch import Tensor, nn
-from training import Average, Budget, arguments, due, load, save
+from training import Average, Budget, Team, arguments, due, load, save
 from words import Words
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def sheet_prompts() -> list[str]:
     return [x if i % 2 else f"{x} on a {COLOUR_NAMES[1 + i // 2 % 11]} background" for i, x in enumerate(titles)]
 
 
-def optimizers(painter: Painter, rate: float, kind: str) -> list[torch.optim.Optimizer]:
+def optimizers(painter: Painter, rate: float, kind: str, team: Team) -> list[torch.optim.Optimizer]:
     """Muon for the UNet's inner matrices and convolutions, Adam for all else; or Adam alone."""
     matrices = [p for name, p in painter.unet.named_parameters()
                 if p.ndim >= 2 and not name.startswith(("input_blocks.0.", "out.", "time_embed", "label_emb"))]  # fmt: skip
@@ -89,7 +89,7 @@ def optimizers(painter: Painter, rate: float, kind: str) -> list[torch.optim.Opt
     inner = {id(p) for p in matrices}
     rest = [p for p in painter.parameters() if id(p) not in inner]
     both: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.99), weight_decay=0)]
-    return [*both, Muon(matrices, lr=rate)] if matrices else both
+    return [*both, Muon(matrices, lr=rate, team=team)] if matrices else both
 
 
 def main() -> None:
@@ -106,13 +106,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    team = Team()
     folder, device, side = args.work, args.device, args.side
     name = args.name or f"unet_{side}"
     path = folder / f"{name}.pt"
 
     words = Words()
     painter, shadow = Painter(words.size).to(device), Painter(words.size).to(device)
-    steps_of = optimizers(painter, args.rate, args.optimizer)
+    steps_of = optimizers(painter, args.rate, args.optimizer, team)
     average = Average(painter, args.ema)
     budget = Budget(args.minutes, args.samples, args.decay_from)
     step = 0
@@ -132,9 +133,10 @@ def main() -> None:
     log.info("%.2f M weights, %d words", sum(p.numel() for p in painter.parameters()) / 1e6, words.size)
 
     latents_file = folder / f"latents_{side}.npz"
-    if not latents_file.exists():
+    if not latents_file.exists() and team.rank == 0:
         encode_pool(folder, side, variants=args.variants, spread=args.spread, device=device)
-    pool, test = Latents(latents_file, words, seed=step), Latents(latents_file, words, seed=99)
+    team.sum(torch.zeros(1))  # the others wait for the pool
+    pool, test = Latents(latents_file, words, seed=1000 * step + team.rank), Latents(latents_file, words, seed=99)
     test_latents, test_contents = test.batch(60)
     test_noise = torch.randn(test_latents.shape, generator=torch.Generator().manual_seed(5))
     table = sigma_table().to(device)
@@ -151,12 +153,14 @@ def main() -> None:
         return F.mse_loss(out.float(), v)
 
     vae, scale = trained_vae(folder, device), latent_scale(folder)
+    parameters = list(painter.parameters())
+    torch.manual_seed(1000 * step + team.rank)
     budget.restart_clock()
-    evaluate = due(args.every)
+    progress, evaluate = budget.progress, due(args.every)
     running, count = 0.0, 0
     while True:
-        done = budget.progress >= 1
-        if next(evaluate) or done:
+        done = progress >= 1
+        if (next(evaluate) or done) and team.rank == 0:
             shadow.load_state_dict(average.weights)
             save(path, {"model": painter.state_dict(), "ema": average.weights, "step": step, "seconds": budget.seconds,
                         "seen": budget.seen, "optimizers": [o.state_dict() for o in steps_of]})  # fmt: skip
@@ -171,11 +175,11 @@ def main() -> None:
             pixels = decode(vae, sample_painter(shadow, words, sheet_prompts(), side=side, steps=12), scale)
             sheet(pixels, 8).save(folder / f"{name}_{budget.seen:07d}.png")
             budget.restart_clock()
-            if done:
-                return
+        if done:
+            return
         for optimizer in steps_of:
             for group in optimizer.param_groups:
-                group["lr"] = args.rate * budget.rate(step, warm_up=100)
+                group["lr"] = args.rate * budget.rate(step, warm_up=50, progress=progress)
         latents, contents = pool.batch(args.batch)
         latents = latents.to(device)
         t = torch.randint(1000, (args.batch,), device=device)
@@ -185,13 +189,14 @@ def main() -> None:
         for optimizer in steps_of:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        progress = team.share(parameters, budget.progress)
         nn.utils.clip_grad_norm_(painter.parameters(), 1.0)
         for optimizer in steps_of:
             optimizer.step()
         average.update(painter)
         running, count = running + loss.item(), count + 1
         step += 1
-        budget.add(args.batch)
+        budget.add(args.batch * team.size)
 
 
 if __name__ == "__main__":

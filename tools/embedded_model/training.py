@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # so that `core` is found when a script of this folder is run
@@ -33,6 +35,37 @@ class Average:
         current = module.state_dict()
         names = [name for name, w in self.weights.items() if w.is_floating_point()]
         torch._foreach_lerp_([self.weights[n] for n in names], [current[n] for n in names], 1 - keep)
+
+
+class Team:
+    """The processes that train one network together, one a core or a GPU: `python -m torch.distributed.run ...`.
+
+    Alone (no such launcher) everything here does nothing. On CPU cores that are shared with other programs, two processes
+    of one thread each get far more done than one of two threads, which wait for each other in every operation.
+    """
+
+    def __init__(self) -> None:
+        self.size, self.rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        if self.size > 1:
+            dist.init_process_group("gloo")
+
+    def share(self, parameters: list[nn.Parameter], progress: float) -> float:
+        """Average the gradients over all processes. Gives the first process' `progress`."""
+        if self.size == 1:
+            return progress
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        flat = torch.cat([*(g.flatten() for g in grads), torch.tensor([progress * (self.rank == 0)])])
+        dist.all_reduce(flat)
+        pieces = flat[:-1].div_(self.size).split([p.numel() for p in parameters])
+        for p, piece in zip(parameters, pieces, strict=True):
+            p.grad = piece.view_as(p)
+        return float(flat[-1])
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(x)
+        return x
 
 
 class Budget:
@@ -58,9 +91,9 @@ class Budget:
     def progress(self) -> float:
         return max(self.seconds / 60 / self.minutes, self.seen / self.samples)
 
-    def rate(self, step: int, warm_up: int) -> float:
+    def rate(self, step: int, warm_up: int, progress: float | None = None) -> float:
         """Factor of the learning rate: linear warm-up, flat, and one linear decay to 2 % from `decay_from` on."""
-        rest = (1 - self.progress) / (1 - self.decay_from)
+        rest = (1 - (self.progress if progress is None else progress)) / (1 - self.decay_from)
         return min(1.0, (step + 1) / warm_up) * min(1.0, max(0.02, rest))
 
 
@@ -88,7 +121,7 @@ def arguments(description: str, work: Path, *, minutes: float, batch: int, rate:
         "--minutes", type=float, default=minutes, help="stop after so many minutes, over all runs (%(default)s)"
     )
     parser.add_argument("--samples", type=float, default=float("inf"), help="or after so many training samples")
-    parser.add_argument("--batch", type=int, default=batch, help="samples a step (%(default)s)")
+    parser.add_argument("--batch", type=int, default=batch, help="samples a step and process (%(default)s)")
     parser.add_argument("--rate", type=float, default=rate, help="learning rate (%(default)s)")
     parser.add_argument(
         "--decay-from", type=float, default=0.65, help="share of the run from which the rate falls (%(default)s)"

@@ -133,9 +133,9 @@
       make("img", { alt: "" }),
       make("div", { class: "caption" }),
       make("div", { class: "tools" },
-        button("reuse", "Use this seed", "Use seed"),
+        make("button", { type: "button", class: "reuse", title: "Put the seed of this picture into the seed box" }, "Use seed"),
         make("a", { class: "save", download: "", title: "Download the file" }, "Download"),
-        button("size", "Fit or actual size", "1 : 1"),
+        make("button", { type: "button", class: "size", title: "Fit the window, or one pixel a pixel" }, "Actual size"),
         button("close", "Close", "✕")),
       button("previous", "Previous picture", "‹"),
       button("next", "Next picture", "›"));
@@ -195,8 +195,24 @@
     if (target?.closest("#theme_toggle")) switchTheme();
   }
 
+  // A message that appears above the fold is brought into sight.
+  function watchMessages() {
+    let shown = "";
+    new MutationObserver(() => {
+      const problem = document.querySelector("#message .problem");
+      const text = problem ? problem.textContent : "";
+      if (text && text !== shown) problem.scrollIntoView({ block: "nearest", behavior: "smooth" });
+      shown = text;
+    }).observe(document.body, { childList: true, subtree: true, characterData: true });
+  }
+
+  function begin() {
+    keepDressed();
+    watchMessages();
+  }
+
   document.addEventListener("click", onClick);
   document.addEventListener("keydown", onKey, true);
-  if (document.body) keepDressed();
-  else document.addEventListener("DOMContentLoaded", keepDressed);
+  if (document.body) begin();
+  else document.addEventListener("DOMContentLoaded", begin);
 })();

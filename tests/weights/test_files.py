@@ -1,0 +1,154 @@
+"""The catalogue of checkpoints and the cache of hashes."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+
+import pytest
+from tiny import write_checkpoint
+
+from core.errors import BadModelFile, ModelNotFound
+from core.weights.files import Catalog, FileHashes
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture
+def folder(tmp_path, model):
+    folder = tmp_path / "checkpoints"
+    (folder / "sub").mkdir(parents=True)
+    shutil.copy(model, folder / "tiny.safetensors")
+    shutil.copy(model, folder / "sub" / "Alpha.safetensors")
+    (folder / "old.ckpt").write_bytes(b"PK\x03\x04")
+    (folder / "notes.txt").write_text("hello")
+    (folder / ".hidden.safetensors").write_bytes(b"")
+    return folder
+
+
+def test_lists_safetensors_of_all_folders_sorted_without_regard_to_case(folder, tmp_path, model):
+    second = tmp_path / "more"
+    second.mkdir()
+    shutil.copy(model, second / "Beta.safetensors")
+    shutil.copy(model, second / "tiny.safetensors")
+    catalog = Catalog([folder, second, tmp_path / "not there"])
+    assert catalog.names() == ["Beta.safetensors", "sub/Alpha.safetensors", "tiny.safetensors"]
+    assert catalog.find("tiny.safetensors") == folder / "tiny.safetensors"  # the first folder's
+    assert catalog.find("sub/Alpha.safetensors") == folder / "sub" / "Alpha.safetensors"
+
+
+def test_a_new_file_appears_by_itself(folder, model):
+    catalog = Catalog([folder])
+    before = catalog.names()
+    shutil.copy(model, folder / "new.safetensors")
+    assert set(catalog.names()) - set(before) == {"new.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.safetensors",
+        "sub/../tiny.safetensors",
+        "sub\\Alpha.safetensors",
+        "./tiny.safetensors",
+        "a\0b",
+        "x" * 9999,
+    ],
+)
+def test_no_name_leads_out_of_the_folders(folder, tmp_path, name, model):
+    shutil.copy(model, tmp_path / "secret.safetensors")
+    with pytest.raises(ModelNotFound):
+        Catalog([folder]).find(name)
+
+
+def test_absolute_names_are_not_found(folder):
+    with pytest.raises(ModelNotFound):
+        Catalog([folder]).find(str(folder / "tiny.safetensors"))
+
+
+def test_a_name_that_is_not_there_is_told_with_what_is(folder, tmp_path):
+    with pytest.raises(
+        ModelNotFound, match=r"'none.safetensors' in .*There is: sub/Alpha.safetensors, tiny.safetensors\."
+    ):
+        Catalog([folder]).find("none.safetensors")
+    with pytest.raises(ModelNotFound, match=r"There is no checkpoint in .*Put an SDXL checkpoint"):
+        Catalog([tmp_path / "empty"]).find("")
+
+
+def test_a_pickle_is_not_listed_and_refused_with_what_to_do(folder):
+    catalog = Catalog([folder])
+    assert "old.ckpt" not in catalog.names()
+    with pytest.raises(BadModelFile, match=r"old\.ckpt is a \.ckpt file.*convert"):
+        catalog.find("old.ckpt")
+
+
+def test_links_that_the_user_made_are_followed_and_loops_end(folder, tmp_path, model):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(model, elsewhere / "linked.safetensors")
+    (folder / "link").symlink_to(elsewhere)
+    (folder / "sub" / "loop").symlink_to(folder)
+    assert Catalog([folder]).names() == ["link/linked.safetensors", "sub/Alpha.safetensors", "tiny.safetensors"]
+
+
+def test_default_is_the_largest_checkpoint_that_can_be_the_base(folder, tmp_path):
+    write_checkpoint(folder / "large.safetensors", metadata={"comment": "x" * 5000})
+    (folder / "broken.safetensors").write_bytes(bytes(30_000_000))
+    catalog = Catalog([folder])
+    assert catalog.default() == "large.safetensors"
+    assert Catalog([tmp_path / "empty"]).default() == ""
+
+
+def test_info_follows_a_file_that_changes(folder):
+    catalog = Catalog([folder])
+    assert catalog.info("tiny.safetensors").native_size == (64, 64)
+    write_checkpoint(folder / "tiny.safetensors", metadata={"modelspec.resolution": "128x192"})
+    assert catalog.info("tiny.safetensors").native_size == (128, 192)
+    (folder / "tiny.safetensors").write_bytes(b"<html>")
+    with pytest.raises(BadModelFile):
+        catalog.info("tiny.safetensors")
+
+
+def test_hash_is_sha256_of_the_whole_file_and_is_remembered(tmp_path, monkeypatch):
+    file, cache = tmp_path / "file", tmp_path / "cache" / "hashes.json"
+    file.write_bytes(b"x" * 3_000_000)
+    expected = hashlib.sha256(b"x" * 3_000_000).hexdigest()
+    assert FileHashes(cache).of(file) == expected
+    assert [p.name for p in cache.parent.iterdir()] == ["hashes.json"]
+
+    monkeypatch.setattr("core.weights.files._sha256", lambda path: pytest.fail("read again"))
+    assert FileHashes(cache).of(file) == expected
+    monkeypatch.undo()
+
+    status = file.stat()
+    file.write_bytes(b"y" * 3_000_000)  # same size, later
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
+    assert FileHashes(cache).of(file) == hashlib.sha256(b"y" * 3_000_000).hexdigest()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', "\0" * 50, "[" * 100_000])
+def test_a_broken_cache_counts_as_empty_and_is_replaced(tmp_path, content):
+    file, cache = tmp_path / "file", tmp_path / "hashes.json"
+    file.write_bytes(b"abc")
+    cache.write_text(content)
+    assert FileHashes(cache).of(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180
+    assert list(json.loads(cache.read_text()).values()) == [FileHashes(cache).of(file)]
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"abc")
+    (tmp_path / "in the way").write_text("")
+    assert FileHashes(tmp_path / "in the way" / "hashes.json").of(file).startswith("ba7816bf")
+
+
+def test_listing_a_thousand_files_is_quick(tmp_path):
+    for i in range(1000):
+        (tmp_path / f"{i}.safetensors").write_bytes(b"")
+    began = time.perf_counter()
+    assert len(Catalog([tmp_path]).names()) == 1000
+    assert time.perf_counter() - began < 2
