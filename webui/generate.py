@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import threading
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
 from core.errors import UserError
@@ -14,35 +15,58 @@ from webui.app import App
 from webui.controls import settings_from
 from webui.render import View, view
 
-INTERVAL = 0.1  # seconds between two updates; with the way to the browser, at most eight previews a second
+INTERVAL = 0.1  # seconds over which changes are gathered: at most ten updates a second
+
+
+class Waker:
+    """One watcher's bell rope: `rung` is set when something changed, `urgent` when it should be seen at once."""
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.rung, self.urgent = asyncio.Event(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def pull(self, urgent: bool) -> None:
+        """From any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the server is shutting down
+            self._loop.call_soon_threadsafe(self.rung.set)
+            if urgent:
+                self._loop.call_soon_threadsafe(self.urgent.set)
+
+    async def wait(self) -> None:
+        """Until something changed; then for INTERVAL, to gather what else does, or until something is urgent."""
+        await self.rung.wait()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.urgent.wait(), INTERVAL)
+        self.rung.clear()
+        self.urgent.clear()
 
 
 class Bell:
-    """Wakes those who watch an owner's tasks. The page's server rings it from any thread."""
+    """Wakes those who watch an owner's tasks. The worker rings it from its thread."""
 
     def __init__(self) -> None:
-        self._ropes: dict[Callable[[], None], str] = {}
+        self._wakers: list[Waker] = []
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def listening(self, owner: str) -> Iterator[asyncio.Event]:
-        """An event of the running loop that is set whenever something may have changed for `owner`."""
-        loop, rung = asyncio.get_running_loop(), asyncio.Event()
-
-        def rope() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the server is shutting down
-                loop.call_soon_threadsafe(rung.set)
-
-        self._ropes[rope] = owner
+    def listening(self, owner: str) -> Iterator[Waker]:
+        """A Waker of the running loop, for `owner`."""
+        waker = Waker(owner)
+        with self._lock:
+            self._wakers.append(waker)
         try:
-            yield rung
+            yield waker
         finally:
-            del self._ropes[rope]
+            with self._lock:
+                self._wakers.remove(waker)
 
     def ring(self, task: AsyncTask) -> None:
         """`task` changed. One that is done concerns everybody: the others move up in the queue."""
-        for rope, owner in list(self._ropes.items()):
-            if owner == task.owner or task.done:
-                rope()
+        with self._lock:
+            wakers = [waker for waker in self._wakers if waker.owner == task.owner or task.done]
+        for waker in wakers:
+            waker.pull(urgent=task.done)
 
 
 class Desk:
@@ -87,17 +111,15 @@ class Desk:
         """How the tasks of `owner` stand."""
         return view(self.app.worker.tasks(owner), self.app.worker.position)
 
-    async def watch(self, owner: str) -> AsyncIterator[View]:
+    async def watch(self, owner: str) -> AsyncGenerator[View, None]:
         """A View now and after each change (at most one every INTERVAL), until none of `owner`'s tasks is under way."""
-        with self.bell.listening(owner) as rung:
+        with self.bell.listening(owner) as waker:
             while True:
-                rung.clear()
                 under_way = any(not task.done for task in self.app.worker.tasks(owner))
                 yield self.view(owner)
                 if not under_way:
                     return
-                await asyncio.sleep(INTERVAL)
-                await rung.wait()
+                await waker.wait()
 
     def _running(self, owner: str) -> AsyncTask | None:
         return next((task for task in self.app.worker.tasks(owner) if task.state == "running"), None)

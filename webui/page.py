@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import gradio as gr
@@ -81,11 +82,12 @@ def build_page(app: App) -> gr.Blocks:
 
         async def watch(request: gr.Request) -> AsyncIterator[dict[Any, Any]]:
             old: View | None = None
-            async for new in desk.watch(owner(request)):
-                changes = new.changed_from(old)
-                if changes:
-                    yield _updates(changes, parts, skip, stop)
-                old = new
+            async with aclosing(desk.watch(owner(request))) as views:
+                async for new in views:
+                    changes = new.changed_from(old)
+                    if changes:
+                        yield _updates(changes, parts, skip, stop)
+                    old = new
 
         def arrive(request: gr.Request) -> dict[Any, Any]:
             """A page was opened: fresh list of models, and the settings of this browser's last task."""

@@ -14,7 +14,7 @@ EXAMPLES = (
     "a red apple",
     "a fox on a blue background",
     "a slice of pizza",
-    "a smiling sun",
+    "a sun with a face",
     "a rocket on a yellow background",
 )
 MOST_PICTURES = 60

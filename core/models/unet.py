@@ -61,11 +61,9 @@ class Attention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        q, k, v = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in self._projected(x, context))
+        projected = (self.to_q(x), self.to_k(context), self.to_v(context))
+        q, k, v = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in projected)
         return self.to_out(attention(q, k, v).transpose(1, 2).flatten(2))
-
-    def _projected(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.to_q(x), self.to_k(context), self.to_v(context)
 
 
 class GEGLU(nn.Module):

@@ -41,16 +41,22 @@ class MappedFile:
     def tensors(self, entries: Entries, dtype: torch.dtype | None) -> dict[str, Tensor]:
         """The tensors of `entries` in `dtype`; None: as stored, where networks can compute in that."""
         dtype = dtype or _usual({entry.dtype for entry in entries.values()})
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="load") as pool:
-            return dict(zip(entries, pool.map(lambda entry: self._tensor(entry, dtype), entries.values()), strict=True))
+        items = iter(entries.items())  # shared: each thread takes the next one when it is ready
 
-    def _tensor(self, entry: TensorEntry, dtype: torch.dtype) -> Tensor:
+        def work(_: int) -> dict[str, Tensor]:
+            buffer = torch.empty(PIECE)
+            return {name: self._tensor(entry, dtype, buffer) for name, entry in items}
+
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="load") as pool:
+            return {name: tensor for share in pool.map(work, range(THREADS)) for name, tensor in share.items()}
+
+    def _tensor(self, entry: TensorEntry, dtype: torch.dtype, buffer: Tensor) -> Tensor:
         stored = DTYPES[entry.dtype]
         if entry.start % stored.itemsize:  # nothing but the format's own custom keeps tensors aligned
             view = torch.frombuffer(bytearray(self._map[entry.start : entry.end]), dtype=stored)
         else:
             view = torch.frombuffer(self._map, dtype=stored, count=math.prod(entry.shape), offset=entry.start)
-        tensor = _converted(view.to(self.device), dtype)
+        tensor = _converted(view.to(self.device), dtype, buffer)
         if tensor.data_ptr() != view.data_ptr():
             self._let_go(entry)
         return tensor.view(entry.shape[::-1]).T if entry.transposed else tensor.view(entry.shape)
@@ -62,17 +68,16 @@ class MappedFile:
             self._map.madvise(mmap.MADV_DONTNEED, start, entry.end - start)
 
 
-def _converted(stored: Tensor, dtype: torch.dtype) -> Tensor:
+def _converted(stored: Tensor, dtype: torch.dtype, buffer: Tensor) -> Tensor:
     """`stored` (n,) in `dtype`; itself if it is so already.
 
-    On a CPU one 16-bit type becomes the other by way of float32, a piece at a time: exactly the same numbers, and with a
-    third of the work, because torch has fast kernels for these two ways and none for the direct one.
+    On a CPU one 16-bit type becomes the other by way of float32, a `buffer` of that at a time: exactly the same numbers
+    with a third of the work, because torch has fast kernels for these two ways and none for the direct one.
     """
     if stored.dtype == dtype or stored.dtype.itemsize != 2 or dtype.itemsize != 2 or stored.device.type != "cpu":
         return stored.to(dtype)
     converted = torch.empty(stored.shape, dtype=dtype)
-    buffer = torch.empty(min(PIECE, len(stored)))
-    for source, target in zip(stored.split(PIECE), converted.split(PIECE), strict=True):
+    for source, target in zip(stored.split(len(buffer)), converted.split(len(buffer)), strict=True):
         target.copy_(buffer[: len(source)].copy_(source))
     return converted
 

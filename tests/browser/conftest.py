@@ -28,7 +28,9 @@ def address(browser: Any, outputs: Path) -> Iterator[str]:
     """Where the whole program serves its page, with the checkpoint that the repository ships."""
     models = Path(os.environ.get("EASEL_MODELS", ROOT / "models"))
     if not any((models / "checkpoints").glob("*.safetensors")):
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{models / 'checkpoints'} holds no checkpoint.")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            f"{models / 'checkpoints'} holds no checkpoint."
+        )
     port = free_port()
     command = ["launch.py", "--port", str(port), "--disable-in-browser", "--skip-install", "--output", str(outputs)]
     with running(command, f"http://127.0.0.1:{port}") as address:

@@ -67,7 +67,7 @@ def test_a_watcher_that_goes_away_leaves_the_task_running(desk, engine):
         return await watched(desk, "me", until=lambda view: not view.running)
 
     assert "easel/pictures/" in asyncio.run(story())[-1].gallery
-    assert not desk.bell._ropes
+    assert not desk.bell._wakers
 
 
 def test_nobody_sees_or_stops_the_tasks_of_somebody_else(desk):

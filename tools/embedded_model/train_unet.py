@@ -1,4 +1,4 @@
-"""Train UNet and text encoders: `train_unet.py --side 128`, then `--side 256 --start unet_128.pt`. Resumes where it stopped.
+"""Train UNet and text encoders: `train_unet.py --side 128`, then `--side 256 --weights unet_128.pt`. Resumes where it stopped.
 
 v-prediction over all 1000 noise levels alike, things drawn alike, a tenth of the captions left out for guidance. Sizes are
 conditioned as in SDXL; most samples name an original size that was drawn at random, so that the reference's habit of
@@ -95,7 +95,7 @@ def optimizers(painter: Painter, rate: float, kind: str, team: Team) -> list[tor
 def main() -> None:
     parser = arguments("Train UNet and text encoders.", WORK, minutes=25, batch=32, rate=1e-3)
     parser.add_argument("--side", type=int, default=256, help="pixels (%(default)s)")
-    parser.add_argument("--start", default="", help="state file in the work folder whose weights to start from")
+    parser.add_argument("--weights", default="", help="state file in the work folder whose weights to start from")
     parser.add_argument("--optimizer", choices=("muon", "adam"), default="muon")
     parser.add_argument("--name", default="", help="name of the run's files (default unet_SIDE)")
     parser.add_argument(
@@ -123,10 +123,10 @@ def main() -> None:
             optimizer.load_state_dict(stored)
         step, average.steps = state["step"], state["step"]
         budget.seconds, budget.seen = state["seconds"], state["seen"]
-    elif args.start:
-        state = load(folder / args.start, device)
+    elif args.weights:
+        state = load(folder / args.weights, device)
         if state is None:
-            raise SystemExit(f"There is no {args.start} in {folder}.")
+            raise SystemExit(f"There is no {args.weights} in {folder}.")
     if state is not None:
         painter.load_state_dict(state["model"])
         average.weights = state["ema"]
