@@ -114,7 +114,7 @@ class Words(Reporter):
     def _progress(self, progress: Progress) -> None:
         if self._terminal:
             self._draw(bar(progress))
-        elif progress.step == 0 and progress.text != self._last:
+        elif progress.step == 0 and progress.text not in (self._last, "Waiting"):
             self._last = progress.text
             print(progress.text, file=self._err, flush=True)
 

@@ -34,6 +34,7 @@ def handler(task: AsyncTask, pipeline: Pipeline) -> Iterator[Event]:
     plans = plan_images(task.settings)
     clock = _Clock(len(plans))
     paths: list[str] = []
+    yield from (Warned(message=notice) for notice in pipeline.take_notices())
     for plan in plans:
         try:
             for event in _one_picture(task, pipeline, plan, clock):

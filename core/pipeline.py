@@ -98,6 +98,7 @@ class Pipeline:
         self._base: BaseModel | None = None
         self._clip_skip = 2
         self._hashing = ThreadPoolExecutor(1, thread_name_prefix="hash")
+        self._notices = list(device.warnings)
 
     # Loading
 
@@ -163,6 +164,11 @@ class Pipeline:
             f"The {problem.part} gave an invalid picture in {str(used).removeprefix('torch.')}; it now runs in 32-bit "
             "precision, which is slower, and the picture is made again."
         )
+
+    def take_notices(self) -> list[str]:
+        """What the user should know about the device, as sentences; each is given once."""
+        notices, self._notices = self._notices, []
+        return notices
 
     def free_memory(self) -> None:
         """After running out of memory: let go of everything; the next request loads anew."""

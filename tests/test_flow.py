@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -239,6 +240,14 @@ def test_the_worker_lives_on_after_a_failure(pipeline):
     assert isinstance(list(bad.events())[-1], Failed)
     assert isinstance(list(good.events())[-1], Finished) and saved(good.kept())
     worker.close()
+
+
+def test_what_is_odd_about_the_device_is_told_once(checkpoints, tmp_path):
+    device = choose_device(DeviceChoice(device="cpu", unet_precision="fp32", vae_precision="fp16"))
+    pipeline = Pipeline(Catalog([checkpoints]), replace(device, vae_dtype=torch.float32), tmp_path / "outputs")
+    first, second = run(pipeline), run(pipeline)
+    assert [event.message for event in first if isinstance(event, Warned)] == list(device.warnings) != []
+    assert not [event for event in second if isinstance(event, Warned)]
 
 
 def test_rng_of_the_process_is_left_alone(pipeline):
