@@ -11,31 +11,22 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import UserError
+from core.pip import ELSEWHERE, NO_VENV, Pip, PipRunner, explain, explain_venv
 from core.torch_build import TorchBuild, fitting_build
 
 GB = 10**9
 ENTERED = "EASEL_ENTERED"  # set for the process that was started inside the environment, so that it starts no other
 
-Pip = Callable[[Sequence[str]], "PipResult"]
 Say = Callable[[str], None]
 
 
 class SetupError(UserError):
     """The environment cannot be made; the message says what is in the way and what to do."""
-
-
-@dataclass(frozen=True)
-class PipResult:
-    """Exit code of a pip call and the last lines of its complaints."""
-
-    code: int
-    complaints: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,7 +151,7 @@ def ensure(environment: Environment, needs: Needs, chosen: TorchBuild | None, sa
             _install_tests(environment, needs, say, pip)
             environment.write_stamp({**done, "tests": needs.test_digest()})
     except OSError as error:
-        raise SetupError(f"{environment.folder} cannot be written ({error.strerror}). {_elsewhere()}") from None
+        raise SetupError(f"{environment.folder} cannot be written ({error.strerror}). {ELSEWHERE}") from None
     say("Installed. The next start installs nothing.")
 
 
@@ -202,61 +193,6 @@ def process_environment(environ: Mapping[str, str], system: str | None = None) -
     if system == "Darwin":
         wanted["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"
     return wanted | dict(environ)
-
-
-class PipRunner:
-    """Runs pip of an interpreter: its output goes to the terminal (stderr), its complaints are kept as well."""
-
-    def __init__(self, python: Path) -> None:
-        self.python = python
-
-    def __call__(self, arguments: Sequence[str]) -> PipResult:
-        """`arguments` follow `pip install`. A KeyboardInterrupt ends pip first."""
-        command = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *arguments]
-        last: deque[str] = deque(maxlen=60)
-        with subprocess.Popen(command, stdout=2, stderr=subprocess.PIPE, text=True, errors="replace") as pip:
-            assert pip.stderr is not None
-            try:
-                for line in pip.stderr:
-                    sys.stderr.write(line)
-                    last.append(line)
-                return PipResult(pip.wait(), "".join(last))
-            except KeyboardInterrupt:
-                pip.terminate()
-                raise
-
-
-def explain(complaints: str, disk: Path) -> str:
-    """The one sentence for what pip complained about."""
-    for words, sentence in PIP_TROUBLES:
-        if any(word in complaints for word in words):
-            missing = re.findall(r"No matching distribution found for (\S+)", complaints)
-            return sentence.format(
-                package=missing[-1] if missing else "a package", python=platform.python_version(), folder=disk
-            )
-    return "pip failed; its own words are above. Start again, and if it fails the same way, please report it with these words."
-
-
-PIP_TROUBLES = (  # what pip may say, in the order of how sure it is -> what to tell
-    (("No space left on device", "[Errno 28]", "not enough space"),
-     "The disk is full. Free some space (3 GB for a CPU, 8 GB for a GPU, and as much in the system's temporary folder "
-     "for a moment; {folder} is the installation), then start again: it goes on where it stopped."),
-    (("CERTIFICATE_VERIFY_FAILED", "certificate verify failed"),
-     "The package index shows a certificate that cannot be verified. Behind a company's proxy, set PIP_CERT to the file of "
-     "its certificate; then start again."),
-    (("Permission denied", "[Errno 13]", "[WinError 5]", "Read-only file system"),
-     "{folder} cannot be written. Make it writable, or name another folder with the environment variable EASEL_VENV."),
-    (("Failed to establish a new connection", "NewConnectionError", "NameResolutionError", "Temporary failure in name resolution",
-      "getaddrinfo failed", "Network is unreachable", "ConnectTimeoutError", "ProxyError", "Cannot connect to proxy"),
-     "pip cannot get {package}: no package index can be reached. Check the network (or the proxy: HTTPS_PROXY), then start "
-     "again: it goes on where it stopped."),
-    (("ReadTimeoutError", "Read timed out", "ConnectionResetError", "Connection broken", "IncompleteRead", "Connection aborted",
-      "IncompleteDownload"),
-     "The download broke off. Start again: it goes on where it stopped."),
-    (("No matching distribution found",),
-     "There is no build of {package} for Python {python} on this machine. Easel runs on Python 3.10 to 3.13; choose "
-     "another torch build with --torch, or start with another Python."),
-)  # fmt: skip
 
 
 def _install_app(environment: Environment, needs: Needs, build: TorchBuild, say: Say, pip: Pip) -> None:
@@ -314,20 +250,18 @@ def _make(environment: Environment, say: Say) -> None:
             f"The environment in {environment.folder} has no working pip. Delete that folder and start again."
         )
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
-        raise SetupError(
-            "This Python cannot make virtual environments. On Debian or Ubuntu: sudo apt install python3-venv; then start again."
-        )
+        raise SetupError(NO_VENV)
     if (
         environment.folder.exists()
         and not (environment.folder / "pyvenv.cfg").exists()
         and any(environment.folder.iterdir())
     ):
-        raise SetupError(f"{environment.folder} exists and is no virtual environment. {_elsewhere()}")
+        raise SetupError(f"{environment.folder} exists and is no virtual environment. {ELSEWHERE}")
     say(f"Making the program's own environment in {environment.folder}")
     try:
         environment.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SetupError(f"{environment.folder} cannot be made ({error.strerror}). {_elsewhere()}") from None
+        raise SetupError(f"{environment.folder} cannot be made ({error.strerror}). {ELSEWHERE}") from None
     made = subprocess.run(
         [sys.executable, "-m", "venv", "--clear", str(environment.folder)],
         stdout=subprocess.PIPE,
@@ -336,18 +270,6 @@ def _make(environment: Environment, say: Say) -> None:
     )
     if made.returncode:
         raise SetupError(explain_venv(made.stdout, environment.folder))
-
-
-def explain_venv(words: str, folder: Path) -> str:
-    """The one sentence for what `python -m venv` complained about."""
-    if "ensurepip" in words:
-        return "This Python cannot make virtual environments. On Debian or Ubuntu: sudo apt install python3-venv; then start again."
-    if "No space left" in words:
-        return explain(words, folder)
-    if "Permission denied" in words:
-        return f"{folder} cannot be written. {_elsewhere()}"
-    last = words.strip().splitlines()[-1] if words.strip() else "no reason given"
-    return f"The environment in {folder} cannot be made: {last}. {_elsewhere()}"
 
 
 def _check_disk(environment: Environment, build: TorchBuild) -> None:
@@ -380,7 +302,3 @@ def _build_of(stamp: Mapping[str, str]) -> TorchBuild | None:
 
 def _digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
-
-
-def _elsewhere() -> str:
-    return "Make it writable, or name another folder with the environment variable EASEL_VENV."

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import psutil
 import torch
-import torch.nn.functional as F
 
 from core.errors import BadConfig
 from core.torch_build import supports
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-BF16_GAIN = 1.3  # how much faster than fp32 bf16 must be on a CPU to be worth its rounding
 SDXL_BYTES = 4 * 2_567_463_684  # the network in float32
 GIB = 2**30
 
@@ -89,7 +86,7 @@ class DeviceReport:
 def choose_device(choice: Choice | None = None) -> Device:
     """The device for `choice`: what was asked for, else CUDA (or ROCm), MPS, CPU in this order.
 
-    Takes about 0.2 s on a CPU, where the speed of bf16 is measured. Sets torch's number of threads if one is asked for.
+    Sets torch's number of threads if one is asked for.
     Raises BadConfig if a device was asked for that is not there.
     """
     choice = choice or DeviceChoice()
@@ -139,23 +136,12 @@ def describe(device: Device) -> DeviceReport:
     )
 
 
-def bf16_pays(seconds: float = 0.1) -> bool:
-    """Whether this CPU multiplies bf16 matrices clearly faster than float32 ones; measured for about `seconds`.
+def bf16_pays() -> bool:
+    """Whether this CPU has bf16 units (avx512_bf16, amx_bf16, Arm's bf16); elsewhere bf16 is emulated, and slower.
 
-    Only processors with bf16 units (avx512_bf16, amx_bf16, Arm's bf16) do; elsewhere bf16 is emulated, and slower.
+    Asked of the processor, not measured: a busy moment must not change the precision, and with it the picture of a seed.
     """
-    best = {dtype: float("inf") for dtype in (torch.float32, torch.bfloat16)}
-    with torch.inference_mode():
-        operands = {dtype: (torch.ones(256, 1280, dtype=dtype), torch.ones(1280, 1280, dtype=dtype)) for dtype in best}
-        end = time.perf_counter() + seconds
-        rounds = 0
-        while rounds < 3 or time.perf_counter() < end:  # in turn, so that a busy moment hits both
-            for dtype, (x, weight) in operands.items():
-                began = time.perf_counter()
-                F.linear(x, weight)
-                best[dtype] = min(best[dtype], time.perf_counter() - began)
-            rounds += 1
-    return best[torch.float32] > BF16_GAIN * best[torch.bfloat16]
+    return any(has for unit, has in torch.cpu.get_capabilities().items() if unit.endswith("bf16"))
 
 
 def _pick(choice: Choice) -> tuple[torch.device, list[str]]:

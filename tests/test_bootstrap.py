@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from core import bootstrap
-from core.bootstrap import Environment, Needs, PipResult, SetupError, ensure
+from core.bootstrap import Environment, Needs, SetupError, ensure
 from core.errors import BadConfig
+from core.pip import PipResult, PipRunner, explain_venv
 from core.torch_build import TorchBuild, chosen_build, fitting_build, supports
 
 CPU = TorchBuild("cpu", "https://example.org/whl/cpu", "test")
@@ -189,7 +190,7 @@ def test_a_python_without_venv_is_told_what_to_install(
     monkeypatch.setattr(bootstrap.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SetupError, match="apt install python3-venv"):
         install(Environment(tmp_path / "venv"), needs)
-    assert "apt install python3-venv" in bootstrap.explain_venv("because ensurepip is not available", tmp_path)
+    assert "apt install python3-venv" in explain_venv("because ensurepip is not available", tmp_path)
 
 
 def test_an_environment_without_pip_does_not_count_as_working(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_an_environment_without_pip_does_not_count_as_working(tmp_path: Path) ->
 
 
 def test_pip_runner_keeps_the_complaints_of_a_real_pip(capfd: pytest.CaptureFixture[str]) -> None:
-    result = bootstrap.PipRunner(Path(sys.executable))(["--no-index", "--no-deps", "easel-has-no-such-package"])
+    result = PipRunner(Path(sys.executable))(["--no-index", "--no-deps", "easel-has-no-such-package"])
     assert result.code != 0
     assert "No matching distribution found for easel-has-no-such-package" in result.complaints
     assert "No matching distribution" in capfd.readouterr().err

@@ -1,7 +1,5 @@
 """Which device and which number types are chosen, on machines that are made up."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -120,17 +118,18 @@ def test_a_gpu_that_the_build_of_torch_does_not_know_is_left_alone(machine):
         choose_device(DeviceChoice(device="cuda"))
 
 
-def test_bf16_pays_by_measurement(monkeypatch):
-    """With a clock that each bf16 product moves by one tick and each float32 product by some other number."""
-    for ticks, pays in ((2.0, True), (1.1, False), (0.5, False)):
-        clock = SimpleNamespace(now=0.0)
-
-        def linear(x, weight, clock=clock, ticks=ticks):
-            clock.now += ticks if x.dtype == torch.float32 else 1.0
-
-        monkeypatch.setattr(module.time, "perf_counter", lambda clock=clock: clock.now)
-        monkeypatch.setattr(module.F, "linear", linear)
-        assert bf16_pays() is pays
+@pytest.mark.parametrize(
+    ("units", "pays"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False, "avx2": True}, True),
+        ({"amx_bf16": True}, True),
+        ({"avx512_bf16": False, "avx512_f": True, "num_sockets": 2}, False),
+        ({}, False),
+    ],
+)
+def test_bf16_pays_where_the_processor_has_units_for_it(monkeypatch, units, pays):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    assert bf16_pays() is pays
 
 
 def test_threads_are_set_when_asked_for(machine):

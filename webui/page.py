@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -95,7 +95,7 @@ def build_page(app: App) -> gr.Blocks:
             settings, complaint = (last.settings, "") if last else defaults_or_problem(app, "")
             chosen = settings.base_model if settings.base_model in names else None
             values: dict[Any, Any] = {
-                controls["base_model"]: gr.update(choices=names, value=chosen),
+                controls["base_model"]: gr.update(choices=_choices(names), value=chosen),
                 message: problem(complaint),
             }
             if settings == defaults:  # as the page was built: what a quick hand typed already stays
@@ -116,7 +116,7 @@ def build_page(app: App) -> gr.Blocks:
 
         def reread_models(chosen: str | None) -> dict[str, Any]:
             names = list(app.models())
-            return gr.update(choices=names, value=chosen if chosen in names else next(iter(names), None))
+            return gr.update(choices=_choices(names), value=chosen if chosen in names else next(iter(names), None))
 
         def choose_aspect(entry: str) -> tuple[Any, Any]:
             return parse_label(entry) or (gr.skip(), gr.skip())
@@ -175,8 +175,7 @@ def _settings_column(app: App, defaults: Settings, native: tuple[int, int]) -> t
     with gr.Column(elem_classes="card", min_width=0):
         gr.HTML("<h2>Model</h2>")
         with gr.Row(elem_id="model_row"):
-            names = list(app.models())
-            place("base_model", choices=names)
+            place("base_model", choices=_choices(app.models()))
             refresh = gr.Button("Refresh", elem_id="refresh_models", size="sm", min_width=80, scale=0)
         place("steps", "guidance_scale", "sampler", "scheduler", "sharpness")
         with gr.Accordion("Advanced", open=False, elem_id="advanced"):
@@ -186,9 +185,14 @@ def _settings_column(app: App, defaults: Settings, native: tuple[int, int]) -> t
 
 def _made(name: str, defaults: Settings, **options: Any) -> Any:
     value = shown(defaults)[name]
-    if name == "base_model" and value not in options.get("choices", ()):
+    if name == "base_model" and value not in dict(options["choices"]).values():
         value = None
     return CONTROLS[name](value=value, **options)
+
+
+def _choices(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Checkpoints as a list shows them, without the ending, and their names."""
+    return [(name.removesuffix(".safetensors"), name) for name in names]
 
 
 def _updates(changes: dict[str, Any], parts: dict[str, Any], skip: Any, stop: Any) -> dict[Any, Any]:

@@ -181,11 +181,7 @@ def main() -> None:
     step = args.per_thing
     grid = sheet(pixels[[step * t + t % step for t in range(len(THINGS))]], 10)
     grid = grid.resize((1600, 1600 * grid.height // grid.width), Image.Resampling.LANCZOS)
-    target = args.sheet or args.checkpoint.with_suffix(".png")
-    if target.suffix == ".webp":
-        grid.save(target, quality=85)
-    else:
-        grid.quantize(256, dither=Image.Dither.NONE).save(target, optimize=True)
+    grid.save(args.sheet or args.checkpoint.with_suffix(".webp"), quality=90)
 
 
 if __name__ == "__main__":
