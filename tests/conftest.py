@@ -6,8 +6,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
+from collections.abc import Iterator
+from typing import Any
+
 import hypothesis
 import pytest
+
+from tests.browser.chromium import chromium
 
 # The same examples at every run, and no verdict on how fast a busy machine made them.
 hypothesis.settings.register_profile(
@@ -22,3 +27,10 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One Chromium for all tests of a process: playwright's synchronous side can run only once in a thread."""
+    with chromium() as browser:
+        yield browser

@@ -1,5 +1,6 @@
 """Ratios, limits, tables and memory figures of the benchmarks."""
 
+import gc
 import json
 
 import pytest
@@ -53,14 +54,15 @@ def test_too_little_memory_is_said_before_anything_starts():
 
 
 def test_memory_sees_what_is_touched_and_remembers_it_as_the_peak():
+    gc.collect()
     before = memory()
     if "anonymous_gib" not in before:
         pytest.skip("this system has no /proc")
-    held = b"\1" * (GIB // 8)
+    held = b"\1" * (GIB // 2)
     holding = memory()
-    assert holding["anonymous_gib"] - before["anonymous_gib"] == pytest.approx(1 / 8, abs=0.02)
+    assert holding["anonymous_gib"] - before["anonymous_gib"] == pytest.approx(1 / 2, abs=0.1)
     del held
-    assert memory()["peak_gib"] >= holding["anonymous_gib"] + holding["file_gib"] - 0.01
+    assert memory()["peak_gib"] >= holding["anonymous_gib"] + holding["file_gib"] - 0.05
 
 
 def test_a_child_that_dies_is_told_with_its_last_words():

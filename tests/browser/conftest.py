@@ -9,13 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chromium import ROOT, chromium, free_port, running
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
+from tests.browser.chromium import ROOT, free_port, running
 
 
 @pytest.fixture(scope="session")

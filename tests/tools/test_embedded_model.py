@@ -19,7 +19,7 @@ import sample  # noqa: E402
 from export import fold_scale  # noqa: E402
 from muon import orthogonal  # noqa: E402
 from train_vae import CONFIG, identity_start  # noqa: E402
-from training import Average, Budget  # noqa: E402
+from training import Average, Budget, load, save  # noqa: E402
 from words import Words  # noqa: E402
 
 from core.models.clip import CLIPText  # noqa: E402
@@ -161,3 +161,21 @@ def test_orthogonal_makes_all_singular_values_about_one():
     torch.manual_seed(0)
     values = torch.linalg.svdvals(orthogonal(torch.randn(48, 96)))
     assert float(values.min()) > 0.5 and float(values.max()) < 1.35
+
+
+def test_a_training_state_comes_back_as_it_was_saved(tmp_path):
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.01)
+    module(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    save(
+        tmp_path / "run.safetensors", {"model": module.state_dict(), "optimizers": [optimizer.state_dict()], "step": 7}
+    )
+    state = load(tmp_path / "run.safetensors", "cpu")
+    again = torch.nn.Linear(3, 2)
+    again.load_state_dict(state["model"])
+    assert torch.equal(again.weight, module.weight) and state["step"] == 7
+    other = torch.optim.AdamW(again.parameters(), lr=1.0)
+    other.load_state_dict(state["optimizers"][0])
+    assert torch.equal(other.state[again.weight]["exp_avg"], optimizer.state[module.weight]["exp_avg"])
+    assert load(tmp_path / "none.safetensors", "cpu") is None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from core.worker import Worker
-from tests.browser.chromium import chromium, free_port, running
+from tests.browser.chromium import free_port, running
 from tests.webui.stand_in import Engine, handler, make_app
 from webui.app import App
 
@@ -41,9 +40,3 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = ["-m", "tests.webui.stand_in", str(port), str(outputs), str(PACE)]
     with running(command, f"http://127.0.0.1:{port}") as address:
         yield address
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser

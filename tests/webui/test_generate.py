@@ -1,4 +1,5 @@
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -6,6 +7,12 @@ from core.errors import BadSetting
 from core.settings import Settings
 from webui.controls import shown
 from webui.generate import Desk
+
+
+def run(story):
+    """The result of a coroutine, on a loop of its own: in this thread playwright may be running one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, story).result()
 
 
 @pytest.fixture
@@ -49,7 +56,7 @@ def test_previews_arrive_one_by_one_and_then_the_picture(desk, engine):
             engine.step()
         return seen, view
 
-    seen, last = asyncio.run(asyncio.wait_for(story(), 10))
+    seen, last = run(asyncio.wait_for(story(), 10))
     assert len(seen) >= 3
     assert "easel/pictures/" in last.stage
     assert not last.running
@@ -65,7 +72,7 @@ def test_a_watcher_that_goes_away_leaves_the_task_running(desk, engine):
         engine.step(3)
         return await watched(desk, "me", until=lambda view: not view.running)
 
-    assert "easel/pictures/" in asyncio.run(story())[-1].gallery
+    assert "easel/pictures/" in run(story())[-1].gallery
     assert not desk.bell._wakers
 
 
@@ -79,7 +86,7 @@ def test_nobody_sees_or_stops_the_tasks_of_somebody_else(desk):
         desk.cancel(mine.id, "you")
         return mine, await watched(desk, "you", until=lambda view: True)
 
-    mine, views = asyncio.run(story())
+    mine, views = run(story())
     assert mine.last_stop is None
     assert "secret" not in "".join(str(view) for view in views)
 
@@ -94,7 +101,7 @@ def test_a_second_request_waits_in_line_with_its_own_settings_and_can_be_cancell
         desk.cancel(waiting.id, "me")
         return before, waiting, desk.view("me").tasks
 
-    before, waiting, after = asyncio.run(story())
+    before, waiting, after = run(story())
     assert "first" in before and "second" in before and "128 × 64" in before
     assert waiting.state == "stopped"
     assert "first" in after and "second" not in after
@@ -112,7 +119,7 @@ def test_stop_ends_the_running_task_and_the_next_one_starts(desk, engine):
         engine.step(3)
         return first, await watched(desk, "me", until=lambda view: not view.running and "second" in view.gallery)
 
-    first, views = asyncio.run(story())
+    first, views = run(story())
     assert first.state == "stopped"
     assert "first" not in views[-1].gallery
 
@@ -125,7 +132,7 @@ def test_skip_is_passed_to_the_running_task(desk):
         desk.skip("me")
         return task
 
-    assert asyncio.run(story()).last_stop == "skip"
+    assert run(story()).last_stop == "skip"
 
 
 def test_somebody_waiting_is_told_when_the_others_are_done(desk, engine):
@@ -143,7 +150,7 @@ def test_somebody_waiting_is_told_when_the_others_are_done(desk, engine):
         await asyncio.wait_for(watch(), 8)
         return views
 
-    views = asyncio.run(story())
+    views = run(story())
     assert "Waiting for 1 other task" in views[0].progress
     assert "easel/pictures/" in views[-1].stage
 
@@ -155,7 +162,7 @@ def test_a_bad_setting_starts_nothing(desk):
 
 
 def test_an_idle_browser_is_told_once_and_not_kept(desk):
-    views = asyncio.run(watched(desk, "me", until=lambda view: False))
+    views = run(watched(desk, "me", until=lambda view: False))
     assert len(views) == 1
 
 
@@ -167,5 +174,5 @@ def test_an_error_of_the_engine_reaches_the_page_and_the_next_task_runs(desk, en
         engine.step(3)
         return failed, await watched(desk, "me", until=lambda view: "easel/pictures/" in view.stage)
 
-    failed, _ = asyncio.run(story())
+    failed, _ = run(story())
     assert "the engine broke &lt;b&gt;badly" in failed[-1].stage

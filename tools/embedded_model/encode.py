@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 def trained_vae(folder: Path, device: str = "cpu") -> VAE:
     """The autoencoder with its averaged weights; with the refined decoder if there is one."""
     vae = VAE(CONFIG)
-    state = load(folder / "vae_decoder.pt", "cpu") or load(folder / "vae.pt", "cpu")
+    state = load(folder / "vae_decoder.safetensors", "cpu") or load(folder / "vae.safetensors", "cpu")
     if state is None:
-        raise SystemExit(f"There is no vae.pt in {folder}. Run train_vae.py first.")
+        raise SystemExit(f"There is no vae.safetensors in {folder}. Run train_vae.py first.")
     vae.load_state_dict(state["ema"])
     return vae.to(device).eval()
 

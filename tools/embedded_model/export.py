@@ -77,9 +77,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=TARGET)
     args = parser.parse_args()
     words = Words()
-    state = load(args.work / f"{args.run}.pt", "cpu")
+    state = load(args.work / f"{args.run}.safetensors", "cpu")
     if state is None:
-        raise SystemExit(f"There is no {args.run}.pt in {args.work}. Run train_unet.py first.")
+        raise SystemExit(f"There is no {args.run}.safetensors in {args.work}. Run train_unet.py first.")
     painter = Painter(words.size)
     painter.load_state_dict(state["ema"])
     vae = trained_vae(args.work)

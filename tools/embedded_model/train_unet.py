@@ -1,4 +1,4 @@
-"""Train UNet and text encoders: `train_unet.py --side 128`, then `--side 256 --weights unet_128.pt`. Resumes where it stopped.
+"""Train UNet and text encoders: `train_unet.py --side 128`, then `--side 256 --weights unet_128.safetensors`. Resumes where it stopped.
 
 v-prediction over all 1000 noise levels alike, things drawn alike, a tenth of the captions left out for guidance. Sizes are
 conditioned as in SDXL; most samples name an original size that was drawn at random, so that the reference's habit of
@@ -109,7 +109,7 @@ def main() -> None:
     team = Team()
     folder, device, side = args.work, args.device, args.side
     name = args.name or f"unet_{side}"
-    path = folder / f"{name}.pt"
+    path = folder / f"{name}.safetensors"
 
     words = Words()
     painter, shadow = Painter(words.size).to(device), Painter(words.size).to(device)

@@ -150,8 +150,8 @@ def main() -> None:
     optimizer = torch.optim.AdamW(vae.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0)
     budget = Budget(args.minutes, args.samples, args.decay_from)
     step = 0
-    path = folder / ("vae_decoder.pt" if args.decoder_only else "vae.pt")
-    start = load(path, device) or (load(folder / "vae.pt", device) if args.decoder_only else None)
+    path = folder / ("vae_decoder.safetensors" if args.decoder_only else "vae.safetensors")
+    start = load(path, device) or (load(folder / "vae.safetensors", device) if args.decoder_only else None)
     if start is not None:
         vae.load_state_dict(start["model"] if path.exists() else start["ema"])
         average.weights = start["ema"]

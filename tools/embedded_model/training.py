@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # so that `core` is found when a script of this folder is run
@@ -98,17 +101,37 @@ class Budget:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write the training state to a temporary name and move it."""
+    """Write the training state, nested dicts and lists of tensors and plain values, to a temporary name and move it."""
+    tensors: dict[str, Tensor] = {}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            tensors[str(len(tensors))] = value.detach().contiguous().clone()
+            return {"tensor": str(len(tensors) - 1)}
+        if isinstance(value, dict):
+            return {key: plain(v) for key, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    tree = json.dumps(plain(state))
     temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
+    save_file(tensors, temporary, metadata={"state": tree})
     temporary.replace(path)
 
 
 def load(path: Path, device: str) -> dict[str, Any] | None:
-    """The state of a run before this one, if there is any. Only plain tensors and numbers are read."""
+    """The state of a run before this one, if there is any."""
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    with safe_open(path, framework="pt", device=device) as file:
+
+        def whole(value: Any) -> Any:
+            if isinstance(value, dict):
+                if set(value) == {"tensor"}:
+                    return file.get_tensor(value["tensor"])
+                return {int(key) if key.isdecimal() else key: whole(v) for key, v in value.items()}
+            return [whole(v) for v in value] if isinstance(value, list) else value
+
+        state: dict[str, Any] = whole(json.loads(file.metadata()["state"]))
     return state
 
 
