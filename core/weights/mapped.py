@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import mmap
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ DTYPES = {
     "F64": torch.float64,
 }  # fmt: skip
 PIECE = 2**18  # numbers; 1 MiB of float32 stays in the cache
+ALIGN = 64  # numbers between the starts of two tensors, so that no two share a cache line
 THREADS = 2  # conversion waits for memory and disk, so that more gain nothing
 
 
@@ -41,22 +43,25 @@ class MappedFile:
     def tensors(self, entries: Entries, dtype: torch.dtype | None) -> dict[str, Tensor]:
         """The tensors of `entries` in `dtype`; None: as stored, where networks can compute in that."""
         dtype = dtype or _usual({entry.dtype for entry in entries.values()})
-        items = iter(entries.items())  # shared: each thread takes the next one when it is ready
+        room = _Arena(sum(math.prod(entry.shape) + ALIGN for entry in entries.values()), dtype)
+        items = iter(
+            [(name, entry, room.take(entry.shape)) for name, entry in entries.items()]
+        )  # shared by the threads
 
         def work(_: int) -> dict[str, Tensor]:
             buffer = torch.empty(PIECE)
-            return {name: self._tensor(entry, dtype, buffer) for name, entry in items}
+            return {name: self._tensor(entry, dtype, target, buffer) for name, entry, target in items}
 
         with ThreadPoolExecutor(THREADS, thread_name_prefix="load") as pool:
             return {name: tensor for share in pool.map(work, range(THREADS)) for name, tensor in share.items()}
 
-    def _tensor(self, entry: TensorEntry, dtype: torch.dtype, buffer: Tensor) -> Tensor:
+    def _tensor(self, entry: TensorEntry, dtype: torch.dtype, target: Tensor, buffer: Tensor) -> Tensor:
         stored = DTYPES[entry.dtype]
         if entry.start % stored.itemsize:  # nothing but the format's own custom keeps tensors aligned
             view = torch.frombuffer(bytearray(self._map[entry.start : entry.end]), dtype=stored)
         else:
             view = torch.frombuffer(self._map, dtype=stored, count=math.prod(entry.shape), offset=entry.start)
-        tensor = _converted(view.to(self.device), dtype, buffer)
+        tensor = _converted(view.to(self.device), target, buffer)
         if tensor.data_ptr() != view.data_ptr():
             self._let_go(entry)
         return tensor.view(entry.shape[::-1]).T if entry.transposed else tensor.view(entry.shape)
@@ -68,18 +73,48 @@ class MappedFile:
             self._map.madvise(mmap.MADV_DONTNEED, start, entry.end - start)
 
 
-def _converted(stored: Tensor, dtype: torch.dtype, buffer: Tensor) -> Tensor:
-    """`stored` (n,) in `dtype`; itself if it is so already.
+class _Arena:
+    """Room for `numbers` of `dtype` in one piece of memory that asks for huge pages: 2 MiB a page fault, not 4 KiB.
 
-    On a CPU one 16-bit type becomes the other by way of float32, a `buffer` of that at a time: exactly the same numbers
-    with a third of the work, because torch has fast kernels for these two ways and none for the direct one.
+    Untouched room costs nothing. The memory lives as long as one of the tensors in it.
     """
-    if stored.dtype == dtype or stored.dtype.itemsize != 2 or dtype.itemsize != 2 or stored.device.type != "cpu":
+
+    def __init__(self, numbers: int, dtype: torch.dtype) -> None:
+        size = max(1, numbers) * dtype.itemsize
+        if hasattr(mmap, "MAP_PRIVATE"):
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        else:
+            memory = mmap.mmap(-1, size)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with suppress(OSError):  # a kernel without them
+                memory.madvise(mmap.MADV_HUGEPAGE)
+        self._room = torch.frombuffer(memory, dtype=dtype)
+        self._taken = 0
+
+    def take(self, shape: tuple[int, ...]) -> Tensor:
+        """The next free numbers, as many as a tensor of `shape` has, flat."""
+        size = math.prod(shape)
+        taken = self._room[self._taken : self._taken + size]
+        self._taken += -(-size // ALIGN) * ALIGN
+        return taken
+
+
+def _converted(stored: Tensor, target: Tensor, buffer: Tensor) -> Tensor:
+    """`stored` (n,) in the type of `target` (n,); itself if it is so already, else on a CPU written into `target`.
+
+    One 16-bit type becomes the other by way of float32, a `buffer` of that at a time: exactly the same numbers with a
+    third of the work, because torch has fast kernels for these two ways and none for the direct one.
+    """
+    dtype = target.dtype
+    if stored.dtype == dtype:
+        return stored
+    if stored.device.type != "cpu":
         return stored.to(dtype)
-    converted = torch.empty(stored.shape, dtype=dtype)
-    for source, target in zip(stored.split(len(buffer)), converted.split(len(buffer)), strict=True):
-        target.copy_(buffer[: len(source)].copy_(source))
-    return converted
+    if stored.dtype.itemsize != 2 or dtype.itemsize != 2:
+        return target.copy_(stored)
+    for source, part in zip(stored.split(len(buffer)), target.split(len(buffer)), strict=True):
+        part.copy_(buffer[: len(source)].copy_(source))
+    return target
 
 
 def _usual(stored: set[str]) -> torch.dtype:
