@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +70,14 @@ def tiny_checkpoints(folder: Path) -> Path:
     with Child("benchmarks.engine", [], ours=False) as child:
         child.ask(path=str(folder / TINY_FILE))
     return folder
+
+
+@contextmanager
+def workplace(args: argparse.Namespace) -> Iterator[tuple[Path, Path | None]]:
+    """A folder for the run's files, and the checkpoints to use: those named, a tiny one, or (None) the program's own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        yield folder, args.checkpoints or (tiny_checkpoints(folder / "checkpoints") if args.tiny else None)
 
 
 def make_picture(pipeline: Pipeline, settings: Settings) -> np.ndarray:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.child import Child, memory, serve
 from benchmarks.common import Stopwatch, add_rounds, alternate, command, parser
-from benchmarks.engine import Engine, add_installation, engine_flags, launch_options, make_picture, tiny_checkpoints
+from benchmarks.engine import Engine, add_installation, engine_flags, launch_options, make_picture, workplace
 from benchmarks.page import Server, Visitor
 from benchmarks.report import Report, column, ratio, seconds_row
 from core.output.metadata import read_settings
@@ -29,9 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.child:
         _serve_bare(args)
         return
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        checkpoints = args.checkpoints or (tiny_checkpoints(folder / "checkpoints") if args.tiny else None)
+    with workplace(args) as (folder, checkpoints):
         _compare(args, checkpoints, folder).finish(args.output)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.child import Child, memory, serve
 from benchmarks.common import Stopwatch, add_rounds, alternate, command, parser
-from benchmarks.engine import Engine, add_installation, engine_flags, tiny_checkpoints
+from benchmarks.engine import Engine, add_installation, engine_flags, workplace
 from benchmarks.report import Report, absolute, column, ratio, seconds_row
 
 WITH, WITHOUT = "with previews", "without"
@@ -25,9 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.child:
         _serve_tasks(args)
         return
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        checkpoints = args.checkpoints or (tiny_checkpoints(folder / "checkpoints") if args.tiny else None)
+    with workplace(args) as (folder, checkpoints):
         _compare(args, checkpoints, folder / "outputs").finish(args.output)
 
 

@@ -7,13 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, BenchmarkError, add_rounds, command, parser, tell
-from benchmarks.engine import add_installation, launch_options, tiny_checkpoints
+from benchmarks.engine import add_installation, launch_options, workplace
 from benchmarks.page import Server, Visitor
 from benchmarks.report import Report, absolute, seconds_row
 from core.bootstrap import Environment, environment_folder
@@ -26,9 +25,7 @@ PICTURE_AT_MOST = 10.0  # seconds, on two processor cores
 def main(argv: Sequence[str] | None = None) -> None:
     """The command; raises BenchmarkError if it cannot be measured here."""
     args = _arguments(argv)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        checkpoints = args.checkpoints or (tiny_checkpoints(folder / "checkpoints") if args.tiny else None)
+    with workplace(args) as (folder, checkpoints):
         _measure(args, checkpoints, folder).finish(args.output)
 
 

@@ -86,10 +86,8 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """Settings from field names and values. Raises BadSetting for a name that is no field."""
-        known = [f.name for f in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise BadSetting(f"There is no setting called {unknown[0]!r}. The settings are: {', '.join(known)}.")
+        for name in sorted(set(values) - {f.name for f in fields(cls)}):
+            raise _unknown(name)
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,7 +104,7 @@ def parse_setting(name: str, text: str) -> Any:
     """The value of field `name` written as `text` on a command line. Raises BadSetting if it does not fit the field."""
     types = {f.name: f.type for f in fields(Settings)}
     if name not in types:
-        raise BadSetting(f"There is no setting called {name!r}. The settings are: {', '.join(types)}.")
+        raise _unknown(name)
     if types[name] == "bool":
         words = {
             "true": True,
@@ -128,6 +126,11 @@ def parse_setting(name: str, text: str) -> Any:
             wanted = "a whole number" if types[name] == "int" else "a number"
             raise BadSetting(f"{name} is {text!r}; it must be {wanted}.") from None
     return text
+
+
+def _unknown(name: str) -> BadSetting:
+    known = ", ".join(f.name for f in fields(Settings))
+    return BadSetting(f"There is no setting called {name!r}. The settings are: {known}.")
 
 
 def _checked(name: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:

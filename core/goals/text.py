@@ -12,8 +12,8 @@ from core.sampling.denoiser import Denoiser
 from core.settings import Settings
 
 
-def _unchanged(value):  # type: ignore[no-untyped-def]
-    return value
+def _unchanged(denoise: Denoiser) -> Denoiser:
+    return denoise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +21,12 @@ class Start:
     """Where sampling starts from.
 
     `latent` (1, 4, H/8, W/8) in network space is added to the first noise; `strength` in (0, 1] is the share of the
-    schedule that is run; `wrap` changes the denoiser (inpainting, say); `finish` changes the finished pixels.
+    schedule that is run; `wrap` changes the denoiser (inpainting, say).
     """
 
     latent: Tensor
     strength: float = 1.0
     wrap: Callable[[Denoiser], Denoiser] = _unchanged
-    finish: Callable[[Tensor], Tensor] = _unchanged
 
 
 def start_from_text(settings: Settings) -> Start:

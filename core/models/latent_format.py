@@ -1,4 +1,4 @@
-"""Latent formats: from the autoencoder's raw latents to what a denoising network works in, and back."""
+"""Latent formats: from what a denoising network works in to the autoencoder's raw latents."""
 
 from __future__ import annotations
 
@@ -20,10 +20,6 @@ class LatentFormat:
     def to_raw(self, latent: Tensor) -> Tensor:
         """A network-space latent (B, 4, h, w) as the autoencoder decodes it."""
         return latent / _channels(self.scale, latent) + _channels(self.mean, latent)
-
-    def to_network(self, raw: Tensor) -> Tensor:
-        """The autoencoder's latent (B, 4, h, w) as the network wants it."""
-        return (raw - _channels(self.mean, raw)) * _channels(self.scale, raw)
 
 
 SDXL = LatentFormat((SDXL_SCALE,) * 4)
