@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import secrets
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ OUTPUT_FORMATS = ("png", "jpeg", "webp")
 PREDICTIONS = ("auto", "epsilon", "v", "edm")
 AUTO_ON_OFF = ("auto", "on", "off")
 NOISE_DEVICES = ("cpu", "device")
+PERFORMANCES = ("custom", "quality", "speed", "extreme_speed", "lightning", "hyper_sd")
+REFINER_SWAPS = ("joint", "separate", "vae")
 
 # Width and height of the sizes that SDXL was trained on (about 1024 x 1024 pixels each), from tall to wide.
 ASPECT_RATIOS = (
@@ -45,6 +48,19 @@ def _choice(default: str, choices: tuple[str, ...]) -> Any:
 
 def _text(default: str, longest: int) -> Any:
     return field(default=default, metadata={"longest": longest})
+
+
+def _several(most: int) -> Any:
+    return field(default=(), metadata={"most": most, "longest": 500})
+
+
+@dataclass(frozen=True)
+class Lora:
+    """One LoRA of a request: its file's name relative to a loras folder, and how strongly it acts (below 0 too)."""
+
+    name: str
+    weight: float = 1.0
+    enabled: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +91,23 @@ class Settings:
     prediction: str = _choice("auto", PREDICTIONS)  # auto = as the checkpoint says
     zero_terminal_snr: str = _choice("auto", AUTO_ON_OFF)
     noise_device: str = _choice("cpu", NOISE_DEVICES)  # cpu = a seed is the same picture on any device
+    performance: str = _choice("custom", PERFORMANCES)  # all but custom force some of the fields above
+    loras: tuple[Lora, ...] = _several(50)
+    refiner_model: str = _text("", 500)  # file name as base_model; "" = none
+    refiner_switch: float = _ranged(0.8, 0.1, 1.0)  # share of the steps that the base model makes
+    refiner_swap: str = _choice("joint", REFINER_SWAPS)
+    vae: str = _text("", 500)  # file name relative to a VAE folder; "" = the checkpoint's own
+    text_encoder_l: str = _text("", 500)  # file name relative to a text encoder folder; "" = the checkpoint's own
+    text_encoder_g: str = _text("", 500)
+    guidance_rescale: float = _ranged(0.0, 0.0, 1.0)  # of v-prediction models; 0 = off
+    freeu: bool = False
+    freeu_b1: float = _ranged(1.01, 0.0, 2.0)
+    freeu_b2: float = _ranged(1.02, 0.0, 2.0)
+    freeu_s1: float = _ranged(0.99, 0.0, 4.0)
+    freeu_s2: float = _ranged(0.95, 0.0, 4.0)
+    styles: tuple[str, ...] = _several(100)  # names of the style library, merged in this order
+    read_wildcards_in_order: bool = False
+    seed_increment: bool = True  # False: every picture of the request has the same seed
     preview: bool = True
     output_format: str = _choice("png", OUTPUT_FORMATS)
     save_metadata: bool = True
@@ -125,7 +158,39 @@ def parse_setting(name: str, text: str) -> Any:
         except ValueError:
             wanted = "a whole number" if types[name] == "int" else "a number"
             raise BadSetting(f"{name} is {text!r}; it must be {wanted}.") from None
+    if types[name].startswith("tuple"):
+        return _parsed_list(name, text)
     return text
+
+
+def written_setting(value: Any) -> str:
+    """A field's value as text that `parse_setting` reads back."""
+    if isinstance(value, tuple):
+        plain = [asdict(entry) if isinstance(entry, Lora) else entry for entry in value]
+        return json.dumps(plain, ensure_ascii=False)
+    if isinstance(value, float) and float(f"{value:.15g}") == value:
+        return f"{value:.15g}"
+    return str(value)
+
+
+def _parsed_list(name: str, text: str) -> Any:
+    """A JSON list, or short forms for a command line: `First style, Second style` and `file.safetensors:0.8, other`."""
+    if text.lstrip().startswith("["):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            raise BadSetting(f"{name} is {text[:200]!r}; it must be a JSON list.") from None
+    entries = [entry.strip() for entry in text.split(",") if entry.strip()]
+    if name != "loras":
+        return entries
+    loras = []
+    for entry in entries:
+        file, _, weight = entry.rpartition(":")
+        try:
+            loras.append({"name": file, "weight": float(weight)} if file else {"name": weight})
+        except ValueError:
+            raise BadSetting(f"{name} has {entry!r}; it must be FILE or FILE:WEIGHT.") from None
+    return loras
 
 
 def _unknown(name: str) -> BadSetting:
@@ -148,7 +213,32 @@ def _checked(name: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any
                 f"{name} has {len(value)} characters; at most {limits['longest']} are possible. Shorten it."
             )
         return value
+    if kind.startswith("tuple"):
+        return _checked_list(name, value, kind, limits)
     return _checked_number(name, value, kind, limits)
+
+
+def _checked_list(name: str, value: Any, kind: str, limits: Mapping[str, Any]) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise BadSetting(f"{name} is {str(value)[:200]!r}; it must be a list.")
+    if len(value) > limits["most"]:
+        raise BadSetting(f"{name} has {len(value)} entries; at most {limits['most']} are possible.")
+    one = _checked_lora if "Lora" in kind else _checked
+    return tuple(one(f"{name}, entry {i}", entry, "str", limits) for i, entry in enumerate(value, 1))
+
+
+def _checked_lora(name: str, value: Any, kind: str, limits: Mapping[str, Any]) -> Lora:
+    if isinstance(value, Lora):
+        value = asdict(value)
+    if not isinstance(value, dict) or "name" not in value or value.keys() - {"name", "weight", "enabled"}:
+        raise BadSetting(
+            f'{name} is {str(value)[:200]!r}; it must be like {{"name": "file.safetensors", "weight": 0.8}}.'
+        )
+    return Lora(
+        _checked(f"{name}, name", value["name"], kind, limits),
+        float(_checked_number(f"{name}, weight", value.get("weight", 1.0), "float", {"low": -10.0, "high": 10.0})),
+        bool(_checked(f"{name}, enabled", value.get("enabled", True), "bool", {})),
+    )
 
 
 def _checked_number(name: str, value: Any, kind: str, limits: Mapping[str, Any]) -> int | float:

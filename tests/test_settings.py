@@ -1,5 +1,6 @@
 """Settings: what a request may hold, and what is said when it does not."""
 
+import json
 import pickle
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import BadSetting
-from core.settings import ASPECT_RATIOS, MAX_SEED, Settings, parse_setting, random_seed
+from core.settings import ASPECT_RATIOS, MAX_SEED, Lora, Settings, parse_setting, random_seed, written_setting
 
 
 def test_defaults_are_those_of_the_reference_preset():
@@ -96,3 +97,32 @@ def test_random_seeds_are_in_range_and_differ():
 def test_the_aspect_ratios_have_about_a_million_pixels():
     assert len(ASPECT_RATIOS) == 26
     assert all(w % 64 == 0 and h % 64 == 0 and 0.88 < w * h / 1024**2 < 1.08 for w, h in ASPECT_RATIOS)
+
+
+def test_lists_of_styles_and_loras_come_from_json_and_from_a_command_line() -> None:
+    settings = Settings.from_dict(
+        {"styles": ["Cinema", "Ink, wash"], "loras": [{"name": "a.safetensors", "weight": -0.5}]}
+    )
+    assert settings.loras == (Lora("a.safetensors", -0.5),)
+    assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    for name in ("styles", "loras"):
+        value = getattr(settings, name)
+        assert getattr(Settings.from_dict({name: parse_setting(name, written_setting(value))}), name) == value
+    assert parse_setting("loras", "a.safetensors:0.8, b") == [{"name": "a.safetensors", "weight": 0.8}, {"name": "b"}]
+    assert parse_setting("styles", "Cinema, Ink") == ["Cinema", "Ink"]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"styles": "Cinema"}, "must be a list"),
+        ({"styles": [3]}, "styles, entry 1 is 3; it must be text"),
+        ({"loras": [{"weight": 1}]}, "loras, entry 1"),
+        ({"loras": [{"name": "a", "weight": 11}]}, "from -10.0 to 10.0"),
+        ({"loras": [{"name": "a", "enabled": 1}]}, "true or false"),
+        ({"styles": ["a"] * 101}, "at most 100"),
+    ],
+)
+def test_a_bad_list_is_refused_with_what_was_wanted(values: dict[str, object], wanted: str) -> None:
+    with pytest.raises(BadSetting, match=wanted):
+        Settings.from_dict(values)

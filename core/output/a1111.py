@@ -21,7 +21,7 @@ from typing import Any
 
 from core.errors import BadMetadata, BadSetting
 from core.output.record import PROGRAM, Record
-from core.settings import Settings, parse_setting
+from core.settings import Settings, parse_setting, written_setting
 
 SAMPLER_NAMES = {
     "euler": "Euler",
@@ -156,7 +156,7 @@ def _join(settings: Settings, pairs: list[tuple[str, Any]]) -> str:
 
 
 def _quoted(value: Any) -> str:
-    text = f"{value:.15g}" if isinstance(value, float) and float(f"{value:.15g}") == value else str(value)
+    text = written_setting(value)
     if text and not re.search(r'[,:"\x00-\x1f]', text) and text.strip() == text:
         return text
     return json.dumps(text, ensure_ascii=False)

@@ -87,7 +87,7 @@ def test_the_json_names_program_version_model_and_time_in_ascii():
     values = json.loads(written)
     assert (values["program"], values["base_model_sha256"]) == ("Easel", SHA)
     assert values["created"] == "2026-11-23T18:30:00+00:00"
-    assert values["settings"] == SETTINGS.to_dict()
+    assert values["settings"] == json.loads(json.dumps(SETTINGS.to_dict()))
 
 
 def test_png_text_is_an_international_chunk_only_where_latin_1_is_not_enough():
@@ -236,7 +236,7 @@ def test_a_missing_file_and_a_folder_are_an_error_that_a_user_can_read(tmp_path)
 def test_mutated_files_are_read_or_refused_but_nothing_else(output_format):
     chance = random.Random(3)
     good = saved(output_format=output_format)
-    head = good.index(b"settings") + 200 if output_format != "webp" else len(good)
+    head = good.index(b"settings") + 200 if output_format == "jpeg" else len(good)
     outcomes = {"read": 0, "refused": 0}
     for _ in range(1500):
         bad = bytearray(good)
