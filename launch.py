@@ -90,7 +90,7 @@ def serve(config, args):
     from webui import server
     from webui.app import App
 
-    catalog = Catalog(config.checkpoints, hash_cache=config.hash_cache)
+    catalog = Catalog(config.checkpoints, hash_cache=config.hash_cache, others=config.model_folders)
     preset = load_preset(config.preset, config.presets)
     worker = Worker(handler, lambda: make_pipeline(config, catalog))
     app = App(
@@ -140,7 +140,7 @@ def generate(config, args):
     from core.worker import Worker
 
     speak("WARNING")
-    catalog = Catalog(config.checkpoints, hash_cache=config.hash_cache)
+    catalog = Catalog(config.checkpoints, hash_cache=config.hash_cache, others=config.model_folders)
     given = cli.given_settings(args.prompt, args.seed, args.fields)
     preset = dict({"seed": random_seed()}, **load_preset(config.preset, config.presets))
     task = AsyncTask(settings_of(catalog, preset, given))

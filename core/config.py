@@ -18,6 +18,9 @@ HOW_TO_SET_A_PASSWORD = (
     "Set one with: python launch.py add-user NAME   (or --auth USER:PASSWORD, or the environment variable EASEL_AUTH)"
 )
 
+# Folders of files that the user may bring, below `models`; each is a field of config.json and may be a list of folders.
+MODEL_KINDS = ("loras", "vae", "embeddings", "text_encoders", "vae_approx", "prompt_expansion")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -32,6 +35,9 @@ class Config:
     models: Path
     checkpoints: tuple[Path, ...]  # searched in this order
     presets: Path
+    wildcards: tuple[Path, ...] = ()
+    styles: tuple[Path, ...] = ()  # the user's; the program's own library is always there
+    model_folders: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)  # by kind, see MODEL_KINDS
     preset: str = "default"
     host: str = "127.0.0.1"
     port: int = 7865
@@ -73,6 +79,12 @@ class Config:
             "checkpoints": tuple(own),
             "outputs": root / "outputs",
             "presets": root / "presets",
+            "wildcards": (root / "wildcards",),
+            "styles": (root / "styles",),
+            "model_folders": {
+                kind: values.pop(kind, tuple(dict.fromkeys((models / kind, root / "models" / kind))))
+                for kind in MODEL_KINDS
+            },
             "users": users,
         }
         config = cls(**(settings | values))
@@ -203,7 +215,10 @@ READERS: dict[str, Callable[[Any, str, Path], Any]] = {
     "outputs": _folder,
     "models": _folder,
     "checkpoints": _folders,
+    **dict.fromkeys(MODEL_KINDS, _folders),
     "presets": _folder,
+    "wildcards": _folders,
+    "styles": _folders,
     "preset": _text,
     "host": _text,
     "port": _whole(1, 65535),

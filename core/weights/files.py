@@ -1,4 +1,4 @@
-"""Finding checkpoint files and knowing them by content; no torch."""
+"""Finding model files and knowing checkpoints by content; no torch."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from core.errors import BadModelFile, ModelNotFound
 from core.weights.header import CONVERT, PICKLES
 from core.weights.info import ModelInfo, model_info
 
-__all__ = ["Catalog", "FileHashes", "ModelInfo"]
+__all__ = ["Catalog", "FileHashes", "Files", "ModelInfo"]
+
+WORDS = {"checkpoints": "checkpoint", "loras": "LoRA", "vae": "VAE", "embeddings": "embedding"}
 
 
-class Catalog:
-    """The checkpoints in the configured folders, asked anew each time, so that new files appear by themselves.
+class Files:
+    """The model files of one kind in the configured folders, asked anew each time, so that new ones appear by themselves.
 
     A name is a path relative to its folder, with `/`; if two folders have the same one, the first folder's counts.
-    Several threads may use one.
     """
 
-    def __init__(self, checkpoint_folders: Sequence[Path], *, hash_cache: Path | None = None) -> None:
-        self.folders = tuple(checkpoint_folders)
-        self._hashes = FileHashes(hash_cache)
-        self._infos: dict[tuple[str, int, int], ModelInfo] = {}
+    def __init__(self, folders: Sequence[Path], kind: str = "checkpoints") -> None:
+        self.folders = tuple(folders)
+        self.kind = kind
 
     def names(self) -> list[str]:
-        """Names of all checkpoint files, sorted without regard to case."""
+        """Names of all safetensors files, sorted without regard to case."""
         return sorted((name for name in self._files() if name.endswith(".safetensors")), key=lambda n: (n.lower(), n))
 
     def find(self, name: str) -> Path:
-        """Where the checkpoint `name` is.
+        """Where the file `name` is.
 
         Only names that `names()` lists are found, so no name leads out of the folders (a link that the user put there
         does). Raises ModelNotFound with what is there, BadModelFile for a pickle.
@@ -44,12 +44,52 @@ class Catalog:
             raise BadModelFile(f"{name} is a {Path(name).suffix} file. {CONVERT}")
         if name.endswith(".safetensors") and name in files:
             return files[name]
+        word = WORDS.get(self.kind, f"file for {self.kind}")
         folders = ", ".join(str(folder) for folder in self.folders)
         there = self.names()
         if not there:
-            raise ModelNotFound(f"There is no checkpoint in {folders}. Put an SDXL checkpoint (.safetensors) there.")
+            wanted = "an SDXL checkpoint" if self.kind == "checkpoints" else "one"
+            raise ModelNotFound(f"There is no {word} in {folders}. Put {wanted} (.safetensors) there.")
         listed = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "")
-        raise ModelNotFound(f"There is no checkpoint {name[:200]!r} in {folders}. There is: {listed}.")
+        raise ModelNotFound(f"There is no {word} {name[:200]!r} in {folders}. There is: {listed}.")
+
+    def _files(self) -> dict[str, Path]:
+        """All files by name; links are followed, a folder that was met before is not entered again."""
+        files: dict[str, Path] = {}
+        for folder in self.folders:
+            seen: set[str] = set()
+            for place, folders, names in os.walk(folder, followlinks=True):
+                real = os.path.realpath(place)
+                if real in seen:
+                    folders.clear()
+                    continue
+                seen.add(real)
+                folders[:] = sorted(f for f in folders if not f.startswith("."))
+                for name in names:
+                    if not name.startswith("."):
+                        path = Path(place) / name
+                        files.setdefault(path.relative_to(folder).as_posix(), path)
+        return files
+
+
+class Catalog(Files):
+    """The checkpoints, and through `files` the model files of all other kinds. Several threads may use one."""
+
+    def __init__(
+        self,
+        checkpoint_folders: Sequence[Path],
+        *,
+        hash_cache: Path | None = None,
+        others: Mapping[str, Sequence[Path]] | None = None,
+    ) -> None:
+        super().__init__(checkpoint_folders)
+        self._others = {kind: Files(folders, kind) for kind, folders in (others or {}).items()}
+        self._hashes = FileHashes(hash_cache)
+        self._infos: dict[tuple[str, int, int], ModelInfo] = {}
+
+    def files(self, kind: str) -> Files:
+        """The files of `kind`, such as "loras"; a kind that has no folders has no files."""
+        return self if kind == self.kind else self._others.get(kind, Files((), kind))
 
     def info(self, name: str) -> ModelInfo:
         """What the checkpoint `name` is, from its header. Raises as `find`, and BadModelFile for a damaged file."""
@@ -74,24 +114,6 @@ class Catalog:
                 yield self.info(name)
             except (BadModelFile, ModelNotFound):
                 continue
-
-    def _files(self) -> dict[str, Path]:
-        """All files by name; links are followed, a folder that was met before is not entered again."""
-        files: dict[str, Path] = {}
-        for folder in self.folders:
-            seen: set[str] = set()
-            for place, folders, names in os.walk(folder, followlinks=True):
-                real = os.path.realpath(place)
-                if real in seen:
-                    folders.clear()
-                    continue
-                seen.add(real)
-                folders[:] = sorted(f for f in folders if not f.startswith("."))
-                for name in names:
-                    if not name.startswith("."):
-                        path = Path(place) / name
-                        files.setdefault(path.relative_to(folder).as_posix(), path)
-        return files
 
 
 class FileHashes:
