@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
@@ -75,6 +77,27 @@ RECOMMENDED = tuple(name for name in CONTROLS if name not in OWN)
 def shown(settings: Settings) -> dict[str, Any]:
     """The value that each control shows for `settings`. The seed is text: 64 bits exceed a browser's numbers."""
     return {name: getattr(settings, name) for name in CONTROLS} | {"seed": str(settings.seed)}
+
+
+def remembered_values(text: str) -> dict[str, Any]:
+    """What the browser remembers of its last visit: the controls' values by name, those that are still possible.
+
+    The text comes from the browser's own store and may hold anything.
+    """
+    try:
+        values = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    kept: dict[str, Any] = {n: values[n] for n in ("any_seed",) if isinstance(values.get(n), bool)}
+    for name in CONTROLS:
+        with suppress(BadSetting, OverflowError, RecursionError):
+            if name == "seed":
+                kept |= {name: str(parse_seed(str(values[name])))} if name in values else {}
+            elif name in values:
+                kept[name] = getattr(Settings.from_dict({name: values[name]}), name)
+    return kept
 
 
 def settings_from(values: Mapping[str, Any], recommended: Settings, any_seed: bool) -> Settings:

@@ -1,8 +1,9 @@
-"""The page: where each control stands, and which event calls which function."""
+"""The page: where each part stands, and which event calls which function."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import json
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -11,10 +12,15 @@ import gradio as gr
 from core.errors import UserError
 from core.settings import Settings
 from webui.app import App
-from webui.controls import CONTROLS, RECOMMENDED, shown
+from webui.controls import RECOMMENDED, remembered_values, shown
 from webui.generate import Desk, defaults_or_problem
 from webui.render import View, problem, view
+from webui.reuse import reused
 from webui.sizes import labels, matching_label, parse_label
+from webui.tabs.advanced import advanced_tab
+from webui.tabs.models import model_choices, models_tab
+from webui.tabs.place import Placed
+from webui.tabs.settings import settings_tab
 from webui.visitors import owner_of
 
 SDXL = (1024, 1024)
@@ -31,6 +37,7 @@ element.addEventListener('click', (event) => {
   if (button) trigger('click', {task: button.dataset.task});
 });
 """
+SESSION = "() => [window.easel.session()]"
 NO_COOKIE = "This browser sent no cookie, so Easel cannot tell whose pictures are whose. Allow cookies for this page and reload it."
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 
@@ -43,13 +50,16 @@ def build_page(app: App) -> gr.Blocks:
     empty = view([], app.worker.position)
     with gr.Blocks(title=app.title, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         gr.HTML(HEADER.format(title=app.title))
+        placed = Placed(defaults)
+        incoming = gr.Textbox(elem_id="incoming_settings", visible="hidden", label="Settings from elsewhere")
+        session = gr.Textbox(elem_id="session_settings", visible="hidden", label="Settings of the last visit")
         with gr.Row(elem_id="easel"):
             with gr.Column(elem_id="canvas", min_width=0):
                 stage = gr.HTML(empty.stage, elem_id="stage")
                 progress = gr.HTML("", elem_id="progress-bar")
                 message = gr.HTML(problem(complaint), elem_id="message")
                 with gr.Column(elem_id="composer", min_width=0):
-                    controls = {"prompt": _made("prompt", defaults)}
+                    placed.put("prompt")
                     with gr.Row(elem_id="actions"):
                         gr.HTML(KEYS, elem_classes="hide-on-touch")
                         skip = gr.Button("Skip", elem_id="skip_button", visible=False, min_width=90, scale=0)
@@ -61,9 +71,14 @@ def build_page(app: App) -> gr.Blocks:
                         )
                 tasks = gr.HTML("", elem_id="tasks", js_on_load=CANCEL)
                 gallery = gr.HTML("", elem_id="final_gallery")
-            with gr.Column(elem_id="settings", min_width=0):
-                made, refresh, aspect, any_seed = _settings_column(app, defaults, native)
-        controls |= made
+            with gr.Column(elem_id="settings", min_width=0), gr.Tabs(elem_id="tabs"):
+                with gr.Tab("Settings", id="settings", render_children=True):
+                    tab = settings_tab(placed, native)
+                with gr.Tab("Models", id="models", render_children=True):
+                    refresh = models_tab(app, placed).refresh
+                with gr.Tab("Advanced", id="advanced", elem_id="advanced", render_children=True):
+                    advanced_tab(placed)
+        controls, aspect, any_seed = placed.controls, tab.aspect, tab.any_seed
         parts = {"stage": stage, "progress": progress, "tasks": tasks, "gallery": gallery}
 
         def owner(request: gr.Request) -> str:
@@ -89,22 +104,45 @@ def build_page(app: App) -> gr.Blocks:
                         yield _updates(changes, parts, skip, stop)
                     old = new
 
-        def arrive(request: gr.Request) -> dict[Any, Any]:
-            """A page was opened: fresh list of models, and the settings of this browser's last task."""
-            names, last = list(app.models()), desk.latest(owner(request))
+        def arrive(session: str, request: gr.Request) -> dict[Any, Any]:
+            """A page was opened: fresh list of models, and what this browser had set when it left or asked for last."""
+            last = desk.latest(owner(request))
             settings, complaint = (last.settings, "") if last else defaults_or_problem(app, "")
-            chosen = settings.base_model if settings.base_model in names else None
-            values: dict[Any, Any] = {
-                controls["base_model"]: gr.update(choices=_choices(names), value=chosen),
-                message: problem(complaint),
+            values = shown(settings) | remembered_values(session)
+            return filled(values, complaint, only_changes=True)
+
+        def filled(values: dict[str, Any], complaint: str, only_changes: bool = False) -> dict[Any, Any]:
+            """Updates that show `values` by control name. `only_changes`: what a quick hand typed already stays."""
+            names = list(app.models())
+            chosen = values.get("base_model", "")
+            usual = shown(defaults) if only_changes else {}
+            updates: dict[Any, Any] = {
+                controls[name]: value for name, value in values.items() if name in controls and usual.get(name) != value
             }
-            if settings == defaults:  # as the page was built: what a quick hand typed already stays
-                return values
-            return (
-                {controls[name]: value for name, value in shown(settings).items()}
-                | values
-                | {aspect: _aspect(app, settings)}
+            updates[controls["base_model"]] = gr.update(
+                choices=model_choices(names), value=chosen if chosen in names else None
             )
+            if "any_seed" in values:
+                updates[any_seed] = values["any_seed"]
+            size = (values.get("width"), values.get("height"))
+            sizes = _native(app, chosen if chosen in names else "")
+            updates[aspect] = gr.update(choices=labels(sizes), value=matching_label(size, sizes))
+            return updates | {message: problem(complaint)}
+
+        def use_settings(text: str) -> dict[Any, Any]:
+            """Settings of a picture, a log or a history entry: what they say is shown, what is unknown is told."""
+            if not text:  # emptied below, so that the same text can come again
+                return {incoming: gr.skip()}
+            try:
+                settings, told = reused(text, app)
+            except UserError as error:
+                return {incoming: "", message: problem(str(error))}
+            return filled(shown(settings) | {"any_seed": False}, told) | {incoming: ""}
+
+        def reset_all() -> dict[Any, Any]:
+            settings, complaint = defaults_or_problem(app, "")
+            own = ("prompt", "negative_prompt", "seed")
+            return filled({n: v for n, v in shown(settings).items() if n not in own} | {"any_seed": True}, complaint)
 
         def choose_model(name: str | None) -> dict[Any, Any]:
             try:
@@ -116,7 +154,7 @@ def build_page(app: App) -> gr.Blocks:
 
         def reread_models(chosen: str | None) -> dict[str, Any]:
             names = list(app.models())
-            return gr.update(choices=_choices(names), value=chosen if chosen in names else next(iter(names), None))
+            return gr.update(choices=model_choices(names), value=chosen if chosen in names else next(iter(names), None))
 
         def choose_aspect(entry: str) -> tuple[Any, Any]:
             return parse_label(entry) or (gr.skip(), gr.skip())
@@ -134,11 +172,21 @@ def build_page(app: App) -> gr.Blocks:
             desk.skip(owner(request))
 
         watching: dict[str, Any] = {"outputs": [*parts.values(), skip, stop], "trigger_mode": "always_last"} | QUIET
-        everything = [*controls.values(), aspect, message]
+        everything = [*controls.values(), any_seed, aspect, message]
         asked = {*controls.values(), any_seed}
         pressed = button.click(generate, asked, [message, controls["seed"]], trigger_mode="multiple", **QUIET)
         pressed.then(watch, **watching)
-        page.load(arrive, None, everything, **QUIET).then(watch, **watching)
+        page.load(arrive, session, everything, js=SESSION, **QUIET).then(watch, **watching)
+        kept = [*controls, "any_seed"]
+        gr.on(
+            [control.change for control in (*controls.values(), any_seed)],
+            None,
+            [*controls.values(), any_seed],
+            js=f"(...values) => window.easel.remember({json.dumps(kept)}, values)",
+            **QUIET,
+        )
+        incoming.change(use_settings, incoming, [incoming, *everything], **QUIET)
+        tab.reset.click(reset_all, None, everything, **QUIET)
         stop.click(stop_running, **QUIET)
         skip.click(skip_picture, **QUIET)
         tasks.click(cancel, **QUIET)
@@ -151,48 +199,6 @@ def build_page(app: App) -> gr.Blocks:
         for control in size:
             control.input(typed_size, [*size, base_model], aspect, **QUIET)
     return page
-
-
-def _settings_column(app: App, defaults: Settings, native: tuple[int, int]) -> tuple[dict[str, Any], Any, Any, Any]:
-    """The column at the right: its controls by name, the refresh button, the aspect ratio list, the random seed box."""
-    made: dict[str, Any] = {}
-
-    def place(*names: str, **options: Any) -> None:
-        made.update({name: _made(name, defaults, **options) for name in names})
-
-    with gr.Column(elem_classes="card", min_width=0):
-        gr.HTML("<h2>Picture</h2>")
-        place("negative_prompt")
-        size = (defaults.width, defaults.height)
-        aspect = gr.Dropdown(labels(native), value=matching_label(size, native), label="Aspect ratio", elem_id="aspect")
-        with gr.Row():
-            place("width", "height")
-        place("image_number")
-        with gr.Row(elem_id="seed_row"):
-            place("seed")
-            any_seed = gr.Checkbox(value=True, label="Random seed", elem_id="random_seed", min_width=120)
-        place("output_format")
-    with gr.Column(elem_classes="card", min_width=0):
-        gr.HTML("<h2>Model</h2>")
-        with gr.Row(elem_id="model_row"):
-            place("base_model", choices=_choices(app.models()))
-            refresh = gr.Button("Refresh", elem_id="refresh_models", size="sm", min_width=80, scale=0)
-        place("steps", "guidance_scale", "sampler", "scheduler", "sharpness")
-        with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-            place(*(name for name in CONTROLS if name not in made and name != "prompt"))
-    return made, refresh, aspect, any_seed
-
-
-def _made(name: str, defaults: Settings, **options: Any) -> Any:
-    value = shown(defaults)[name]
-    if name == "base_model" and value not in dict(options["choices"]).values():
-        value = None
-    return CONTROLS[name](value=value, **options)
-
-
-def _choices(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Checkpoints as a list shows them, without the ending, and their names."""
-    return [(name.removesuffix(".safetensors"), name) for name in names]
 
 
 def _updates(changes: dict[str, Any], parts: dict[str, Any], skip: Any, stop: Any) -> dict[Any, Any]:

@@ -27,6 +27,10 @@ def idle(browser, address):
         yield page
 
 
+def open_tab(page, name):
+    page.get_by_role("tab", name=name).click()
+
+
 def generate(page, prompt, steps=4):
     page.fill(STEPS, str(steps))
     page.fill(PROMPT, prompt)
@@ -132,8 +136,10 @@ def test_the_viewer_turns_pages_and_closes_by_keys(page):
 
 
 def test_choosing_a_model_brings_its_settings_and_sizes(idle):
+    open_tab(idle, "Models")
     idle.click("#base_model input")
     idle.get_by_role("option", name="large").click()
+    open_tab(idle, "Settings")
     expect(idle.locator("#width input")).to_have_value("1152")
     expect(idle.locator(STEPS)).to_have_value("30")
     expect(idle.locator("#aspect input")).to_have_value("1152 × 896 ∣ 9:7")
@@ -166,6 +172,58 @@ def test_control_and_arrows_weigh_a_word_of_the_prompt(idle):
         expect(idle.locator(PROMPT)).to_have_value(after)
 
 
+def test_what_was_set_comes_back_after_a_reload_without_having_been_sent(page, address):
+    page.fill(PROMPT, "a half-written se")
+    page.fill("#height input", "320")
+    page.locator("#random_seed input").uncheck()
+    page.fill("#seed input", "9223372036854775807")
+    open_tab(page, "Advanced")
+    page.fill("#sharpness input[type=number]", "7")
+    page.wait_for_function("(localStorage['easel-session'] || '').includes('\"sharpness\":7')")
+    arrive(page, address)
+    expect(page.locator(PROMPT)).to_have_value("a half-written se")
+    expect(page.locator("#height input")).to_have_value("320")
+    expect(page.locator("#seed input")).to_have_value("9223372036854775807")
+    expect(page.locator("#random_seed input")).not_to_be_checked()
+    open_tab(page, "Advanced")
+    expect(page.locator("#sharpness input[type=number]")).to_have_value("7")
+    open_tab(page, "Settings")
+    page.click("#reset_settings")
+    expect(page.locator("#height input")).to_have_value("256")
+    expect(page.locator(PROMPT)).to_have_value("a half-written se")
+
+
+def test_a_damaged_memory_of_the_last_visit_harms_nothing(page, address):
+    for memory in ("{", "[1]", '{"steps": "<b>", "width": 1e99, "seed": [], "prompt": 3, "height": 320}'):
+        page.evaluate("text => localStorage.setItem('easel-session', text)", memory)
+        arrive(page, address)
+        expect(page.locator(STEPS)).to_have_value("4")
+    expect(page.locator("#height input")).to_have_value("320")
+
+
+def test_settings_from_elsewhere_are_shown_and_what_is_unknown_is_told(page):
+    page.evaluate("window.easel.useSettings(JSON.stringify({prompt: 'a bear', steps: 9, seed: 5, hat: 1}))")
+    expect(page.locator(PROMPT)).to_have_value("a bear")
+    expect(page.locator(STEPS)).to_have_value("9")
+    expect(page.locator("#seed input")).to_have_value("5")
+    expect(page.locator("#random_seed input")).not_to_be_checked()
+    expect(page.locator("#message")).to_contain_text("These could not be used: hat.")
+    page.evaluate("window.easel.useSettings('no settings at all')")
+    expect(page.locator("#message")).to_contain_text("parameters")
+    expect(page.locator(PROMPT)).to_have_value("a bear")
+
+
+def test_the_advanced_settings_are_searched_as_one_types(idle):
+    open_tab(idle, "Advanced")
+    idle.fill("#advanced_search", "hint negative")
+    expect(idle.locator("#adm_scaler_negative")).to_be_visible()
+    expect(idle.locator("#adm_scaler_positive")).to_be_hidden()
+    expect(idle.locator("#sampler")).to_be_hidden()
+    idle.fill("#advanced_search", "")
+    expect(idle.locator("#sampler")).to_be_visible()
+    open_tab(idle, "Settings")
+
+
 def test_an_example_fills_the_prompt(idle):
     idle.locator(".chip", has_text="a red apple").click()
     expect(idle.locator(PROMPT)).to_have_value("a red apple")
@@ -175,8 +233,8 @@ def test_everything_fits_a_narrow_phone(browser, address):
     with visit(browser, address, width=360, height=740) as page:
         generate(page, "a" * 200, steps=8)
         expect(page.locator("#stop_button")).to_be_visible()
-        page.locator("#advanced button").first.click()
-        for _ in range(2):
+        for tab in ("Settings", "Models", "Advanced"):
+            open_tab(page, tab)
             assert page.evaluate("document.documentElement.scrollWidth") <= 360
             wide = "e => { const r = e.getBoundingClientRect(); return r.width && (r.right > 361 || r.left < -1) }"
             assert (

@@ -13,6 +13,27 @@
     input.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
+  // ---- settings that come and go: the last visit's, a picture's, an entry's of the history -----------------------
+  const SESSION = "easel-session";
+  let leaving = 0;
+
+  window.easel = {
+    session() {
+      try { return localStorage.getItem(SESSION) || ""; } catch { return ""; }
+    },
+    remember(names, values) {
+      clearTimeout(leaving);
+      leaving = setTimeout(() => {
+        const kept = Object.fromEntries(names.map((name, index) => [name, values[index]]));
+        try { localStorage.setItem(SESSION, JSON.stringify(kept)); } catch { /* private window */ }
+      }, 150);
+      return [];
+    },
+    useSettings(text) {
+      write("incoming_settings", text);
+    },
+  };
+
   // ---- light and dark -------------------------------------------------------------------------------------------
   const system = window.matchMedia("(prefers-color-scheme: dark)");
 
@@ -104,7 +125,7 @@
     if (chord && event.key === "Enter") {
       event.preventDefault();
       byId("generate_button")?.click();
-    } else if (event.key === "Escape" && visible(byId("stop_button"))) {
+    } else if (event.key === "Escape" && visible(byId("stop_button")) && !document.querySelector("dialog[open]")) {
       if (event.target instanceof Element && event.target.getAttribute("aria-expanded") === "true") return; // an open list
       byId("stop_button").click();
     } else if ((event.ctrlKey || event.metaKey) && ["ArrowUp", "ArrowDown"].includes(event.key)) {
@@ -195,6 +216,23 @@
     if (target?.closest("#theme_toggle")) switchTheme();
   }
 
+  // ---- the Advanced tab's search: groups and settings whose words hold what is typed -----------------------------
+  function searchAdvanced(text) {
+    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+    const matches = (element) => words.every((word) => element.textContent.toLowerCase().includes(word));
+    for (const group of document.querySelectorAll("#advanced .card")) {
+      const title = group.querySelector("h2");
+      const whole = title && matches(title);
+      let some = false;
+      for (const block of group.querySelectorAll(".block:not(.html-container):not(:has(> .html-container))")) {
+        const shown = whole || matches(block);
+        block.classList.toggle("unmatched", !shown);
+        some = some || shown;
+      }
+      group.classList.toggle("unmatched", !some);
+    }
+  }
+
   // A message that appears above the fold is brought into sight.
   function watchMessages() {
     let shown = "";
@@ -212,6 +250,9 @@
   }
 
   document.addEventListener("click", onClick);
+  document.addEventListener("input", (event) => {
+    if (event.target.id === "advanced_search") searchAdvanced(event.target.value);
+  });
   document.addEventListener("keydown", onKey, true);
   if (document.body) begin();
   else document.addEventListener("DOMContentLoaded", begin);

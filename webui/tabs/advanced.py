@@ -1,0 +1,31 @@
+"""The Advanced tab: groups named by what they do for a picture, with a box to search them."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from webui.controls import CONTROLS
+from webui.tabs.place import Placed, card
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "How it is drawn": ("sampler", "scheduler"),
+    "Fine texture": ("sharpness",),
+    "Strength of the prompt": ("adaptive_cfg", "clip_skip"),
+    "Size hints to the model": ("adm_scaler_positive", "adm_scaler_negative", "adm_scaler_end"),
+    "How the model is read": ("prediction", "zero_terminal_snr"),
+    "The file": ("save_metadata",),
+}
+SEARCH = '<input type="search" id="advanced_search" placeholder="Search the settings" aria-label="Search the settings">'
+
+
+def advanced_tab(placed: Placed) -> None:
+    """Make the tab of all controls that stand nowhere else."""
+    gr.HTML(SEARCH, elem_id="advanced_search_box")
+    for title, names in GROUPS.items():
+        with card(title):
+            placed.put(*names)
+
+
+def left_out(placed: Placed) -> list[str]:
+    """Controls that no tab has; there should be none."""
+    return [name for name in CONTROLS if name not in placed.controls]

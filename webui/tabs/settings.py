@@ -1,0 +1,39 @@
+"""The Settings tab: what a person looks at for every picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from webui.sizes import labels, matching_label
+from webui.tabs.place import Placed, card
+
+
+@dataclass(frozen=True)
+class SettingsTab:
+    """What the page needs to know of the tab beside its controls."""
+
+    aspect: Any
+    any_seed: Any
+    reset: Any
+
+
+def settings_tab(placed: Placed, native: tuple[int, int]) -> SettingsTab:
+    """Make the tab; `native` is the width and height in pixels that the sizes on offer are scaled to."""
+    defaults = placed.defaults
+    size = (defaults.width, defaults.height)
+    with card("Picture"):
+        placed.put("negative_prompt")
+        aspect = gr.Dropdown(labels(native), value=matching_label(size, native), label="Aspect ratio", elem_id="aspect")
+        with gr.Row():
+            placed.put("width", "height")
+        placed.put("image_number")
+        with gr.Row(elem_id="seed_row"):
+            placed.put("seed")
+            any_seed = gr.Checkbox(value=True, label="Random seed", elem_id="random_seed", min_width=120)
+    with card("Making"):
+        placed.put("steps", "guidance_scale", "output_format")
+        reset = gr.Button("Reset all settings", elem_id="reset_settings", size="sm")
+    return SettingsTab(aspect, any_seed, reset)
