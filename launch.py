@@ -43,7 +43,7 @@ def run(args, argv):
 
     from core import bootstrap
     from core.cli import given_settings
-    from core.config import Config
+    from core.config import Config, make_config_file
     from core.presets import load_preset
     from core.torch_build import chosen_build
 
@@ -51,7 +51,7 @@ def run(args, argv):
     config = Config.load(vars(args), os.environ, root)
     if args.command == "add-user":
         return add_user(root / "auth.json", args.name)
-    load_preset(config.preset, config.presets)
+    load_preset(config.preset, *config.preset_folders)
     if args.command == "generate":
         given_settings(args.prompt, args.seed, args.fields)  # a typing error is told before anything is installed
     python = Path(sys.executable)
@@ -68,6 +68,10 @@ def run(args, argv):
     if not entered:
         environ = bootstrap.process_environment(os.environ)
         return bootstrap.enter(python, Path(__file__).resolve(), argv, environ)
+    for words in getattr(args, "no_effect", []):
+        print(words, file=sys.stderr)
+    if args.command in ("page", "generate"):
+        make_config_file(root)
     return COMMANDS[args.command](config, args)
 
 
@@ -75,27 +79,40 @@ def serve(config, args):
     """Open the page and stay until Ctrl-C or SIGTERM; then end within two seconds, whatever is under way."""
     import signal
     import threading
+    from functools import partial
 
     from core.errors import UserError
     from core.port import port_trouble
-    from core.presets import load_preset, settings_of
+    from core.presets import settings_of
 
     trouble = port_trouble(config.host, config.port)
     if trouble:
         raise UserError(trouble)
     speak("INFO")
     from core.handler import handler
+    from core.output.history import History
     from core.weights.files import Catalog
+    from core.weights.lora_info import lora_info
     from core.worker import Worker
     from webui import server
     from webui.app import App
 
     catalog = Catalog(config.checkpoints, hash_cache=config.hash_cache, others=config.model_folders)
-    preset = load_preset(config.preset, config.presets)
-    worker = Worker(handler, lambda: make_pipeline(config, catalog))
+    preset = chosen_preset(config, catalog)
+    # Behind a password everybody has a history of their own: the pictures of others are not theirs to see.
+    history = History(config.outputs, config.picture_folders, private=config.open_to_others or bool(config.users))
+    worker = Worker(partial(handler, history=history), lambda: make_pipeline(config, catalog))
+    resources = prompt_resources(config, catalog)
+
+    def files(kind):
+        return resources.styles.read().names() if kind == "styles" else catalog.files(kind).names()
+
     app = App(
         worker=worker,
+        history=history,
         models=catalog.names,
+        files=files,
+        lora_info=lambda name: lora_info(catalog.files("loras").find(name), name),
         native_size=lambda name: catalog.info(name or catalog.default()).native_size,
         defaults=lambda name: settings_of(catalog, preset, {"base_model": name} if name else {}),
     )
@@ -103,6 +120,7 @@ def serve(config, args):
     def ready(address):
         print("Easel is ready at %s   (Ctrl-C ends it)" % address, flush=True)
         worker.start()  # now, so that importing torch does not hold up the page
+        history.start()
 
     def end(number, frame):
         last_resort = threading.Timer(1.5, os._exit, [0])  # a checksum or a connection under way may not hold us up
@@ -123,6 +141,7 @@ def serve(config, args):
         ready=ready,
     )
     worker.close(timeout=0.5)
+    history.close(timeout=0.5)
     sys.stdout.flush()
     if not config.share:  # the tunnel is closed by an ordinary exit, which takes seconds, because it takes torch apart
         os._exit(0)
@@ -131,9 +150,12 @@ def serve(config, args):
 
 def generate(config, args):
     """Make pictures without the page: the same worker, handler and pipeline."""
+    from functools import partial
+
     from core import cli
     from core.handler import handler
-    from core.presets import load_preset, settings_of
+    from core.output.history import History
+    from core.presets import settings_of
     from core.settings import random_seed
     from core.task import AsyncTask
     from core.weights.files import Catalog
@@ -142,14 +164,49 @@ def generate(config, args):
     speak("WARNING")
     catalog = Catalog(config.checkpoints, hash_cache=config.hash_cache, others=config.model_folders)
     given = cli.given_settings(args.prompt, args.seed, args.fields)
-    preset = dict({"seed": random_seed()}, **load_preset(config.preset, config.presets))
+    preset = dict({"seed": random_seed()}, **chosen_preset(config, catalog))
     task = AsyncTask(settings_of(catalog, preset, given))
-    worker = Worker(handler, lambda: make_pipeline(config, catalog))
+    history = History(config.outputs)
+    worker = Worker(partial(handler, history=history), lambda: make_pipeline(config, catalog))
     worker.start()
     worker.submit(task)
     code = cli.generate(task, AsyncTask.events, cli.reporter(args.json))
     worker.close(timeout=0.5)
+    history.close(timeout=0.5)
     return code
+
+
+def chosen_preset(config, catalog):
+    """The settings that the preset and the configuration come to with the files that are there; says what is amiss."""
+    from core.presets import load_preset
+    from core.presets_choice import choose
+
+    preset = load_preset(config.preset, *config.preset_folders, hosts=config.download_hosts)
+    choice = choose(preset, catalog, config.preset_folders, config.defaults, older_models=config.older_models)
+    for note in config.notices + config.defaults.notes + choice.notes:
+        print(note, file=sys.stderr)
+    return choice.settings
+
+
+def download(config, args):
+    """Fetch model files by name, or those of a preset, after asking."""
+    from core import cli_download
+    from core.presets import load_preset
+    from core.weights.files import Catalog
+    from core.weights.needs import named, needed
+
+    speak("WARNING")
+    if args.list:
+        cli_download.tell_sources()
+        return 0
+    catalog = Catalog(config.checkpoints, others=config.model_folders)
+    needs = named(args.names, catalog)
+    if "preset" in args:
+        preset = load_preset(config.preset, *config.preset_folders, hosts=config.download_hosts)
+        for note in preset.notes:
+            print(note, file=sys.stderr)
+        needs += needed(preset.settings, catalog, preset.downloads)
+    return cli_download.download(needs, mirror=config.hf_mirror, yes=args.yes)
 
 
 def make_pipeline(config, catalog):
@@ -157,7 +214,23 @@ def make_pipeline(config, catalog):
     from core.device import choose_device
     from core.pipeline import Pipeline
 
-    return Pipeline(catalog, choose_device(config), config.outputs)
+    pipeline = Pipeline(catalog, choose_device(config), config.outputs)
+    pipeline.prompt_resources = prompt_resources(config, catalog)
+    return pipeline
+
+
+def prompt_resources(config, catalog):
+    """What prompts may name: styles, wildcards, LoRAs, embeddings."""
+    from core.prompt.resources import PromptResources
+    from core.prompt.styles import StyleLibrary
+    from core.prompt.wildcards import Wildcards
+
+    return PromptResources(
+        styles=StyleLibrary(config.styles),
+        wildcards=Wildcards(config.wildcards),
+        loras=catalog.files("loras").names,
+        embeddings=catalog.files("embeddings").names,
+    )
 
 
 def speak(level):
@@ -228,7 +301,7 @@ def add_user(file, name):
     return 0
 
 
-COMMANDS = {"page": serve, "generate": generate, "doctor": doctor, "test": run_tests}
+COMMANDS = {"page": serve, "generate": generate, "download": download, "doctor": doctor, "test": run_tests}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

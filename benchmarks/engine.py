@@ -57,7 +57,7 @@ class Engine:
         flags = {"outputs": str(outputs), **({"checkpoints": str(checkpoints)} if checkpoints else {})}
         config = Config.load(flags, os.environ, ROOT)
         self._catalog = Catalog(config.checkpoints)
-        self._preset = load_preset(config.preset, config.presets)
+        self._preset = load_preset(config.preset, *config.preset_folders).settings
         self.pipeline: Pipeline = launch.make_pipeline(config, self._catalog)
 
     def settings(self, **given: Any) -> Settings:

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     need_peer("diffusers", "transformers", "accelerate")
     if not args.tiny:
         need_memory(PEER_PEAK_GIB, "Loading SDXL with both engines")
-    path = _checkpoint(args.work, args.tiny)
+    path = checkpoint_file(args.work, args.tiny)
     report = Report(
         f"load: {path.name} ({path.stat().st_size / 1e9:.2f} GB, fp16) to bf16 on the CPU, {args.rounds} rounds",
         {**vars(args), "file_bytes": path.stat().st_size},
@@ -85,7 +85,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return made.parse_args(argv)
 
 
-def _checkpoint(folder: Path, tiny: bool) -> Path:
+def checkpoint_file(folder: Path, tiny: bool) -> Path:
     """The random checkpoint in `folder`, written first if it is not there."""
     path = folder / FILES[tiny]
     if path.exists():

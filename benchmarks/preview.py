@@ -64,9 +64,9 @@ def _serve_tasks(args: argparse.Namespace) -> None:
     make_preview = pipeline.preview
     inside: list[float] = []
 
-    def timed_preview(x0: Any) -> bytes:
+    def timed_preview(*latent: Any) -> bytes:
         clock = Stopwatch()
-        made = make_preview(x0)
+        made = make_preview(*latent)
         inside.append(clock.seconds())
         return made
 

@@ -7,11 +7,33 @@ from collections.abc import Sequence
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 
+# Flags of the reference that change nothing here -> (how many values they take, why they change nothing).
+WITHOUT_EFFECT: dict[str, tuple[int | str, str]] = {
+    "--disable-header-check": ("?", "pages of other sites can never give orders to Easel."),
+    "--web-upload-size": (1, "the page has limits of its own."),
+    "--external-working-path": ("+", "name folders in config.json."),
+    "--temp-path": (1, "Easel keeps no pictures in a temporary folder and never empties one."),
+    "--cache-path": (1, "Easel keeps nothing but checksums, in .cache."),
+    "--async-cuda-allocation": (0, "torch decides."),
+    "--disable-async-cuda-allocation": (0, "torch decides."),
+    "--disable-xformers": (0, "Easel does not use xformers."),
+    "--disable-ipex-hijack": (0, "Easel does not patch torch."),
+    "--preview-option": (1, "every picture is previewed, at next to no cost; the setting preview switches it off."),
+    "--disable-server-log": (0, "only what matters is logged."),
+    "--disable-server-info": (0, "only what matters is logged."),
+    "--debug-mode": (0, "python launch.py doctor says what is wrong."),
+    "--multi-user": (0, "visitors never see each other's pictures."),
+    "--is-windows-embedded-python": (0, "Easel makes its own environment."),
+    "--disable-analytics": (0, "nothing is ever reported to anybody."),
+    "--disable-preset-download": (0, "nothing is downloaded without asking."),
+    "--rebuild-hash-cache": ("?", "checksums are made beside the work, when a model is first used."),
+}
+
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The flags of `argv` by name; a flag that is not given is absent, apart from `command` and its own arguments.
 
-    `command` is "page", "generate", "doctor", "test" or "add-user". Ends the program as argparse does: exit code 0
+    `command` is "page", "generate", "download", "doctor", "test" or "add-user". Ends the program as argparse does: exit code 0
     after `--help`, 2 for a flag that does not exist.
     """
     parser = _parser()
@@ -24,6 +46,23 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+class _NoEffect(argparse.Action):
+    """Remembers that the flag was given, so that it can be told that it changes nothing."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None
+    ) -> None:
+        told = getattr(namespace, "no_effect", [])
+        namespace.no_effect = [*told, f"{option} changes nothing: {WITHOUT_EFFECT[option or ''][1]}"]
+
+
+def _reference_flags(parser: argparse.ArgumentParser) -> None:
+    for flag, (values, _) in WITHOUT_EFFECT.items():
+        parser.add_argument(
+            flag, nargs=values, action=_NoEffect, dest="no_effect", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python launch.py",
@@ -34,8 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     _page_flags(parser)
     _engine_flags(parser)
     _install_flags(parser)
+    _reference_flags(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _generate(commands)
+    _download(commands)
     doctor = commands.add_parser(
         "doctor", help="say what this machine is, what is wrong and what to do", allow_abbrev=False
     )
@@ -77,6 +118,22 @@ def _generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     _install_flags(generate)
 
 
+def _download(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    download = commands.add_parser(
+        "download",
+        help="fetch model files, after saying which and how large",
+        description="Fetches files that Easel knows, or those of a preset. Asks before it begins; ended at any time, it goes on "
+        "the next time. Exit code 0: all there, 2: bad input, 1: failure.",
+        allow_abbrev=False,
+    )
+    download.add_argument("names", nargs="*", metavar="NAME", help="a file by its name; --list names them")
+    download.add_argument("--preset", default=argparse.SUPPRESS, metavar="NAME", help="all files of this preset")
+    download.add_argument("--list", action="store_true", help="name the files that Easel knows, with their sizes")
+    download.add_argument("--yes", action="store_true", help="do not ask")
+    _folder_flags(download)
+    _install_flags(download)
+
+
 def _page_flags(parser: argparse.ArgumentParser) -> None:
     page = parser.add_argument_group("page", argument_default=argparse.SUPPRESS)
     page.add_argument(
@@ -101,7 +158,7 @@ def _page_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _engine_flags(parser: argparse.ArgumentParser) -> None:
+def _folder_flags(parser: argparse.ArgumentParser) -> None:
     folders = parser.add_argument_group("folders", argument_default=argparse.SUPPRESS)
     folders.add_argument(
         "--output", "--output-path", metavar="DIR", dest="outputs", help="where pictures go (default: outputs)"
@@ -112,6 +169,19 @@ def _engine_flags(parser: argparse.ArgumentParser) -> None:
         dest="models",
         help="your models folder; its folder checkpoints is searched first",
     )
+    folders.add_argument(
+        "--hf-mirror", metavar="URL", dest="hf_mirror", help="an address that serves the files of huggingface.co"
+    )
+    folders.add_argument(
+        "--always-download-new-model",
+        action="store_false",
+        dest="older_models",
+        help="don't make do with an older checkpoint where a preset's own is missing",
+    )
+
+
+def _engine_flags(parser: argparse.ArgumentParser) -> None:
+    _folder_flags(parser)
     engine = parser.add_argument_group("device and precision", argument_default=argparse.SUPPRESS)
     engine.add_argument(
         "--always-cpu",

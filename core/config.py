@@ -1,25 +1,41 @@
-"""Config: this installation, read once at the start: folders, device, precision, port, who may come in."""
+"""Config: this installation, read once at the start: folders, device, precision, port, defaults, who may come in."""
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from core.access import Users, read_users, user_from_text
-from core.arguments import PRECISIONS
-from core.errors import BadConfig
+from core.config_keys import MODEL_KINDS, READERS
+from core.errors import BadConfig, BadSetting
+from core.near import meant
+from core.other_programs import folders_of, hub_folder
+from core.output.files import write_new
+from core.presets import Preset, preset_from
+from core.reference_keys import KEYS as REFERENCE_KEYS
+from core.reference_keys import Reading, legacy_paths, meaning_of, read_reference
+from core.settings import ASPECT_RATIOS
+from core.weights.sources import HOSTS
+
+__all__ = ["FLAGS", "MODEL_KINDS", "READERS", "Config", "make_config_file"]
+
+log = logging.getLogger(__name__)
 
 HOW_TO_SET_A_PASSWORD = (
     "Set one with: python launch.py add-user NAME   (or --auth USER:PASSWORD, or the environment variable EASEL_AUTH)"
 )
-
-# Folders of files that the user may bring, below `models`; each is a field of config.json and may be a list of folders.
-MODEL_KINDS = ("loras", "vae", "embeddings", "text_encoders", "vae_approx", "prompt_expansion")
+CONFIG_FILE = "config.json"
+NEW_CONFIG_FILE = {
+    "$help": "Choices of this installation, only those that differ from the usual. docs/configuration.md lists all names. "
+    'For example: "port": 7870, "outputs": "D:/pictures". Names that begin with $ are comments.'
+}
+REFERENCE_FILES = ("config.txt", "user_path_config.txt")  # of the reference; read, never written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,18 +43,29 @@ class Config:
     """Every choice that belongs to the installation rather than to a picture.
 
     A value comes from the command line, else from the environment (EASEL_ and the field's name in capitals), else from
-    config.json beside launch.py, else from here.
+    config.json beside launch.py, else from the reference's variables and config.txt, else from here.
     """
 
     root: Path  # the folder of launch.py
     outputs: Path
     models: Path
-    checkpoints: tuple[Path, ...]  # searched in this order
-    presets: Path
+    checkpoints: tuple[Path, ...]  # searched in this order; folders, or single files
+    presets: Path  # the program's own, never written
+    user_presets: Path = Path("user_presets")
     wildcards: tuple[Path, ...] = ()
     styles: tuple[Path, ...] = ()  # the user's; the program's own library is always there
     model_folders: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)  # by kind, see MODEL_KINDS
+    picture_folders: tuple[Path, ...] = ()  # of other programs, for the history
     preset: str = "default"
+    defaults: Preset = field(default_factory=lambda: Preset(name=CONFIG_FILE))  # under every preset
+    older_models: bool = True  # whether an older checkpoint does where a preset's own is missing
+    max_image_number: int = 32
+    lora_rows: int = 5
+    lora_min_weight: float = -2.0
+    lora_max_weight: float = 2.0
+    aspect_ratios: tuple[tuple[int, int], ...] = ASPECT_RATIOS  # width and height in pixels
+    hf_mirror: str = ""  # in place of https://huggingface.co
+    download_hosts: tuple[str, ...] = HOSTS  # that presets may name
     host: str = "127.0.0.1"
     port: int = 7865
     share: bool = False
@@ -52,11 +79,17 @@ class Config:
     vae_precision: str = "auto"
     clip_precision: str = "auto"
     vae_in_cpu: bool = False
+    notices: tuple[str, ...] = ()  # sentences for the user: what of other programs' files is not used
 
     @property
     def hash_cache(self) -> Path:
         """Where checksums of model files are remembered."""
         return self.root / ".cache" / "hashes.json"
+
+    @property
+    def preset_folders(self) -> tuple[Path, ...]:
+        """Where presets are looked for, the user's first."""
+        return (self.user_presets, self.presets)
 
     @property
     def open_to_others(self) -> bool:
@@ -70,28 +103,44 @@ class Config:
         Raises BadConfig naming where the value came from, and when the page is to be open to others without a password.
         """
         values = _gathered(_spelled_out(args), environ, root)
+        reference, notices = _of_reference(environ, root)
+        values = {**_checked_reference(reference, root, notices), **values}
         models = values.pop("models", root / "models")
-        own = dict.fromkeys((models / "checkpoints", root / "models" / "checkpoints"))
-        users = _users(args, environ, root)
+        hosts = tuple(dict.fromkeys((*HOSTS, *values.pop("download_hosts", ()))))
+        shared = _shared(values.pop("use_models_of", {}), environ)
+        own = {
+            kind: values.pop(kind, tuple(dict.fromkeys((models / kind, root / "models" / kind))))
+            for kind in ("checkpoints", *MODEL_KINDS)
+        }
+        folders = {kind: tuple(dict.fromkeys((*places, *shared.get(kind, ())))) for kind, places in own.items()}
         settings = {
             "root": root,
             "models": models,
-            "checkpoints": tuple(own),
+            "checkpoints": folders.pop("checkpoints"),
             "outputs": root / "outputs",
             "presets": root / "presets",
-            "wildcards": (root / "wildcards",),
-            "styles": (root / "styles",),
-            "model_folders": {
-                kind: values.pop(kind, tuple(dict.fromkeys((models / kind, root / "models" / kind))))
-                for kind in MODEL_KINDS
-            },
-            "users": users,
+            "user_presets": root / "user_presets",
+            "wildcards": (*values.pop("wildcards", (root / "wildcards",)), *shared.get("wildcards", ())),
+            "styles": (*values.pop("styles", (root / "styles",)), *shared.get("styles", ())),
+            "model_folders": folders,
+            "defaults": _defaults(reference, values.pop("defaults", {}), root, hosts),
+            "download_hosts": hosts,
+            "users": _users(args, environ, root),
+            "notices": tuple(notices),
         }
         config = cls(**(settings | values))
+        if config.lora_min_weight > config.lora_max_weight:
+            raise BadConfig(f"lora_min_weight is {config.lora_min_weight:g}, more than lora_max_weight. Swap them.")
         if config.open_to_others and not config.users:
             flag = "--share" if config.share else f"--listen {config.host}"
             raise BadConfig(f"{flag} opens the page to others, and nobody has a password yet. {HOW_TO_SET_A_PASSWORD}")
         return config
+
+
+def make_config_file(root: Path) -> None:
+    """Put a config.json that changes nothing beside launch.py if there is none: something to write into."""
+    with suppress(OSError):  # there already, or a folder that is not ours to write
+        write_new(root / CONFIG_FILE, (json.dumps(NEW_CONFIG_FILE, indent=4) + "\n").encode())
 
 
 def _spelled_out(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,36 +158,121 @@ def _spelled_out(args: Mapping[str, Any]) -> dict[str, Any]:
 
 def _gathered(flags: Mapping[str, Any], environ: Mapping[str, str], root: Path) -> dict[str, Any]:
     """Each field that somebody gave, read and checked; the first of flags, environment and file wins."""
-    file = root / "config.json"
+    file = root / CONFIG_FILE
     in_file = _read_file(file)
     here = Path.cwd()
     values: dict[str, Any] = {}
     for name, read in READERS.items():
         flag, variable = FLAGS.get(name, "--" + name.replace("_", "-")), f"EASEL_{name.upper()}"
+        if not environ.get(variable) and environ.get(VARIABLES.get(name, "")):
+            variable = VARIABLES[name]
         if name in flags:
             values[name] = read(flags[name], flag, here)
         elif environ.get(variable):
-            values[name] = read(environ[variable], variable, here)
+            values[name] = read(_several(environ[variable]), variable, here)
         elif name in in_file:
             values[name] = read(in_file[name], f"{name} in {file}", root)
     return values
 
 
+def _several(text: str) -> Any:
+    """A variable's text, or the list that it writes as JSON."""
+    found = _literal(text) if text.startswith("[") else text
+    return found if isinstance(found, list) else text
+
+
 def _read_file(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
+    values = _json(file)
+    for name in values:
+        if name not in READERS and not name.startswith("$"):
+            words = meant(name, READERS, f"The names are: {', '.join(READERS)}.")
+            if meaning_of(name):
+                words = f"That is a name of config.txt; here it is {_our_name(name)}."
+            raise BadConfig(f"{file}: there is no {name[:100]!r}. {words}")
+    return values
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """The object in `file`. Raises BadConfig with what usually goes wrong."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadConfig(f"{file} cannot be read ({error}). Mend it, or delete it to take the defaults.") from None
+        values = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadConfig(
+            f"{file} cannot be read ({error}). Mend it, or delete it to take the defaults. Often it is a comma before the "
+            "last brace, a missing quotation mark, or a backslash in a path: write it twice, or write / instead."
+        ) from None
     if not isinstance(values, dict):
         raise BadConfig(f'{file} must hold a JSON object such as {{"port": 7866}}.')
-    for name in values:
-        if name not in READERS:
-            near = difflib.get_close_matches(name, READERS, n=1)
-            meant = f"Did you mean {near[0]!r}?" if near else f"The names are: {', '.join(READERS)}."
-            raise BadConfig(f"{file}: there is no {name!r}. {meant}")
     return values
+
+
+def _our_name(key: str) -> str:
+    meaning = REFERENCE_KEYS.get(key)
+    if meaning is None or meaning.place == "nothing":
+        return "nothing"
+    return f"{meaning.to!r}" + (" in defaults" if meaning.place == "settings" else "")
+
+
+def _of_reference(environ: Mapping[str, str], root: Path) -> tuple[dict[str, Any], list[str]]:
+    """What the reference's variables and files say, by its keys, and what is to be told. A broken file is told, no more."""
+    values: dict[str, Any] = {}
+    notices: list[str] = []
+    named = environ.get("config_path")
+    for file in (Path(named).expanduser() if named else root / REFERENCE_FILES[0], root / REFERENCE_FILES[1]):
+        if file.is_file():
+            try:
+                values = {**values, **legacy_paths(_json(file))}
+            except BadConfig as error:
+                notices.append(str(error))
+    for key in REFERENCE_KEYS:
+        if key in environ:
+            values[key] = environ[key] if key.startswith("path_") else _literal(environ[key])
+    return values, notices
+
+
+def _literal(text: str) -> Any:
+    try:
+        return json.loads(text.lower() if text.lower() in ("true", "false") else text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _checked_reference(values: Mapping[str, Any], root: Path, notices: list[str]) -> dict[str, Any]:
+    """The fields of Config among the reference's `values`, checked; what does not fit goes into `notices`."""
+    reading: Reading = read_reference(values)
+    notices += [f"config.txt: {problem}" for problem in reading.problems]
+    if reading.unused:
+        notices.append(f"config.txt: these mean nothing here: {', '.join(reading.unused)}.")
+    found = {}
+    for name, value in reading.config.items():
+        try:
+            found[name] = READERS[name](value, f"{name} in config.txt", root)
+        except BadConfig as error:
+            notices.append(f"{error} It is not used.")
+    return found
+
+
+def _defaults(reference: Mapping[str, Any], ours: Mapping[str, Any], root: Path, hosts: tuple[str, ...]) -> Preset:
+    """The settings under every preset: config.txt's, and over them the object `defaults` of config.json."""
+    theirs = {
+        key: value for key, value in reference.items() if (m := meaning_of(key)) and m.place in ("settings", "preset")
+    }
+    try:
+        return preset_from(CONFIG_FILE, root / CONFIG_FILE, {**theirs, **ours}, hosts)
+    except BadSetting as error:
+        raise BadConfig(str(error).replace("The preset", "defaults in", 1)) from None
+
+
+def _shared(programs: Mapping[str, tuple[Path | None, ...]], environ: Mapping[str, str]) -> dict[str, tuple[Path, ...]]:
+    """The folders of other programs by kind."""
+    found: dict[str, tuple[Path, ...]] = {}
+    for program, places in programs.items():
+        for place in places:
+            for kind, folders in folders_of(program, place or hub_folder(environ)).items():
+                found[kind] = (*found.get(kind, ()), *folders)
+    return found
 
 
 def _users(args: Mapping[str, Any], environ: Mapping[str, str], root: Path) -> Users:
@@ -158,79 +292,5 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _folder(value: Any, origin: str, base: Path) -> Path:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise BadConfig(f"{origin} is {value!r}; it must be the path of a folder.")
-    folder = base / Path(value).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise BadConfig(f"{origin} is {value!r}, which is a file; it must be a folder.")
-    return folder.resolve()
-
-
-def _folders(value: Any, origin: str, base: Path) -> tuple[Path, ...]:
-    several = value if isinstance(value, list) else [value]
-    if not several:
-        raise BadConfig(f"{origin} is an empty list; it must name at least one folder.")
-    return tuple(_folder(each, origin, base) for each in several)
-
-
-def _text(value: Any, origin: str, base: Path) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise BadConfig(f"{origin} is {value!r}; it must be text.")
-    return value
-
-
-def _switch(value: Any, origin: str, base: Path) -> bool:
-    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    if isinstance(value, bool):
-        return value
-    if not isinstance(value, str) or value.lower() not in words:
-        raise BadConfig(f"{origin} is {value!r}; it must be true or false.")
-    return words[value.lower()]
-
-
-def _whole(low: int, high: int) -> Callable[[Any, str, Path], int]:
-    def read(value: Any, origin: str, base: Path) -> int:
-        try:
-            number = int(value)
-        except (TypeError, ValueError):
-            number = low - 1
-        if isinstance(value, (bool, float)) or not low <= number <= high:
-            raise BadConfig(f"{origin} is {value!r}; it must be a whole number from {low} to {high}.")
-        return number
-
-    return read
-
-
-def _one_of(*choices: str) -> Callable[[Any, str, Path], str]:
-    def read(value: Any, origin: str, base: Path) -> str:
-        if value not in choices:
-            raise BadConfig(f"{origin} is {value!r}; it must be one of: {', '.join(choices)}.")
-        return str(value)
-
-    return read
-
-
-READERS: dict[str, Callable[[Any, str, Path], Any]] = {
-    "outputs": _folder,
-    "models": _folder,
-    "checkpoints": _folders,
-    **dict.fromkeys(MODEL_KINDS, _folders),
-    "presets": _folder,
-    "wildcards": _folders,
-    "styles": _folders,
-    "preset": _text,
-    "host": _text,
-    "port": _whole(1, 65535),
-    "share": _switch,
-    "theme": _one_of("auto", "light", "dark"),
-    "in_browser": _switch,
-    "device": _one_of("auto", "cpu", "cuda", "mps"),
-    "gpu_device_id": _whole(0, 127),
-    "threads": _whole(1, 1024),
-    "unet_precision": _one_of("auto", *PRECISIONS),
-    "vae_precision": _one_of("auto", *PRECISIONS),
-    "clip_precision": _one_of("auto", *PRECISIONS),
-    "vae_in_cpu": _switch,
-}
 FLAGS = {"outputs": "--output", "models": "--models-path", "host": "--listen", "threads": "--always-cpu"}
+VARIABLES = {"hf_mirror": "HF_MIRROR", "port": "GRADIO_SERVER_PORT"}  # names that other programs know, too

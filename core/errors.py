@@ -33,5 +33,9 @@ class BadConfig(UserError):
     """A flag, an environment variable or the configuration file has a value that cannot be used."""
 
 
+class HistoryError(UserError):
+    """The history of pictures cannot be read or written. The pictures themselves are not concerned."""
+
+
 class OutputError(UserError):
     """A finished picture cannot be written (disk full, folder not writable)."""

@@ -6,18 +6,22 @@ import logging
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from core.events import Event, Finished, Progress, Saved, Warned
 from core.output.record import Record
 from core.output.save import save_and_log
-from core.prompt.plan import ImagePlan, plan_images
+from core.performance import effective, with_mode_lora
+from core.prompt.plan import ImagePlan, plan_images, typed_otherwise
 from core.task import AsyncTask, Interrupted
+from core.weights.info import PARTS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from core.output.history import History
     from core.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -25,21 +29,27 @@ log = logging.getLogger(__name__)
 PREVIEW_INTERVAL = 0.12  # seconds; more pictures a second than an eye wants cost the run more than they give
 
 
-def handler(task: AsyncTask, pipeline: Pipeline) -> Iterator[Event]:
-    """Carry out one task. Yields Progress, Saved and Warned, and at the end Finished.
+def handler(task: AsyncTask, pipeline: Pipeline, history: History | None = None) -> Iterator[Event]:
+    """Carry out one task; its pictures are entered in `history`. Yields Progress, Saved and Warned, and at the end Finished.
 
     Raises UserError for what the user can mend. Stop ends the loop over pictures, Skip drops the one under way.
     """
     started = time.monotonic()
-    plans = plan_images(task.settings)
+    plans = plan_images(effective(task.settings), pipeline.prompt_resources)
     clock = _Clock(len(plans))
     paths: list[str] = []
-    yield from (Warned(message=notice) for notice in pipeline.take_notices())
+    notices = [*pipeline.take_notices(), *(notice for plan in plans for notice in plan.notices)]
+    told = {Warned(message=notice): None for notice in notices}  # each once, however many pictures it is about
+    yield from tuple(told)
     for plan in plans:
         try:
-            for event in _one_picture(task, pipeline, plan, clock):
+            for event in _one_picture(task, pipeline, plan, clock, history):
                 if isinstance(event, Saved):
                     paths.append(event.path)
+                if isinstance(event, Warned):
+                    if event in told:
+                        continue
+                    told[event] = None
                 yield event
         except Interrupted:
             if task.stopped:
@@ -53,21 +63,33 @@ def handler(task: AsyncTask, pipeline: Pipeline) -> Iterator[Event]:
     yield Finished(paths=tuple(paths), seconds=seconds, stopped=task.stopped)
 
 
-def _one_picture(task: AsyncTask, pipeline: Pipeline, plan: ImagePlan, clock: _Clock) -> Iterator[Event]:
+def _one_picture(
+    task: AsyncTask, pipeline: Pipeline, plan: ImagePlan, clock: _Clock, history: History | None
+) -> Iterator[Event]:
     """Load what is missing, sample, decode and save one picture."""
     from core.pipeline import NotFinite  # here, so that the page can import this module before torch is there
 
-    yield clock.at(plan, "Loading models")
-    pipeline.refresh_everything(task.settings.base_model, check=task.check)
     while True:
+        yield clock.at(plan, "Loading models")
+        settings = plan.settings
+        pipeline.refresh_everything(
+            settings.base_model,
+            parts={part: getattr(settings, part) for part in PARTS},
+            refiner_model=settings.refiner_model if settings.switch_step < settings.steps else "",
+            loras=with_mode_lora(plan.loras, settings.performance, pipeline.catalog.files("loras")),
+            check=task.check,
+        )
+        yield from (Warned(message=notice) for notice in pipeline.take_notices())
         try:
             picture = yield from _sampled(task, pipeline, plan, clock)
             break
         except NotFinite as problem:
             yield Warned(message=pipeline.take_safer_precision(problem))
     yield clock.at(plan, "Saving")
-    settings = replace(task.settings, base_model=pipeline.base_name, seed=plan.seed, image_number=1)
-    saved = save_and_log(picture, Record(settings, pipeline.base_hash()), pipeline.outputs)
+    settings = replace(plan.settings, base_model=pipeline.base_name)
+    record = Record(settings, pipeline.base_hash(), typed=typed_otherwise(task.settings, plan))
+    remember = None if history is None else partial(history.add, owner=task.owner)
+    saved = save_and_log(picture, record, pipeline.outputs, remember)
     clock.picture_done()
     yield from (Warned(message=warning) for warning in saved.warnings)
     yield Saved(path=str(saved.path), seed=plan.seed, width=settings.width, height=settings.height)
@@ -75,21 +97,22 @@ def _one_picture(task: AsyncTask, pipeline: Pipeline, plan: ImagePlan, clock: _C
 
 def _sampled(
     task: AsyncTask, pipeline: Pipeline, plan: ImagePlan, clock: _Clock
-) -> Generator[Progress, None, NDArray[np.uint8]]:
+) -> Generator[Progress | Warned, None, NDArray[np.uint8]]:
     """Yields Progress with previews; returns the picture as uint8 (H, W, 3)."""
-    settings = task.settings
+    settings = plan.settings
     yield clock.at(plan, "Reading the prompt")
     conditions = pipeline.process_prompt(plan, settings, check=task.check)
+    yield from (Warned(message=notice) for notice in pipeline.take_notices())
     shown = 0.0
     for step in pipeline.process_diffusion(settings, plan, conditions, check=task.check):
         preview = None
         if settings.preview and time.monotonic() - shown >= PREVIEW_INTERVAL:
-            preview = pipeline.preview(step.x0)
+            preview = pipeline.preview(step.x0, step.space)
             shown = time.monotonic()
         yield clock.step(plan, step.index + 1, step.total, preview)
         task.check()
     yield clock.at(plan, "Decoding")
-    return pipeline.decode(step.x, settings, check=task.check)
+    return pipeline.decode(step.x, settings, step.space, check=task.check)
 
 
 class _Clock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,25 +16,28 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from core.conditions import Conditions
 from core.device import Device
+from core.diffusion import DiffusionStep, Job, diffuse
 from core.errors import BadPicture, BadSetting
 from core.goals.text import start_from_text
-from core.models.latent_format import PLAYGROUND, SDXL
+from core.models.interposer import Interposer
+from core.models.latent_format import SD15, SDXL, LatentSpace
 from core.models.preview import LinearPreview, fit_linear
+from core.models.vae import SD15_SCALE
 from core.prompt.plan import ImagePlan
-from core.sampling.denoiser import Condition, Denoiser, network_denoiser
-from core.sampling.guidance import guided
-from core.sampling.noise import add_noise, noise_for
-from core.sampling.prediction import Prediction, sampling_for
-from core.sampling.samplers import SAMPLERS
-from core.sampling.schedules import calculate_sigmas, slice_sigmas
-from core.settings import Settings
+from core.prompt.resources import PromptResources
+from core.sampling.refiner import ALMOST_ALL, swap_threshold
+from core.settings import Lora, Settings
+from core.stages import Workplace, base_prediction, base_stage, refiner_stage, sdxl_space
 from core.text.encode import TextConditions, TextEncoder
-from core.text.size_conditioning import size_vectors
 from core.text.tokenizer import ClipTokenizer
-from core.weights.checkpoint import Checkpoint, load_checkpoint
+from core.weights import lora
+from core.weights.checkpoint import Checkpoint, load_checkpoint, load_vae
 from core.weights.files import Catalog, ModelInfo
-from core.weights.memory import Memory, decoding_bytes, free_bytes, sampling_bytes
+from core.weights.info import PARTS
+from core.weights.memory import Memory, decoding_bytes, free_bytes
+from core.weights.refiner import Refiner, check_pair, load_interposer, load_refiner, twin
 
 log = logging.getLogger(__name__)
 
@@ -52,29 +55,13 @@ class NotFinite(Exception):
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """What the two sides of guidance are told. `negative` is None where it is not evaluated."""
-
-    positive: TextConditions
-    negative: TextConditions | None
-
-
-@dataclass(frozen=True)
-class DiffusionStep:
-    """Step `index` (from 0) of about `total`: the latent `x` after it and the clean guess `x0` in it (network space)."""
-
-    index: int
-    total: int
-    x: Tensor
-    x0: Tensor
-
-
-@dataclass(frozen=True)
 class BaseModel:
     """The base model record: what is loaded, from which state of which file."""
 
     name: str
     stamp: tuple[str, int, int]  # path, size and time of change of the file
+    encoder_stamps: Mapping[str, tuple[str, int, int]]  # of text encoders that come from other files
+    vae_stamp: tuple[str, int, int]  # of the file that the VAE comes from
     checkpoint: Checkpoint
     text: TextEncoder
     preview: LinearPreview
@@ -86,6 +73,17 @@ class BaseModel:
         return self.checkpoint.info
 
 
+@dataclass(frozen=True)
+class RefinerModel:
+    """The refiner record. `space` is there if its latents are of a kind of their own (SD 1.x)."""
+
+    name: str
+    stamp: tuple[str, int, int]
+    refiner: Refiner
+    space: LatentSpace | None = None
+    synthetic: bool = False  # the base model's own network, without what is added to the base model alone
+
+
 class Pipeline:
     """Holds the models of one device. Not for several threads at once: the worker's thread is its only user."""
 
@@ -93,86 +91,188 @@ class Pipeline:
         self.catalog = catalog
         self.device = device
         self.outputs = outputs
+        self.prompt_resources = PromptResources()
         self._memory = Memory(device.torch_device)
         self._tokenizer = ClipTokenizer()
         self._base: BaseModel | None = None
+        self._refiner: RefinerModel | None = None
+        self._interposer: Interposer | None = None
+        self._loras = lora.Loras(catalog.files("loras"))
         self._clip_skip = 2
         self._hashing = ThreadPoolExecutor(1, thread_name_prefix="hash")
         self._notices = list(device.warnings)
 
     # Loading
 
-    def refresh_everything(self, base_model: str = "", *, check: Check | None = None) -> None:
+    def refresh_everything(
+        self,
+        base_model: str = "",
+        *,
+        parts: Mapping[str, str] | None = None,
+        refiner_model: str = "",
+        use_synthetic_refiner: bool = False,
+        loras: Sequence[Lora] = (),
+        base_loras: Sequence[Lora] = (),
+        check: Check | None = None,
+    ) -> None:
         """Bring the models to what a request needs; loads only what differs from the last time.
 
-        `base_model` is a name of the catalogue, "" its default. Raises ModelNotFound, BadModelFile.
+        `base_model` and `refiner_model` are names of the catalogue; "" is its default, and no refiner. A refiner that is
+        the base model's file is none. `use_synthetic_refiner` counts where no refiner is named. `parts` as in
+        `refresh_base_model`. Raises ModelNotFound, BadModelFile.
         """
-        self.refresh_base_model(base_model or self.catalog.default())
+        self.refresh_base_model(base_model or self.catalog.default(), parts)
         self.assert_model_integrity()
+        if use_synthetic_refiner and not refiner_model:
+            self.synthesize_refiner_model()
+        else:
+            self.refresh_refiner_model(refiner_model)
+        self.refresh_loras(loras, base_loras, check=check)
         self.prepare_text_encoder()
         if check:
             check()
 
-    def refresh_base_model(self, name: str) -> None:
-        """Load the checkpoint `name` unless it is loaded and its file unchanged. An error leaves the old one in place."""
+    def refresh_base_model(self, name: str, parts: Mapping[str, str] | None = None) -> None:
+        """Load the checkpoint `name` unless it is loaded and its file unchanged. An error leaves the old one in place.
+
+        `parts` names files that a VAE or a text encoder comes from instead (keys of PARTS; "" is the checkpoint's own).
+        Another VAE alone is loaded alone.
+        """
         path = self.catalog.find(name)
-        status = path.stat()
-        stamp = (str(path), status.st_size, status.st_mtime_ns)
-        if self._base is not None and self._base.stamp == stamp:
+        chosen = {part: self.catalog.files(PARTS[part]).find(file) for part, file in (parts or {}).items() if file}
+        stamp, vae_stamp = _stamp(path), _stamp(chosen.get("vae", path))
+        encoder_stamps = {part: _stamp(file) for part, file in chosen.items() if part != "vae"}
+        same = self._base is not None and (self._base.stamp, self._base.encoder_stamps) == (stamp, encoder_stamps)
+        if same and self._loaded().vae_stamp == vae_stamp:
             return
         info = self.catalog.info(name)
-        info.check_base()
-        self._base = None  # two models at once may not fit
+        info.check_base(chosen.keys())
+        if same:
+            self._refresh_vae(chosen.get("vae", path))
+            return
+        self._base = self._refiner = None  # two models at once may not fit
         self._memory.forget()
         began = time.monotonic()
-        checkpoint = load_checkpoint(path, device=self.device)
+        checkpoint = load_checkpoint(path, device=self.device, chosen=chosen)
         self._base = BaseModel(
             name=name,
             stamp=stamp,
+            encoder_stamps=encoder_stamps,
+            vae_stamp=vae_stamp,
             checkpoint=checkpoint,
-            text=TextEncoder(checkpoint.clip_l, checkpoint.clip_g, self._tokenizer),
+            text=TextEncoder(
+                checkpoint.clip_l, checkpoint.clip_g, self._tokenizer, embeddings=self.catalog.files("embeddings")
+            ),
             preview=fit_linear(checkpoint.vae),
             sha256=self._hashing.submit(self.catalog.file_hash, path),
         )
         log.info("Loaded %s in %.1f s", name, time.monotonic() - began)
 
+    def _refresh_vae(self, path: Path) -> None:
+        """Take the VAE in the file at `path`, its own or a whole checkpoint, and the preview that suits it."""
+        base = self._loaded()
+        vae = load_vae(path, dtype=self.device.vae_dtype)
+        self._memory.drop(base.checkpoint.vae)
+        checkpoint = replace(base.checkpoint, vae=vae)
+        self._base = replace(base, vae_stamp=_stamp(path), checkpoint=checkpoint, preview=fit_linear(vae))
+        log.info("Took the VAE of %s", path.name)
+
+    def refresh_refiner_model(self, name: str) -> None:
+        """Load the checkpoint `name` as refiner unless it is loaded and its file unchanged; "" lets go of it.
+
+        The base model's own file counts as "": it would go on as the base model does. A file that is there and cannot be
+        loaded leaves no refiner. Raises ModelNotFound, BadModelFile.
+        """
+        base, loaded = self._loaded(), self._refiner
+        path = self.catalog.find(name) if name else None
+        stamp = _stamp(path) if path else None
+        if loaded is not None and not loaded.synthetic and loaded.stamp == stamp:
+            return
+        if loaded is not None:
+            self._refiner = None
+            for network in (loaded.refiner.unet, loaded.refiner.vae):
+                if network is not None:
+                    self._memory.drop(network)
+            log.info("Let go of the refiner %s", loaded.name)
+        if path is None or stamp is None or path.samefile(base.checkpoint.info.path):
+            return
+        self.catalog.info(name).check_refiner()
+        began = time.monotonic()
+        refiner = load_refiner(path, device=self.device)
+        check_pair(refiner, base.text.clip_l, base.text.clip_g)
+        space = None if refiner.vae is None else LatentSpace(refiner.vae, SD15, fit_linear(refiner.vae, SD15_SCALE))
+        self._refiner = RefinerModel(name, stamp, refiner, space)
+        log.info("Loaded the refiner %s in %.1f s", name, time.monotonic() - began)
+
+    def synthesize_refiner_model(self) -> None:
+        """Make the base model its own refiner: the same weights, but for what is added to the base model alone."""
+        base = self._loaded()
+        if self._refiner is not None and self._refiner.synthetic and self._refiner.stamp == base.stamp:
+            return
+        self._refiner = None
+        network = Refiner(base.info, twin(base.checkpoint.unet))
+        self._refiner = RefinerModel(base.name, base.stamp, network, synthetic=True)
+        log.info("%s is its own refiner", base.name)
+
+    def refresh_loras(
+        self, loras: Sequence[Lora], base_loras: Sequence[Lora] = (), *, check: Check | None = None
+    ) -> None:
+        """Put `loras` on base model and refiner, `base_loras` on the base model alone; changes only the weights that differ.
+
+        A refiner that they do not fit goes without. Raises ModelNotFound, and BadModelFile for a file that is damaged or
+        fits nothing; the models then are as before.
+        """
+        base, refiner, device = self._loaded(), self._refiner, self.device.torch_device
+        model = lora.Model(
+            base.name,
+            base.checkpoint.unet,
+            base.text.clip_l,
+            base.text.clip_g,
+            twin=refiner.refiner.unet if refiner and refiner.synthetic else None,
+        )
+        matched = self._loras.match(model, [*loras, *base_loras])
+        if refiner:
+            second = lora.Model(refiner.name, refiner.refiner.unet, refines=True)
+            self._loras.put(second, self._loras.match(second, loras), device=device, check=check)
+        base.text.identity = self._loras.put(model, matched, device=device, check=check)
+        self._notices += matched.warnings
+
     def assert_model_integrity(self) -> None:
         """The base is there and of the SDXL class. Raises BadModelFile, or ModelNotFound when nothing is loaded."""
-        self._loaded().info.check_base()
+        self._loaded().info.check_base(PARTS)  # what the file lacks came from elsewhere, or it would not be loaded
 
     def take_safer_precision(self, problem: NotFinite) -> str:
-        """After NaN or a black picture: load the part anew in float32; returns the sentence for the user.
+        """After NaN or a black picture: the next refresh loads the part in float32; returns the sentence for the user.
 
         Raises BadPicture when it has been in float32 already.
         """
         base = self._loaded()
+        refined_by = f" with the refiner {self._refiner.name}" if self._refiner else ""
         used = self.device.unet_dtype if problem.part == "UNet" else self.device.vae_dtype
         if used == torch.float32:
-            self._base = None
+            self._base = self._refiner = None
             raise BadPicture(
-                f"{base.name} gave no valid picture (NaN or black in the {problem.part}) even in 32-bit precision. The file "
+                f"{base.name}{refined_by} gave no valid picture (NaN or black in the {problem.part}) even in 32-bit precision. The file "
                 "may be damaged, or the settings extreme: try another sampler, a lower guidance scale or another model."
             )
         if problem.part == "UNet":
             self.device = replace(self.device, unet_dtype=torch.float32)
         else:
             self.device = replace(self.device, vae_dtype=torch.float32)
-        self._base = None
-        self._memory.forget()
-        self.refresh_everything(base.name)
+        self.free_memory()
         return (
             f"The {problem.part} gave an invalid picture in {str(used).removeprefix('torch.')}; it now runs in 32-bit "
             "precision, which is slower, and the picture is made again."
         )
 
     def take_notices(self) -> list[str]:
-        """What the user should know about the device, as sentences; each is given once."""
+        """What the user should know about device and model files, as sentences; each is given once."""
         notices, self._notices = self._notices, []
-        return notices
+        return notices + (self._base.text.take_notices() if self._base else [])
 
     def free_memory(self) -> None:
         """After running out of memory: let go of everything; the next request loads anew."""
-        self._base = None
+        self._base = self._refiner = self._interposer = None
         self._memory.forget()
 
     @property
@@ -223,43 +323,76 @@ class Pipeline:
 
     # Sampling
 
+    def get_candidate_vae(self, settings: Settings, denoise: float = 1.0) -> tuple[LatentSpace, LatentSpace | None]:
+        """In which space a picture is encoded that a run of strength `denoise` starts from, and in which space once more.
+
+        The second one is the refiner's, for the part of a run that follows a vae swap; None if there is none.
+        """
+        base, refiner = self._space(settings), self._refiner
+        if refiner is None or refiner.space is None:
+            return base, None
+        if denoise > ALMOST_ALL:
+            return base, refiner.space
+        if denoise > swap_threshold(settings.steps, settings.switch_step):
+            return base, None
+        return refiner.space, None
+
+    @torch.inference_mode()
+    def vae_parse(self, latent: Tensor) -> Tensor:
+        """A raw latent (1, 4, h, w) of the base model as one of the refiner: itself unless the refiner has its own VAE.
+
+        Raises ModelNotFound if the interposer's file, which that takes, is not there.
+        """
+        if self._refiner is None or self._refiner.space is None:
+            return latent
+        interposer = self._load_interposer()
+        self._memory.bring(interposer)
+        return interposer(latent)
+
     @torch.inference_mode()
     def process_diffusion(
         self, settings: Settings, plan: ImagePlan, conditions: Conditions, *, check: Check | None = None
     ) -> Iterator[DiffusionStep]:
         """Sample one picture, step by step. `check` is called between the blocks of the network and may raise.
 
-        Raises NotFinite as soon as the network gives NaN or infinity, BadSetting for settings that do not go together.
+        Raises NotFinite as soon as the network gives NaN or infinity, BadSetting for settings that do not go together,
+        ModelNotFound if a file is missing that they need.
         """
-        prediction, scheduler = self._prediction(settings)
-        start = start_from_text(settings)
-        table = prediction.table
-        sigmas = calculate_sigmas(settings.sampler, table, scheduler, settings.steps, start.strength)
-        device = self.device.torch_device
-        initial, noise = noise_for(
-            settings.sampler, plan.seed, tuple(start.latent.shape), sigmas, device, settings.noise_device
+        base, model, space = self._loaded(), self._refiner, self._space(settings)
+        work = Workplace(self.device, self._memory, settings, check)
+        job = Job(
+            settings=settings,
+            seed=plan.seed,
+            start=start_from_text(settings),
+            device=self.device.torch_device,
+            base=base_stage(work, base.checkpoint.unet, base.info, conditions, space),
         )
-        sigmas = slice_sigmas(sigmas, last=settings.steps)  # ddim_uniform gives more steps than were asked for
-        x = add_noise(start.latent.to(device), initial, sigmas[0], table.sigma_max)
-        denoise = start.wrap(self._denoiser(settings, prediction, conditions, check))
-        for step in SAMPLERS[settings.sampler](denoise, x, sigmas, noise=noise, table=table):
+        if model is not None:
+            stage = refiner_stage(work, model.refiner, base.text.clip_l, conditions, model.space or space)
+            job = replace(job, refiner=stage, convert=self.vae_parse if model.space else None)
+        if job.convert and job.swap == "vae":
+            self._load_interposer()  # a missing file is told before the first step
+        for step in diffuse(job):
             if not torch.isfinite(step.x0).all():
                 raise NotFinite("UNet")
-            yield DiffusionStep(step.index, max(len(sigmas) - 1, step.index + 1), step.x, step.x0)
+            yield step
 
     @torch.inference_mode()
-    def decode(self, latent: Tensor, settings: Settings, *, check: Check | None = None) -> NDArray[np.uint8]:
+    def decode(
+        self, latent: Tensor, settings: Settings, space: LatentSpace | None = None, *, check: Check | None = None
+    ) -> NDArray[np.uint8]:
         """Latent (1, 4, h, w) in network space to uint8 pixels (8 h, 8 w, 3); tiled where memory is short.
 
-        Raises NotFinite for NaN, infinity or a picture that is black all over.
+        `space` is what a step says it is of; None: the base model's. Raises NotFinite for NaN, infinity or a picture that
+        is black all over.
         """
-        vae = self._loaded().checkpoint.vae
+        space = space or self._space(settings)
+        vae = space.vae
         height, width = latent.shape[2:]
         need = decoding_bytes(height, width, self.device.vae_dtype.itemsize)
         if self.device.vae_device == self.device.torch_device:
             self._memory.bring(vae, need)
-        latent_format = PLAYGROUND if self._prediction(settings)[0].kind == "edm" else SDXL
-        raw = latent_format.to_raw(latent.to(self.device.vae_device))
+        raw = space.format.to_raw(latent.to(self.device.vae_device))
         tiled = need > free_bytes(raw.device)
         image = vae.decode_tiled(raw, check=check) if tiled else vae.decode(raw, check=check)
         if not torch.isfinite(image).all():
@@ -271,9 +404,10 @@ class Pipeline:
         return pixels
 
     @torch.inference_mode()
-    def preview(self, x0: Tensor) -> bytes:
-        """A JPEG of the clean guess `x0` (1, 4, h, w), PREVIEW_SCALE pixels a cell."""
-        pixels = self._loaded().preview(x0)
+    def preview(self, x0: Tensor, space: LatentSpace | None = None) -> bytes:
+        """A JPEG of the clean guess `x0` (1, 4, h, w) of `space` (None: the base model's), PREVIEW_SCALE pixels a cell."""
+        preview = space.preview if space else self._loaded().preview
+        pixels = preview(x0)
         picture = Image.fromarray(pixels)
         picture = picture.resize(
             (picture.width * PREVIEW_SCALE, picture.height * PREVIEW_SCALE), Image.Resampling.BICUBIC
@@ -287,42 +421,17 @@ class Pipeline:
             raise BadSetting("No base model is loaded. Choose one.")
         return self._base
 
-    def _prediction(self, settings: Settings) -> tuple[Prediction, str]:
-        info = self._loaded().info
-        kind = info.prediction if settings.prediction == "auto" else settings.prediction
-        zero = info.zero_terminal_snr if settings.zero_terminal_snr == "auto" else settings.zero_terminal_snr == "on"
-        return sampling_for(settings.scheduler, kind, zero)
+    def _space(self, settings: Settings) -> LatentSpace:
+        base = self._loaded()
+        space = LatentSpace(base.checkpoint.vae, SDXL, base.preview)
+        return sdxl_space(space, base_prediction(base.info, settings)[0])
 
-    def _denoiser(
-        self, settings: Settings, prediction: Prediction, conditions: Conditions, check: Check | None
-    ) -> Denoiser:
-        unet = self._loaded().checkpoint.unet
-        dtype = self.device.unet_dtype
-        cells = settings.height // 8, settings.width // 8
-        rows = 1 if conditions.negative is None else 2
-        need = sampling_bytes(rows, *cells, dtype.itemsize)
-        self._memory.bring(unet, need)
-
-        def network(x: Tensor, timestep: Tensor, context: Tensor, y: Tensor | None) -> Tensor:
-            return unet(x, timestep, context, y, check=check)
-
-        positive = _condition(conditions.positive, settings, settings.adm_scaler_positive)
-        negative = conditions.negative
-        return guided(
-            network_denoiser(network, prediction, dtype),
-            positive,
-            positive if negative is None else _condition(negative, settings, settings.adm_scaler_negative),
-            scale=settings.guidance_scale,
-            progress=prediction.table.progress,
-            sharpness=settings.sharpness,
-            mimic_scale=settings.adaptive_cfg,
-            batched=need <= free_bytes(self.device.torch_device),
-        )
+    def _load_interposer(self) -> Interposer:
+        if self._interposer is None:
+            self._interposer = load_interposer(self.catalog.files("vae_approx"))
+        return self._interposer
 
 
-def _condition(text: TextConditions, settings: Settings, scale: float) -> Condition:
-    if text.pooled is None:
-        raise BadSetting("The base model has no pooled text vector; it is no SDXL checkpoint.")
-    end = settings.adm_scaler_end
-    vectors = size_vectors(text.pooled, settings.width, settings.height, scale=scale, end=end)
-    return Condition(text.tokens, vectors.emphasised, vectors.consistent, end)
+def _stamp(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns

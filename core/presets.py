@@ -1,23 +1,40 @@
-"""presets: where a request's settings come from before the user changes them: defaults, checkpoint, preset, in this order."""
+"""presets: settings by name, one JSON file each, and where a request's settings come from before the user changes them:
+defaults, checkpoint, configuration, preset, in this order.
+
+A file holds Settings fields, only those it changes, and beside them what PARTS names. A preset of the reference works too.
+The program's own presets are never written; the user's lie in a folder of their own and win over others of the same name.
+"""
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import fields
+import unicodedata
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 from core.errors import BadSetting
+from core.near import meant
+from core.output.record import VERSION
+from core.reference_keys import meaning_of, read_reference
 from core.settings import Settings
+from core.weights.sources import HOSTS, Source, address_trouble, name_trouble
 
 log = logging.getLogger(__name__)
 
 DEFAULT = "default"
-FIELDS = tuple(field.name for field in fields(Settings))
+FIELDS = tuple(f.name for f in fields(Settings))
+LARGEST_FILE = 2**20  # bytes
+PARTS = {  # what a preset holds beside Settings fields
+    "description": "a line for the person who chooses",
+    "version": "of the program that wrote it",
+    "previous": "older checkpoints that do if base_model is not there, the best first",
+    "downloads": '{"checkpoints": {"file.safetensors": {"url": ..., "bytes": ..., "sha256": ...}}, "loras": ...}',
+}
+DOWNLOAD_KINDS = ("checkpoints", "loras", "vae", "embeddings", "text_encoders")
 
 # What a checkpoint may recommend: how it samples best, never what is made, how often or where it goes.
 RECOMMENDABLE = (
@@ -25,6 +42,22 @@ RECOMMENDABLE = (
     "adm_scaler_positive", "adm_scaler_negative", "adm_scaler_end", "clip_skip", "prediction", "zero_terminal_snr",
 )  # fmt: skip
 USUAL_SIDE = 1024  # pixels; checkpoints of this size take the size of the defaults
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """One preset. `settings` are checked fields and values, only those that it changes.
+
+    `downloads` are sources by kind and file name; `notes` sentences on what in the file is not used.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""
+    previous: tuple[str, ...] = ()
+    downloads: Mapping[str, Mapping[str, Source]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    file: Path = Path()
 
 
 class Recommending(Protocol):
@@ -49,35 +82,50 @@ class Recommender(Protocol):
         """What the header of checkpoint `name` says."""
 
 
-def list_presets(folder: Path) -> list[str]:
-    """The names of the presets in `folder`, the default one first."""
-    names = sorted(file.stem for file in folder.glob("*.json") if _is_name(file.stem))
+def list_presets(*folders: Path) -> list[str]:
+    """The names of the presets in `folders`, the default one first."""
+    files = (file for folder in folders for file in folder.glob("*.json"))
+    names = sorted({_same(file.stem) for file in files if is_preset_name(file.stem)}, key=lambda n: (n.lower(), n))
     return sorted(names, key=lambda name: name != DEFAULT)
 
 
-def load_preset(name: str, folder: Path) -> dict[str, Any]:
-    """The fields and values of preset `name`, checked. Raises BadSetting naming the preset and what is wrong with it."""
-    if not _is_name(name):
+def read_presets(*folders: Path, hosts: Collection[str] = HOSTS) -> tuple[list[Preset], list[str]]:
+    """All presets of `folders` as `list_presets` orders them, and a sentence for each file that cannot be read."""
+    found, problems = [], []
+    for name in list_presets(*folders):
+        try:
+            found.append(load_preset(name, *folders, hosts=hosts))
+        except BadSetting as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def load_preset(name: str, *folders: Path, hosts: Collection[str] = HOSTS) -> Preset:
+    """The preset `name` of the first of `folders` that has it; downloads only from `hosts`.
+
+    Raises BadSetting naming the preset and what is wrong with it.
+    """
+    if not is_preset_name(name):
         raise BadSetting(
-            f"A preset cannot be called {name!r}: a name has letters, digits, '_', '-' and '.' and no path."
+            f"A preset cannot be called {name[:100]!r}: a name has up to 60 letters, digits, spaces, '_', '-' and '.' and no path."
         )
-    file = folder / f"{name}.json"
-    if not file.is_file():
-        raise BadSetting(f"There is no preset {name!r} in {folder}. {_there_are(list_presets(folder))}")
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadSetting(f"The preset {file} cannot be read ({error}). Mend it or choose another.") from None
-    if not isinstance(values, dict):
-        raise BadSetting(f'The preset {file} must be a JSON object such as {{"steps": 20}}.')
-    for key in values:
-        if key not in FIELDS:
-            raise BadSetting(f"The preset {file}: there is no setting called {key!r}. {_meant(key)}")
-    try:
-        Settings(**values)
-    except BadSetting as error:
-        raise BadSetting(f"The preset {file}: {error}") from None
-    return values
+    file = next((file for folder in folders if (file := preset_file(name, folder))), None)
+    if file is None:
+        there = list_presets(*folders)
+        listed = f"There are: {', '.join(there)}." if there else "There are none yet."
+        raise BadSetting(f"There is no preset {name!r} in {' or '.join(map(str, folders))}. {listed}")
+    return _read(_same(name), file, hosts)
+
+
+def preset_file(name: str, folder: Path) -> Path | None:
+    """The file of preset `name` in `folder`; None if it has none."""
+    return next((file for file in sorted(folder.glob("*.json")) if _same(file.stem) == _same(name)), None)
+
+
+def is_preset_name(name: str) -> bool:
+    """Whether a preset can be called so: what every file system stores and nobody takes for a path."""
+    plain = re.fullmatch(r"[\w-][\w .-]{0,59}", _same(name)) is not None and name[-1] not in ". "
+    return plain and not re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE)
 
 
 def settings_for(info: Recommending | None, preset: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
@@ -115,14 +163,118 @@ def recommended(info: Recommending | None) -> dict[str, Any]:
     return values
 
 
-def _is_name(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", name) is not None
+def _read(name: str, file: Path, hosts: Collection[str]) -> Preset:
+    try:
+        if file.stat().st_size > LARGEST_FILE:
+            raise ValueError(f"more than {LARGEST_FILE >> 20} MB")
+        values = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadSetting(f"The preset {file} cannot be read ({error}). Mend it or choose another.") from None
+    if not isinstance(values, dict):
+        raise BadSetting(f'The preset {file} must be a JSON object such as {{"steps": 20}}.')
+    return preset_from(name, file, values, hosts)
+
+
+def preset_from(name: str, file: Path, values: Mapping[str, Any], hosts: Collection[str] = HOSTS) -> Preset:
+    """A preset from what its file holds: our keys, the reference's, comments ("$..."). Raises BadSetting for unknown ones."""
+    own = {key: value for key, value in values.items() if key in FIELDS}
+    theirs = {key: value for key, value in values.items() if key not in FIELDS and meaning_of(key)}
+    unknown = [key for key in values if not (key in own or key in theirs or key in PARTS or key.startswith("$"))]
+    newer = _is_newer(values.get("version"))
+    if unknown and not theirs and not newer:
+        raise BadSetting(f"The preset {file}: there is no setting called {unknown[0]!r}. {_meant(unknown[0])}")
+    try:
+        Settings(**own)
+        previous = _strings("previous", values.get("previous", []))
+        description = _string("description", values.get("description", ""))
+    except BadSetting as error:
+        raise BadSetting(f"The preset {file}: {error}") from None
+    reading = read_reference(theirs)
+    notes = [f"The preset {name!r}: {problem}" for problem in reading.problems]
+    if newer and unknown:
+        notes.append(
+            f"The preset {name!r} was written by Easel {values['version']}, this is {VERSION}: "
+            + " ".join(f"{key!r} is not known here and left out. {_meant(key)}" for key in unknown)
+        )
+    elif unknown:
+        notes += [f"The preset {name!r}: there is no {key!r}; it is left out. {_meant(key)}" for key in unknown]
+    beside = [*reading.unused, *reading.config]
+    if beside:
+        notes.append(f"The preset {name!r} also has what means nothing in a preset of Easel: {', '.join(beside)}.")
+    asked = _merged(reading.preset.get("downloads", {}), values.get("downloads", {}))
+    downloads, refused = _downloads(asked, hosts)
+    return Preset(
+        name=name,
+        settings={**_without_empty_prompts(reading.settings), **own},
+        description=description,
+        previous=previous or tuple(reading.preset.get("previous", ())),
+        downloads=downloads,
+        notes=(*notes, *(f"The preset {name!r}: {words}" for words in refused)),
+        file=file,
+    )
+
+
+def _downloads(asked: Any, hosts: Collection[str]) -> tuple[dict[str, dict[str, Source]], list[str]]:
+    """The sources that can be trusted so far as to offer them, and a sentence for each other."""
+    if not isinstance(asked, dict):
+        return {}, [f"downloads must be like {PARTS['downloads']}; they are left out."]
+    found: dict[str, dict[str, Source]] = {}
+    refused = []
+    for kind, files in asked.items():
+        if kind not in DOWNLOAD_KINDS or not isinstance(files, dict):
+            refused.append(
+                f"downloads has {str(kind)[:60]!r}; the kinds are {', '.join(DOWNLOAD_KINDS)}. It is left out."
+            )
+            continue
+        for name, entry in files.items():
+            entry = {"url": entry} if isinstance(entry, str) else entry if isinstance(entry, dict) else {}
+            url, size, sha256 = entry.get("url"), entry.get("bytes"), entry.get("sha256", "")
+            name = str(name).replace("\\", "/")
+            trouble = name_trouble(name) or address_trouble(url, hosts)
+            if not trouble and size is not None and (type(size) is not int or not 0 < size < 2**50):
+                trouble = f"bytes of {name!r} must be a whole number."
+            if not trouble and not re.fullmatch(r"([0-9a-fA-F]{64})?", str(sha256)):
+                trouble = f"sha256 of {name!r} must have 64 hex digits."
+            if trouble:
+                refused.append(f"{trouble} This download is left out.")
+            else:
+                found.setdefault(kind, {})[name] = Source(name, kind, str(url), size, str(sha256).lower())
+    return found, refused
+
+
+def _merged(theirs: Any, ours: Any) -> Any:
+    return {**theirs, **ours} if isinstance(ours, dict) else ours
+
+
+def _without_empty_prompts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """An empty prompt in a preset of the reference means that it has none."""
+    return {key: value for key, value in settings.items() if value != "" or key not in ("prompt", "negative_prompt")}
+
+
+def _is_newer(version: Any) -> bool:
+    return isinstance(version, str) and _numbers(version) > _numbers(VERSION)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part[:9]) for part in re.findall(r"\d+", version[:40]))
+
+
+def _strings(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise BadSetting(f"{name} is {str(value)[:100]!r}; it must be a list of texts.")
+    return tuple(value)
+
+
+def _string(name: str, value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 1000:
+        raise BadSetting(f"{name} is {str(value)[:100]!r}; it must be a text of at most 1000 characters.")
+    return value
+
+
+def _same(name: str) -> str:
+    """One spelling of a name with accents, which file systems store in two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _meant(key: str) -> str:
-    near = difflib.get_close_matches(key, FIELDS, n=1)
-    return f"Did you mean {near[0]!r}?" if near else f"The settings are: {', '.join(FIELDS)}."
-
-
-def _there_are(names: list[str]) -> str:
-    return f"There are: {', '.join(names)}." if names else "There are none yet."
+    return meant(key, (*FIELDS, *PARTS), f"The settings are: {', '.join(FIELDS)}.")

@@ -26,7 +26,7 @@ OUTPUT_FORMATS = ("png", "jpeg", "webp")
 PREDICTIONS = ("auto", "epsilon", "v", "edm")
 AUTO_ON_OFF = ("auto", "on", "off")
 NOISE_DEVICES = ("cpu", "device")
-PERFORMANCES = ("custom", "quality", "speed", "extreme_speed", "lightning", "hyper_sd")
+PERFORMANCES = ("custom", "quality", "speed", "extreme_speed", "lightning", "hyper_sd", "dmd2")
 REFINER_SWAPS = ("joint", "separate", "vae")
 
 # Width and height of the sizes that SDXL was trained on (about 1024 x 1024 pixels each), from tall to wide.
@@ -107,6 +107,7 @@ class Settings:
     freeu_s2: float = _ranged(0.95, 0.0, 4.0)
     styles: tuple[str, ...] = _several(100)  # names of the style library, merged in this order
     read_wildcards_in_order: bool = False
+    prompt_syntax: bool = True  # False: no wildcards, arrays and tags, the prompts are taken as they stand
     seed_increment: bool = True  # False: every picture of the request has the same seed
     preview: bool = True
     output_format: str = _choice("png", OUTPUT_FORMATS)
@@ -115,6 +116,11 @@ class Settings:
     def __post_init__(self) -> None:
         for f in fields(self):
             object.__setattr__(self, f.name, _checked(f.name, getattr(self, f.name), f.type, f.metadata))
+
+    @property
+    def switch_step(self) -> int:
+        """After how many steps the refiner takes over; halves round to even."""
+        return round(self.steps * self.refiner_switch)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
@@ -133,12 +139,22 @@ def random_seed() -> int:
     return secrets.randbelow(MAX_SEED + 1)
 
 
+_FIELDS = {f.name: f for f in fields(Settings)}
+
+
+def check_setting(name: str, value: Any) -> Any:
+    """`value` as the field `name` holds it. Raises BadSetting."""
+    if name not in _FIELDS:
+        raise _unknown(name)
+    return _checked(name, value, _FIELDS[name].type, _FIELDS[name].metadata)
+
+
 def parse_setting(name: str, text: str) -> Any:
     """The value of field `name` written as `text` on a command line. Raises BadSetting if it does not fit the field."""
-    types = {f.name: f.type for f in fields(Settings)}
-    if name not in types:
+    if name not in _FIELDS:
         raise _unknown(name)
-    if types[name] == "bool":
+    kind: Any = _FIELDS[name].type
+    if kind == "bool":
         words = {
             "true": True,
             "on": True,
@@ -152,13 +168,13 @@ def parse_setting(name: str, text: str) -> Any:
         if text.lower() not in words:
             raise BadSetting(f"{name} is {text!r}; it must be true or false.")
         return words[text.lower()]
-    if types[name] in ("int", "float"):
+    if kind in ("int", "float"):
         try:
-            return int(text) if types[name] == "int" else float(text)
+            return int(text) if kind == "int" else float(text)
         except ValueError:
-            wanted = "a whole number" if types[name] == "int" else "a number"
+            wanted = "a whole number" if kind == "int" else "a number"
             raise BadSetting(f"{name} is {text!r}; it must be {wanted}.") from None
-    if types[name].startswith("tuple"):
+    if kind.startswith("tuple"):
         return _parsed_list(name, text)
     return text
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +12,11 @@ from typing import Any
 import pytest
 
 from core.errors import BadSetting
-from core.presets import list_presets, load_preset, settings_for
-from core.settings import Settings
+from core.presets import list_presets, load_preset, read_presets, settings_for
+from core.presets_choice import EMBEDDED
+from core.prompt.styles import StyleLibrary
+from core.settings import Lora, Settings
+from core.weights.sources import SOURCES
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,128 @@ SHIPPED = Path(__file__).parents[1] / "presets"
 
 @pytest.mark.parametrize("name", list_presets(SHIPPED))
 def test_every_preset_that_is_shipped_loads_and_says_only_what_differs(name: str) -> None:
-    values = load_preset(name, SHIPPED)
+    preset = load_preset(name, SHIPPED)
     usual = Settings().to_dict()
-    assert all(usual[key] != value for key, value in values.items())
+    assert all(usual[key] != value for key, value in preset.settings.items())
+    assert preset.description and not preset.notes
+
+
+# The reference's presets, each with what it changes of our defaults: base, LoRA, guidance, size, styles, and the rest.
+REFERENCE = {
+    "general": ("juggernautXL_v8Rundiffusion", ("sd_xl_offset_example-lora_1.0", 0.1), 4.0, (1152, 896), 3, {}),
+    "anime": ("animaPencilXL_v500", None, 6.0, (896, 1152), 3, {}),
+    "realistic": ("realisticStockPhoto_v20", ("SDXL_FILM_PHOTOGRAPHY_STYLE_V1", 0.25), 3.0, (896, 1152), 3, {}),
+    "lcm": ("juggernautXL_v8Rundiffusion", None, 4.0, (1152, 896), 3, {"performance": "extreme_speed"}),
+    "lightning": ("juggernautXL_v8Rundiffusion", None, 4.0, (1152, 896), 3, {"performance": "lightning"}),
+    "playground": (
+        "playground-v2.5-1024px-aesthetic.fp16", None, 2.0, (1024, 1024), 1,
+        {"sampler": "dpmpp_2m", "scheduler": "edm_playground_v2.5"},
+    ),
+    "pony": ("ponyDiffusionV6XL", None, 7.0, (896, 1152), 1, {"vae": "ponyDiffusionV6XL_vae.safetensors"}),
+    "sai": (
+        "sd_xl_base_1.0_0.9vae", ("sd_xl_offset_example-lora_1.0", 0.5), 7.0, (1152, 896), 2,
+        {"refiner_model": "sd_xl_refiner_1.0_0.9vae.safetensors", "refiner_switch": 0.75},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_the_references_presets_are_there_with_their_facts(name: str) -> None:
+    model, lora, guidance, size, styles, rest = REFERENCE[name]
+    preset = load_preset(name, SHIPPED)
+    made = Settings(**preset.settings)
+    assert made.base_model == f"{model}.safetensors" and made.base_model in SOURCES
+    assert [(entry.name, entry.weight) for entry in made.loras] == (
+        [(f"{lora[0]}.safetensors", lora[1])] if lora else []
+    )
+    assert (made.guidance_scale, (made.width, made.height), len(made.styles)) == (guidance, size, styles)
+    assert {key: getattr(made, key) for key in rest} == rest
+    assert made.sharpness == 2.0 and bool(made.negative_prompt) == (name == "realistic")
+    assert len(preset.previous) == {"anime": 7, "realistic": 1, "general": 5, "lcm": 5, "lightning": 5}.get(name, 0)
+
+
+def test_every_style_of_the_programs_presets_can_be_chosen() -> None:
+    known = StyleLibrary().read().names()
+    used = {style for preset in read_presets(SHIPPED)[0] for style in preset.settings.get("styles", ())}
+    assert used and used <= set(known)
+
+
+def test_the_model_that_comes_with_the_program_has_a_preset() -> None:
+    name = load_preset(EMBEDDED, SHIPPED).settings["base_model"]
+    assert (SHIPPED.parent / "models/checkpoints" / name).is_file()
+
+
+def test_the_users_preset_wins_over_the_programs_of_the_same_name(tmp_path: Path) -> None:
+    (tmp_path / "fast.json").write_text('{"steps": 3}')
+    assert load_preset("fast", tmp_path, SHIPPED).settings == {"steps": 3}
+    assert load_preset("plain_sdxl", tmp_path, SHIPPED).name == "plain_sdxl"
+    assert list_presets(tmp_path, SHIPPED).count("fast") == 1
+    (tmp_path / "broken.json").write_text("{")
+    presets, problems = read_presets(tmp_path, SHIPPED)
+    assert [preset.name for preset in presets] == [n for n in list_presets(tmp_path, SHIPPED) if n != "broken"]
+    assert len(problems) == 1 and "broken.json cannot be read" in problems[0]
+
+
+def test_a_preset_of_a_newer_version_loads_without_what_is_not_known_here(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('{"version": "99.0", "steps": 9, "guidance_scal": 3, "$note": "mine"}')
+    preset = load_preset("p", tmp_path)
+    assert preset.settings == {"steps": 9}
+    assert len(preset.notes) == 1
+    assert "written by Easel 99.0" in preset.notes[0] and "Did you mean 'guidance_scale'" in preset.notes[0]
+
+
+def test_a_preset_of_the_reference_works_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "theirs.json").write_text(
+        """{
+            "default_model": "model.safetensors", "default_refiner": "None", "default_refiner_switch": 0.5,
+            "default_loras": [[true, "a.safetensors", 0.1], [true, "None", 1.0], ["b.safetensors", -0.5]],
+            "default_cfg_scale": 4.0, "default_sample_sharpness": 2.0, "default_performance": "Extreme Speed",
+            "default_sampler": "euler", "default_scheduler": "normal", "default_prompt": "", "default_prompt_negative": "",
+            "default_styles": ["Fooocus V2"], "default_aspect_ratio": "896*1152", "default_overwrite_step": -1,
+            "default_inpaint_engine_version": "None", "previous_default_models": ["old.safetensors"],
+            "checkpoint_downloads": {"model.safetensors": "https://huggingface.co/a/b/resolve/main/model.safetensors"},
+            "embeddings_downloads": {}, "lora_downloads": {"../x.safetensors": "https://evil.example/x"}
+        }"""
+    )
+    preset = load_preset("theirs", tmp_path)
+    made = Settings(**preset.settings)
+    assert (made.base_model, made.refiner_model, made.performance) == ("model.safetensors", "", "extreme_speed")
+    assert made.loras == (Lora("a.safetensors", 0.1), Lora("b.safetensors", -0.5))
+    assert (made.width, made.height, made.styles) == (896, 1152, ("Fooocus V2",))
+    assert "prompt" not in preset.settings  # an empty one never takes away what was typed
+    assert preset.previous == ("old.safetensors",)
+    assert list(preset.downloads) == ["checkpoints"] and list(preset.downloads["checkpoints"]) == ["model.safetensors"]
+    told = " ".join(preset.notes)
+    assert "'../x.safetensors' is no file name" in told and "default_inpaint_engine_version" in told
+
+
+def test_downloads_of_a_preset_are_checked_before_they_are_offered(tmp_path: Path) -> None:
+    good = {"url": "https://huggingface.co/x", "bytes": 5, "sha256": "AB" * 32}
+    downloads = {
+        "checkpoints": {
+            "good.safetensors": good,
+            "b.safetensors": {"url": "https://evil.example/x"},
+            "c.safetensors": 5,
+        },
+        "loras": {"d.safetensors": {**good, "bytes": "5"}, "e.safetensors": {**good, "sha256": "xyz"}, "f.ckpt": good},
+        "programs": {"g.safetensors": good},
+    }
+    (tmp_path / "p.json").write_text(json.dumps({"downloads": downloads}))
+    preset = load_preset("p", tmp_path)
+    source = preset.downloads["checkpoints"]["good.safetensors"]
+    assert (source.size, source.sha256, source.exact_size) == (5, "ab" * 32, 5)
+    assert [list(files) for files in preset.downloads.values()] == [["good.safetensors"]]
+    assert len(preset.notes) == 6
+    assert "b.safetensors" in load_preset("p", tmp_path, hosts=["evil.example"]).downloads["checkpoints"]
+
+
+@pytest.mark.parametrize("name", ["con", "NUL", "lpt1.x", "end.", "end ", "a:b", "a*b", "a?b", 'a"b', "a<b"])
+def test_names_that_some_system_cannot_store_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadSetting, match="no path"):
+        load_preset(name, tmp_path)
+
+
+def test_a_name_may_have_spaces_and_accents_in_either_spelling(tmp_path: Path) -> None:
+    (tmp_path / (unicodedata.normalize("NFD", "Größe zwei") + ".json")).write_text('{"steps": 2}')
+    assert list_presets(tmp_path) == ["Größe zwei"]
+    assert load_preset("Größe zwei", tmp_path).settings == {"steps": 2}

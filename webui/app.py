@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from core.output.history import History
 from core.settings import Settings
 from core.task import AsyncTask
+from core.weights.lora_info import LoraInfo
 
 
 class TaskQueue(Protocol):
@@ -35,11 +37,15 @@ class App:
 
     `models()` names the checkpoints that are there now; `native_size(name)` is the width and height in pixels that a
     checkpoint was made for; `defaults(name)` are the settings recommended for it ("" = the installation's default
-    checkpoint), its file name filled in as `base_model`. Both may raise UserError.
+    checkpoint), its file name filled in as `base_model`. Both may raise UserError. `files(kind)` names what there is of a
+    kind of file, and `lora_info(name)` what a LoRA's header says (may raise UserError). Kinds: "checkpoints", "loras", "vae", "text_encoders", "embeddings", "styles", "wildcards".
     """
 
     worker: TaskQueue
     models: Callable[[], Sequence[str]]
     native_size: Callable[[str], tuple[int, int]]
     defaults: Callable[[str], Settings]
+    files: Callable[[str], Sequence[str]] = lambda kind: ()
+    lora_info: Callable[[str], LoraInfo]
+    history: History | None = None
     title: str = "Easel"

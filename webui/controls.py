@@ -12,18 +12,25 @@ from typing import Any
 import gradio as gr
 
 from core.errors import BadSetting
+from core.performance import MODES, forced
 from core.settings import (
     AUTO_ON_OFF,
     MAX_SEED,
+    NOISE_DEVICES,
     OUTPUT_FORMATS,
     PREDICTIONS,
+    REFINER_SWAPS,
     SAMPLERS,
     SCHEDULERS,
     Settings,
+    parse_setting,
     random_seed,
+    written_setting,
 )
 
 LIMITS = {field.name: field.metadata for field in fields(Settings)}
+LISTS = tuple(field.name for field in fields(Settings) if str(field.type).startswith("tuple"))  # shown as JSON text
+FREEU_HELP = "1 is off"
 
 
 def _slider(
@@ -37,6 +44,15 @@ def _slider(
 
 def _dropdown(name: str, choices: tuple[str, ...], label: str, info: str | None = None) -> Callable[..., Any]:
     return partial(gr.Dropdown, choices=list(choices), label=label, info=info, elem_id=name)
+
+
+def _files(name: str, label: str, none: str, info: str | None = None) -> Callable[..., Any]:
+    """A list of files of which one may be chosen; `none` says what choosing none means."""
+
+    def make(choices: list[tuple[str, str]], **options: Any) -> Any:
+        return gr.Dropdown([(none, ""), *choices], label=label, info=info, elem_id=name, **options)
+
+    return make
 
 
 CONTROLS: dict[str, Callable[..., Any]] = {
@@ -55,8 +71,8 @@ CONTROLS: dict[str, Callable[..., Any]] = {
     "seed": partial(gr.Textbox, label="Seed", lines=1, max_lines=1, elem_id="seed", min_width=140),
     "steps": _slider("steps", 1, "Steps", "More steps: finer, and slower"),
     "guidance_scale": _slider("guidance_scale", 0.1, "Guidance scale", "How strictly the prompt is followed"),
-    "sampler": _dropdown("sampler", SAMPLERS, "Sampler"),
-    "scheduler": _dropdown("scheduler", SCHEDULERS, "Scheduler"),
+    "sampler": _dropdown("sampler", SAMPLERS, "Sampler", "The method that turns noise into a picture"),
+    "scheduler": _dropdown("scheduler", SCHEDULERS, "Scheduler", "How the steps are spread over the noise levels"),
     "sharpness": _slider("sharpness", 0.1, "Sharpness", "Of fine texture; 0 is off"),
     "output_format": partial(gr.Radio, list(OUTPUT_FORMATS), label="Output format", elem_id="output_format"),
     "clip_skip": _slider("clip_skip", 1, "CLIP skip", "Layer of the text encoders, counted from the end; SDXL: 2"),
@@ -66,17 +82,66 @@ CONTROLS: dict[str, Callable[..., Any]] = {
     "adm_scaler_end": _slider("adm_scaler_end", 0.05, "Size hints until", "Share of the run; 0 is off"),
     "prediction": _dropdown("prediction", PREDICTIONS, "Prediction type", "auto: as the checkpoint says"),
     "zero_terminal_snr": _dropdown("zero_terminal_snr", AUTO_ON_OFF, "Zero terminal SNR", "auto: as the checkpoint says"),
-    "save_metadata": partial(gr.Checkbox, label="Write the settings into the picture", elem_id="save_metadata"),
+    "performance": partial(
+        gr.Dropdown, [(mode.label, name) for name, mode in MODES.items()], label="Performance", elem_id="performance",
+        info="How much time a picture may take",
+    ),
+    "loras": partial(gr.Textbox, label="LoRAs", elem_id="loras", visible="hidden"),
+    "refiner_model": _files("refiner_model", "Refiner", "None", "Takes over for the last steps"),
+    "refiner_switch": _slider("refiner_switch", 0.05, "Refiner takes over at", "Share of the steps that the base model makes"),
+    "refiner_swap": _dropdown("refiner_swap", REFINER_SWAPS, "How the refiner takes over", "joint: in one run; separate: in two; vae: through a clean picture"),
+    "vae": _files("vae", "VAE", "The checkpoint's own", "Turns the finished latent into pixels"),
+    "text_encoder_l": _files("text_encoder_l", "Text encoder CLIP-L", "The checkpoint's own", "For files that hold the network alone"),
+    "text_encoder_g": _files("text_encoder_g", "Text encoder CLIP-G", "The checkpoint's own", "For files that hold the network alone"),
+    "guidance_rescale": _slider("guidance_rescale", 0.05, "Guidance rescale", "Against washed-out or burnt pictures of v-prediction models; 0 is off"),
+    "freeu": partial(gr.Checkbox, label="FreeU", info="More contrast between shapes and ground, without training", elem_id="freeu"),
+    "freeu_b1": _slider("freeu_b1", 0.01, "Backbone, deep", FREEU_HELP),
+    "freeu_b2": _slider("freeu_b2", 0.01, "Backbone, middle", FREEU_HELP),
+    "freeu_s1": _slider("freeu_s1", 0.01, "Skips, deep", FREEU_HELP),
+    "freeu_s2": _slider("freeu_s2", 0.01, "Skips, middle", FREEU_HELP),
+    "noise_device": _dropdown("noise_device", NOISE_DEVICES, "Where noise is made", "cpu: a seed is the same picture on every machine"),
+    "preview": partial(gr.Checkbox, label="Previews", info="Show the picture while it forms", elem_id="preview"),
+    "save_metadata": partial(gr.Checkbox, label="Write the settings into the picture", info="So that it can be made again", elem_id="save_metadata"),
 }  # fmt: skip
 
 # What a person brings along from one base model to the next; everything else follows the model's recommendation.
-OWN = ("prompt", "negative_prompt", "base_model", "image_number", "seed", "output_format", "save_metadata")
+OWN = (
+    "prompt", "negative_prompt", "base_model", "image_number", "seed", "output_format", "save_metadata", "performance",
+    "loras", "styles", "refiner_model", "refiner_switch", "refiner_swap", "vae", "text_encoder_l", "text_encoder_g",
+    "preview", "noise_device", "freeu", "freeu_b1", "freeu_b2", "freeu_s1", "freeu_s2",
+)  # fmt: skip
 RECOMMENDED = tuple(name for name in CONTROLS if name not in OWN)
+
+# Settings that some performance mode decides.
+FORCEABLE = tuple(name for name in CONTROLS if any(name in mode.forced for mode in MODES.values()))
 
 
 def shown(settings: Settings) -> dict[str, Any]:
-    """The value that each control shows for `settings`. The seed is text: 64 bits exceed a browser's numbers."""
-    return {name: getattr(settings, name) for name in CONTROLS} | {"seed": str(settings.seed)}
+    """The value that each control shows for `settings`. The seed is text: 64 bits exceed a browser's numbers; lists are JSON."""
+    values = {name: getattr(settings, name) for name in CONTROLS}
+    texts = {name: written_setting(values[name]) for name in ("seed", *LISTS) if name in values}
+    return values | texts
+
+
+def performed(
+    mode: str, values: Mapping[str, Any], own: Mapping[str, Any], usual: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What a change to performance `mode` does to the controls of FORCEABLE that show `values`.
+
+    `own` are the user's values that an earlier mode replaced; `usual` those taken where none were before. Returns the own
+    values that wait now, and by control name what changes.
+    """
+    wanted = forced(mode)
+    kept: dict[str, Any] = {}
+    changes: dict[str, dict[str, Any]] = {}
+    for name in FORCEABLE:
+        if name in wanted:
+            mine = own.get(name, values[name])
+            kept[name] = usual[name] if name not in own and mine == wanted[name] else mine
+            changes[name] = {"value": wanted[name], "interactive": False}
+        else:
+            changes[name] = {"interactive": True, **({"value": own[name]} if name in own else {})}
+    return kept, changes
 
 
 def remembered_values(text: str) -> dict[str, Any]:
@@ -95,6 +160,9 @@ def remembered_values(text: str) -> dict[str, Any]:
         with suppress(BadSetting, OverflowError, RecursionError):
             if name == "seed":
                 kept |= {name: str(parse_seed(str(values[name])))} if name in values else {}
+            elif name in LISTS and name in values:
+                value = getattr(Settings.from_dict({name: parse_setting(name, str(values[name] or "[]"))}), name)
+                kept[name] = written_setting(value)
             elif name in values:
                 kept[name] = getattr(Settings.from_dict({name: values[name]}), name)
     return kept
@@ -108,6 +176,7 @@ def settings_from(values: Mapping[str, Any], recommended: Settings, any_seed: bo
     given = {name: value for name, value in values.items() if name in CONTROLS}
     given["seed"] = random_seed() if any_seed else parse_seed(str(given.get("seed") or ""))
     given["base_model"] = given.get("base_model") or recommended.base_model
+    given |= {name: parse_setting(name, given[name] or "[]") for name in LISTS if name in given}
     for name in ("width", "height"):
         if given.get(name, 0) is None:
             raise BadSetting(

@@ -12,13 +12,13 @@ import gradio as gr
 from core.errors import UserError
 from core.settings import Settings
 from webui.app import App
-from webui.controls import RECOMMENDED, remembered_values, shown
+from webui.controls import FORCEABLE, RECOMMENDED, performed, remembered_values, shown
 from webui.generate import Desk, defaults_or_problem
 from webui.render import View, problem, view
 from webui.reuse import reused
 from webui.sizes import labels, matching_label, parse_label
 from webui.tabs.advanced import advanced_tab
-from webui.tabs.models import model_choices, models_tab
+from webui.tabs.models import model_choices, models_tab, refreshed
 from webui.tabs.place import Placed
 from webui.tabs.settings import settings_tab
 from webui.visitors import owner_of
@@ -30,7 +30,8 @@ HEADER = """
   <button type="button" id="theme_toggle" aria-label="Switch between light and dark"></button>
 </header>
 """
-KEYS = '<p class="keys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> generates, <kbd>Esc</kbd> stops</p>'
+OFFER = '<button type="button" id="settings_offer" hidden>Use the settings in this text</button>'
+KEYS = '<p class="keys hide-on-touch"><kbd>Ctrl</kbd> <kbd>Enter</kbd> generates, <kbd>Esc</kbd> stops</p>'
 CANCEL = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-task]');
@@ -53,6 +54,7 @@ def build_page(app: App) -> gr.Blocks:
         placed = Placed(defaults)
         incoming = gr.Textbox(elem_id="incoming_settings", visible="hidden", label="Settings from elsewhere")
         session = gr.Textbox(elem_id="session_settings", visible="hidden", label="Settings of the last visit")
+        own = gr.State({})  # values that the performance mode has replaced
         with gr.Row(elem_id="easel"):
             with gr.Column(elem_id="canvas", min_width=0):
                 stage = gr.HTML(empty.stage, elem_id="stage")
@@ -61,7 +63,7 @@ def build_page(app: App) -> gr.Blocks:
                 with gr.Column(elem_id="composer", min_width=0):
                     placed.put("prompt")
                     with gr.Row(elem_id="actions"):
-                        gr.HTML(KEYS, elem_classes="hide-on-touch")
+                        gr.HTML(OFFER + KEYS)
                         skip = gr.Button("Skip", elem_id="skip_button", visible=False, min_width=90, scale=0)
                         stop = gr.Button(
                             "Stop", elem_id="stop_button", variant="stop", visible=False, min_width=90, scale=0
@@ -139,6 +141,13 @@ def build_page(app: App) -> gr.Blocks:
                 return {incoming: "", message: problem(str(error))}
             return filled(shown(settings) | {"any_seed": False}, told) | {incoming: ""}
 
+        def follow_performance(values: dict[Any, Any]) -> dict[Any, Any]:
+            """Show what the mode forces, and give back what it forced when it is left."""
+            shown_now = {name: values[controls[name]] for name in FORCEABLE}
+            settings, _ = defaults_or_problem(app, "")
+            kept, changes = performed(values[controls["performance"]], shown_now, values[own], shown(settings))
+            return {own: kept, **{controls[name]: gr.update(**change) for name, change in changes.items()}}
+
         def reset_all() -> dict[Any, Any]:
             settings, complaint = defaults_or_problem(app, "")
             own = ("prompt", "negative_prompt", "seed")
@@ -186,12 +195,17 @@ def build_page(app: App) -> gr.Blocks:
             **QUIET,
         )
         incoming.change(use_settings, incoming, [incoming, *everything], **QUIET)
+        performance = controls["performance"]
+        forceable = [controls[name] for name in FORCEABLE]
+        performance.change(follow_performance, {performance, own, *forceable}, [own, *forceable], **QUIET)
         tab.reset.click(reset_all, None, everything, **QUIET)
         stop.click(stop_running, **QUIET)
         skip.click(skip_picture, **QUIET)
         tasks.click(cancel, **QUIET)
         base_model, size = controls["base_model"], [controls["width"], controls["height"]]
         base_model.input(choose_model, base_model, everything, **QUIET)
+        lists = refreshed(app, placed)
+        refresh.click(lambda: refreshed(app, placed), None, list(lists), **QUIET)
         refresh.click(reread_models, base_model, base_model, **QUIET).then(
             choose_model, base_model, everything, **QUIET
         )

@@ -2,33 +2,88 @@
 
 from __future__ import annotations
 
-from core.output.metadata import ReadMetadata, read_settings_text
+import json
+from contextlib import suppress
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from core.errors import BadMetadata, UserError
+from core.output.metadata import ReadMetadata, read_settings, read_settings_text, resolve
 from core.settings import Settings
 from webui.app import App
+from webui.visitors import owner_of
 
+LARGEST_PICTURE = 2**26  # bytes
 MOST_TOLD = 12  # names of what could not be used
+KINDS = ("checkpoints", "loras", "vae", "text_encoders", "styles")
+PROGRAMS = {
+    "easel": "Easel", "a1111": "A1111 or a program like it", "fooocus": "Fooocus", "comfyui": "ComfyUI",
+    "invokeai": "InvokeAI", "novelai": "NovelAI", "swarmui": "SwarmUI",
+}  # fmt: skip
 
 
 def reused(text: str, app: App) -> tuple[Settings, str]:
-    """The settings that `text` stands for, and a sentence about what could not be used ("" if nothing).
+    """The settings that `text` stands for, and sentences about what could not be used ("" if nothing).
 
     What the text does not say is as recommended for its model. Raises UserError if it holds no settings.
     """
-    read = read_settings_text(text)
-    names = list(app.models())
-    given = dict(read.settings)
-    missing = given.pop("base_model", "")
-    model = missing if missing in names else _same_stem(read, names)
-    settings = Settings.from_dict({**app.defaults(model).to_dict(), **given, "base_model": model})
+    given, told = _understood_already(text) or understood(read_settings_text(text), app)
+    model = str(given.get("base_model", ""))
+    return Settings.from_dict({**app.defaults(model).to_dict(), **given}), told
+
+
+def understood(read: ReadMetadata, app: App) -> tuple[dict[str, Any], str]:
+    """The Settings fields of `read` that can be used here, and what is to be told of the rest."""
+    read = resolve(read, {kind: app.files(kind) for kind in KINDS})
     told = []
-    if not model and (missing or read.model):
-        told.append(f"The picture was made with the model {missing or read.model}, which is not here; another is used.")
+    if read.source != "easel":
+        told.append(f"Written by {PROGRAMS.get(read.source, read.source)}.")
+    if read.named:
+        listed = ", ".join(dict.fromkeys(one.name or one.hash for one in read.named[:MOST_TOLD]))
+        told.append(f"Not here, and left out: {listed}.")
     if read.unknown:
         listed = ", ".join(sorted(read.unknown)[:MOST_TOLD]) + (", ..." if len(read.unknown) > MOST_TOLD else "")
         told.append(f"These could not be used: {listed}.")
-    return settings, " ".join(told)
+    return read.settings, " ".join(told)
 
 
-def _same_stem(read: ReadMetadata, names: list[str]) -> str:
-    """The model of the name that other programs write: without folder and ending."""
-    return next((name for name in names if read.model and name.rsplit("/", 1)[-1].startswith(f"{read.model}.")), "")
+def read_route(app: App) -> Route:
+    """`POST /easel/read` with a picture's bytes: its settings or what is wrong, as the text that `reused` takes."""
+
+    async def read(request: Request) -> Response:
+        if owner_of(request.headers.get("cookie")) is None:
+            return PlainTextResponse("This browser sent no cookie; allow cookies for this page.", status_code=403)
+        data = bytearray()
+        async for piece in request.stream():
+            data += piece
+            if len(data) > LARGEST_PICTURE:
+                return PlainTextResponse(f"Pictures of up to {LARGEST_PICTURE >> 20} MB are read.", status_code=413)
+        try:
+            settings, told = understood(await run_in_threadpool(read_settings, bytes(data)), app)
+        except UserError as error:
+            return JSONResponse({"problem": str(error)})
+        return JSONResponse(
+            {
+                "settings": {
+                    name: value for name, value in Settings.from_dict(settings).to_dict().items() if name in settings
+                },
+                "told": told,
+            }
+        )
+
+    return Route("/easel/read", read, methods=["POST"])
+
+
+def _understood_already(text: str) -> tuple[dict[str, Any], str] | None:
+    """What `read_route` answered; None for any other text."""
+    with suppress(ValueError, RecursionError):
+        values = json.loads(text)
+        if isinstance(values, dict) and set(values) == {"problem"}:
+            raise BadMetadata(str(values["problem"])[:500])
+        if isinstance(values, dict) and isinstance(values.get("told"), str) and isinstance(values["settings"], dict):
+            return values["settings"], values["told"]
+    return None

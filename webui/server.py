@@ -13,9 +13,13 @@ from starlette.middleware import Middleware
 
 from core.errors import BadConfig
 from core.port import port_trouble
+from webui.alive import alive_route
 from webui.app import App
+from webui.history_routes import history_routes
+from webui.lora_routes import lora_routes
 from webui.page import build_page
 from webui.pictures import picture_route
+from webui.reuse import read_route
 from webui.theme import easel_theme
 from webui.visitors import LOOPBACK, Visitors
 
@@ -23,6 +27,8 @@ log = logging.getLogger(__name__)
 
 IDLE_SLEEP = 0.02  # seconds between two looks of Gradio's idle queue; its own 0.001 burns 5 % of a core for ever
 LARGEST_UPLOAD = "20mb"
+STYLES = ("style.css", "history.css")
+SCRIPTS = ("page.js", "loras.js", "history.js")  # in this order: the first makes window.easel
 
 
 def serve(
@@ -73,7 +79,13 @@ def start(
     hosts = LOOPBACK if host in LOOPBACK and not share else None
     extras: dict[str, Any] = {
         "middleware": [Middleware(Visitors, hosts=hosts)],
-        "routes": [picture_route(app.worker)],
+        "routes": [
+            alive_route(),
+            read_route(app),
+            picture_route(app.worker),
+            *lora_routes(lambda: list(app.files("loras")), app.lora_info),
+            *(history_routes(app.history) if app.history else []),
+        ],
     }
     page.launch(
         server_name=host,
@@ -93,8 +105,8 @@ def start(
         app_kwargs=extras,
         favicon_path=str(files("webui") / "assets" / "favicon.svg"),
         theme=easel_theme(),
-        css=_asset("style.css"),
-        head=f"<script>{_asset('page.js').replace('PREFERRED_THEME', theme)}</script>",
+        css="\n".join(_asset(name) for name in STYLES),
+        head="".join(f"<script>{_asset(name).replace('PREFERRED_THEME', theme)}</script>" for name in SCRIPTS),
     )
     return page
 

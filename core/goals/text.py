@@ -21,12 +21,14 @@ class Start:
     """Where sampling starts from.
 
     `latent` (1, 4, H/8, W/8) in network space is added to the first noise; `strength` in (0, 1] is the share of the
-    schedule that is run; `wrap` changes the denoiser (inpainting, say).
+    schedule that is run; `wrap` changes the denoiser (inpainting, say), and `wrap_swapped`, if it is not the same, that of
+    a refiner with an autoencoder of its own, in whose latent space it is asked.
     """
 
     latent: Tensor
     strength: float = 1.0
     wrap: Callable[[Denoiser], Denoiser] = _unchanged
+    wrap_swapped: Callable[[Denoiser], Denoiser] | None = None
 
 
 def start_from_text(settings: Settings) -> Start:

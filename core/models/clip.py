@@ -103,9 +103,13 @@ class Embeddings(nn.Module):
         self.token_embedding = Embedding(config.vocabulary, config.width)
         self.position_embedding = Embedding(config.positions, config.width)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, vectors: Tensor | None = None) -> Tensor:
         positions = self.position_embedding.weight[: ids.shape[1]]
-        return self.token_embedding(ids).float() + positions.float()
+        if vectors is None:
+            return self.token_embedding(ids).float() + positions.float()
+        inserted = vectors[(-1 - ids).clamp(min=0)]
+        tokens = torch.where((ids < 0)[..., None], inserted, self.token_embedding(ids.clamp(min=0)).float())
+        return tokens + positions.float()
 
 
 class Encoder(nn.Module):
@@ -141,17 +145,24 @@ class CLIPText(nn.Module):
                 nn.init.normal_(self.text_projection, std=std)
 
     def forward(
-        self, ids: Tensor, layer: int = -2, *, final_norm: bool = False, check: Check | None = None
+        self,
+        ids: Tensor,
+        layer: int = -2,
+        *,
+        final_norm: bool = False,
+        vectors: Tensor | None = None,
+        check: Check | None = None,
     ) -> TextOutput:
         """Token `ids` (B, T), T up to 77, to the output of layer `layer`, counted from the end: -1 is the last one.
 
         `final_norm`: with the model's last norm (SD 1.x). A `layer` beyond the first gives the normed last output. The
         pooled vector is the normed last output at the first place of the row's largest id, times the projection.
+        An id below 0 stands for a row of `vectors` (V, width), float32: -1 for the first one, -2 for the second.
         """
         layers = self.text_model.encoder.layers
         wanted = len(layers) + layer if 1 <= -layer <= len(layers) else len(layers) - 1
         final_norm = final_norm or not 1 <= -layer <= len(layers)
-        h = self.text_model.embeddings(ids)
+        h = self.text_model.embeddings(ids, vectors)
         hidden = h
         for i, module in enumerate(layers):
             if check:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from core.models.attention import attention
 from core.models.configs import UNetConfig, norm_groups
+from core.models.freeu import Joint
 
 Check = Callable[[], None]
 
@@ -235,11 +236,19 @@ class UNet(nn.Module):
         return self.out[2].weight.dtype  # type: ignore[return-value]
 
     def forward(
-        self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None = None, *, check: Check | None = None
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        y: Tensor | None = None,
+        *,
+        joint: Joint | None = None,
+        check: Check | None = None,
     ) -> Tensor:
         """One evaluation: x (B, 4, h, w), timesteps (B,) from 0 to 999, context (B, T, context_dim), y (B, adm) -> like x.
 
-        The result has the weights' type. Any h, w from 1 up will do. Raises what `check` raises.
+        The result has the weights' type. Any h, w from 1 up will do. `joint` may change what meets in front of each output
+        block (FreeU). Raises what `check` raises.
         """
         dtype = self.dtype
         emb = self.time_embed(sinusoid(timesteps, self.config.model_channels).to(dtype))
@@ -255,6 +264,9 @@ class UNet(nn.Module):
             skips.append(h)
         h = self.middle_block(h, emb, context, check=check)
         for block in self.output_blocks:
-            h = torch.cat([h, skips.pop()], dim=1)
+            skip = skips.pop()
+            if joint:
+                h, skip = joint(h, skip)
+            h = torch.cat([h, skip], dim=1)
             h = block(h, emb, context, skips[-1].shape[2:] if skips else None, check)
         return self.out(h)

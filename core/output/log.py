@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import re
 import secrets
 from contextlib import suppress
 from html import escape
@@ -18,7 +17,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from core.errors import OutputError
-from core.output.a1111 import NOT_OF_THE_PICTURE, whole_text
+from core.output.a1111 import NOT_OF_THE_PICTURE
+from core.output.escaped import escaped
 from core.output.files import explained, move_to_free_name, write_new
 from core.output.metadata import to_json
 from core.output.record import PROGRAM, Record
@@ -67,9 +67,6 @@ document.addEventListener("click", async (event) => {
 """
 
 _LONG = ' class="long"'  # takes a row of its own
-
-# Letters that change how the text around them is drawn (direction marks, controls) are shown by their number.
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def append_log(picture: Path, record: Record) -> Path:
@@ -121,22 +118,17 @@ def _entry(name: str, record: Record) -> str:
     rows |= {"base_model_sha256": record.base_model_sha256[:10], "version": f"{PROGRAM} {record.version}"}
     rows["created"] = record.created.isoformat(sep=" ", timespec="seconds")
     terms = "\n".join(
-        f"<div{_LONG if key in ('prompt', 'negative_prompt') else ''}><dt>{_shown(key)}</dt><dd>{_shown(value)}</dd></div>"
+        f"<div{_LONG if key in ('prompt', 'negative_prompt') else ''}><dt>{escaped(key)}</dt><dd>{escaped(value)}</dd></div>"
         for key, value in rows.items()
         if value != ""
     )
     link = escape(quote(name))
     return (
-        f'<article>\n<figure><a href="{link}"><img src="{link}" alt="{_shown(settings.prompt[:200])}" loading="lazy" '
-        f'width="{settings.width}" height="{settings.height}"></a>\n<figcaption>{_shown(name)}</figcaption>\n'
+        f'<article>\n<figure><a href="{link}"><img src="{link}" alt="{escaped(settings.prompt[:200])}" loading="lazy" '
+        f'width="{settings.width}" height="{settings.height}"></a>\n<figcaption>{escaped(name)}</figcaption>\n'
         f'<button type="button" data-settings="{escape(to_json(record))}">Copy settings</button></figure>\n'
         f"<dl>\n{terms}\n</dl>\n</article>\n"
     )
-
-
-def _shown(value: object) -> str:
-    text = str(whole_text(str(value))).replace("\r\n", "\n")
-    return escape(_INVISIBLE.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
 
 
 def _sha256(text: str) -> str:

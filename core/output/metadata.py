@@ -1,51 +1,64 @@
 """A picture's settings inside its file: written so that any program finds them, read back whatever the file holds.
 
 PNG: text chunks `parameters` (the A1111 text) and `easel` (our JSON). JPEG and WebP: Exif, with the A1111 text as the
-UserComment of the Exif sub-IFD, our JSON as the ImageDescription and the program as Software. No torch; Pillow only when
-a picture is read or written.
+UserComment of the Exif sub-IFD, our JSON as the ImageDescription and the program as Software. Read are, besides ours, the
+pictures of the programs in `core/output/foreign`. No torch; Pillow only where it is needed.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, fields, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, cast
 
-from core.errors import BadMetadata, BadSetting
-from core.output.a1111 import checked, from_text, shown, to_text, whole_text
-from core.output.record import PROGRAM, Record
+from core.errors import BadMetadata
+from core.output import strip
+from core.output.a1111 import from_text, to_text
+from core.output.embedded import COMMENT, LONGEST_TEXT, XMP, readable, texts_in, texts_of
+from core.output.foreign import comfyui, fooocus, invokeai, novelai, swarmui
+from core.output.hidden import has_hidden_text, hidden_texts
+from core.output.pieces import kind_of, size_of
+from core.output.reading import Reading, ReadMetadata, json_object, whole_text
+from core.output.record import PROGRAM, Origin, Record
+from core.output.resolve import resolve
+from core.settings import Settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.PngImagePlugin import PngInfo
 
-Source: TypeAlias = "str | Path | bytes | BinaryIO | Image"
+__all__ = [
+    "JPEG_EXIF_LIMIT", "LONGEST_TEXT", "ReadMetadata", "Source", "exif_bytes", "png_info", "read_settings",
+    "read_settings_text", "resolve", "stripped", "to_json",
+]  # fmt: skip
 
-LONGEST_TEXT = 2**20  # characters; two prompts of 20,000 characters need half of it at worst
+File: TypeAlias = "str | Path | bytes | BinaryIO"
+Source: TypeAlias = "File | Image"
+
 LARGEST_FILE = 2**28  # bytes
 JPEG_EXIF_LIMIT = 65_533  # bytes of one JPEG segment
+JPEG_START = b"\xff\xd8"
+NO_SETTINGS = "The picture carries no settings. Choose one that was saved with its metadata."
+FIELDS = frozenset(f.name for f in fields(Settings))
+# Names of texts that only hold settings: that they cannot be read is worth saying.
+KEYWORDS = ("easel", "parameters", "invokeai_metadata", "sd-metadata", "Dream")
 
 _SOFTWARE, _DESCRIPTION, _EXIF_IFD, _USER_COMMENT = 0x0131, 0x010E, 0x8769, 0x9286
-_CODE_LENGTH = 8  # a UserComment begins with the name of its character set
 
-
-@dataclass(frozen=True, kw_only=True)
-class ReadMetadata:
-    """What a picture or a text says of how it was made.
-
-    `settings` holds only fields that were there and are valid; `unknown` what could not be used, by its own name.
-    `source` is "easel" (our JSON: exact and complete) or "a1111" (the text form). `model` and `model_hash` name the
-    checkpoint if the base model's file name is not known: its name without ending, and the first digits of its SHA-256.
-    """
-
-    settings: dict[str, Any] = field(default_factory=dict)
-    unknown: dict[str, str] = field(default_factory=dict)
-    source: str
-    model: str = ""
-    model_hash: str = ""
+# Whose JSON object it is, asked in this order; ours if nobody knows it.
+JSON_FORMS: tuple[tuple[Callable[[Mapping[str, Any]], bool], Callable[[Mapping[str, Any]], ReadMetadata]], ...] = (
+    (swarmui.recognises, swarmui.read),
+    (comfyui.recognises, comfyui.read),
+    (invokeai.recognises, invokeai.read),
+    (novelai.recognises, novelai.read),
+    (fooocus.recognises, fooocus.read),
+)
 
 
 def to_json(record: Record) -> str:
@@ -56,6 +69,9 @@ def to_json(record: Record) -> str:
         "created": record.created.isoformat(timespec="seconds"),
         "base_model_sha256": record.base_model_sha256,
         "settings": record.settings.to_dict(),
+        **({"hashes": dict(record.hashes)} if record.hashes else {}),
+        **({"origin": asdict(record.origin)} if record.origin else {}),
+        **({"typed": dict(record.typed)} if record.typed else {}),
     }
     return json.dumps(values)
 
@@ -102,125 +118,188 @@ def read_settings(source: Source) -> ReadMetadata:
 
     Raises BadMetadata, whatever the file holds, if no settings can be read from it.
     """
-    own, text = _embedded(source)
     problem: BadMetadata | None = None
-    for form in (own, text):
-        if form.strip():
-            try:
-                return read_settings_text(form)
-            except BadMetadata as found:
-                problem = problem or found
-    raise problem or BadMetadata("The picture carries no settings. Choose one that was saved with its metadata.")
+    for telling, read in _readers(source):
+        try:
+            return read()
+        except BadMetadata as found:
+            problem = problem or (found if telling else None)
+    raise problem or BadMetadata(NO_SETTINGS)
 
 
 def read_settings_text(text: str) -> ReadMetadata:
-    """The settings in a pasted text: our JSON, a JSON object of Settings fields, or the A1111 text.
+    """The settings in a pasted text: a JSON object, ours or another program's, or the A1111 text.
 
     Raises BadMetadata if it is none of these, holds no setting that can be used or has over a million characters.
     """
-    if len(text) > LONGEST_TEXT:
-        raise BadMetadata(f"The text has {len(text)} characters; at most {LONGEST_TEXT} are read.")
-    if text.lstrip().startswith("{"):
-        read = _from_json(text)
-    else:
-        form = from_text(str(whole_text(text)))
-        read = ReadMetadata(source="a1111", **asdict(form))
-    if not read.settings:
-        raise BadMetadata("There is no setting in it that this program knows.")
-    return read
+    text = readable(text)
+    if not text.lstrip().startswith("{"):
+        return from_text(str(whole_text(text)))
+    values = json_object(text)
+    read = next((read for recognises, read in JSON_FORMS if recognises(values)), _read_own)
+    return read(values)
 
 
-def _from_json(text: str) -> ReadMetadata:
-    try:
-        values = json.loads(text, parse_int=_whole, parse_float=_real)
-    except (ValueError, RecursionError) as problem:
-        raise BadMetadata(f"The settings are damaged: they are no JSON ({type(problem).__name__}).") from None
-    if not isinstance(values, dict):
-        raise BadMetadata("The settings are damaged: they are no JSON object.")
+def stripped(source: File) -> bytes:
+    """The same PNG, JPEG or WebP without any metadata. Its pixels are copied, not encoded anew.
+
+    Only where a text is hidden in the pixels themselves (in the lowest bit of transparency) that bit is set throughout, and
+    the picture encoded anew without loss. Raises BadMetadata if it is no such picture.
+    """
+    with _opened(source) as file:
+        data = strip.without_metadata(file)
+    return _without_hidden_text(data)
+
+
+def _read_own(values: Mapping[str, Any]) -> ReadMetadata:
     given = values.get("settings", values)
     if not isinstance(given, dict):
         raise BadMetadata('The settings are damaged: "settings" is no JSON object.')
-    settings: dict[str, Any] = {}
-    unknown: dict[str, str] = {}
+    reading = Reading("easel")
     for name, value in given.items():
-        try:
-            settings[name] = checked(name, value)
-        except BadSetting:
-            unknown[name] = shown(value)
-    model_hash = values.get("base_model_sha256", "")
-    return ReadMetadata(
-        settings=settings,
-        unknown=unknown,
-        source="easel",
-        model_hash=str(whole_text(model_hash))[:64] if isinstance(model_hash, str) else "",
+        if name in FIELDS:
+            reading.put(name, name, value)
+        else:
+            reading.reject(name, value)
+    if not reading.settings:
+        raise BadMetadata("There is no setting in it that this program knows.")
+    hashes = values.get("hashes")
+    hashes = hashes if isinstance(hashes, dict) else {}
+    settings = reading.settings
+    reading.name("base_model", settings.get("base_model"), values.get("base_model_sha256"))
+    for name_of in ("refiner_model", "vae"):
+        if name := settings.get(name_of):
+            reading.name(name_of, name, hashes.get(name))
+    for lora in settings.get("loras", ()):
+        reading.name("loras", lora.name, hashes.get(lora.name), weight=lora.weight, enabled=lora.enabled)
+    return replace(reading.done(), origin=_origin(values.get("origin")), typed=_typed(values.get("typed")))
+
+
+def _typed(value: Any) -> dict[str, Any]:
+    reading = Reading("easel")
+    for name, typed in value.items() if isinstance(value, dict) else ():
+        if name in FIELDS:
+            reading.put(name, name, typed)
+    return reading.settings
+
+
+def _origin(value: Any) -> Origin | None:
+    match value:
+        case {"fingerprint": str(found), "kind": str(kind)} if re.fullmatch("[0-9a-f]{32}", found):
+            return Origin(found, str(whole_text(kind))[:40])
+    return None
+
+
+def _readers(source: Source) -> Iterator[tuple[bool, Callable[[], ReadMetadata]]]:
+    """What may give the settings of a picture, the most exact first, and whether its failure is worth telling.
+
+    Raises BadMetadata if it is no picture.
+    """
+    if _is_image(source):
+        with _guarded():
+            texts = texts_of(source)
+        yield from _of_texts(texts)
+        yield True, partial(_read_hidden, source)
+        return
+    with _opened(cast("File", source)) as file:
+        yield from _of_texts(texts_in(file))
+        if kind_of(file) != "jpeg":
+            yield True, partial(_read_hidden, file)
+
+
+def _is_image(source: Source) -> TypeGuard[Image]:
+    return not isinstance(source, (str, Path, bytes)) and hasattr(source, "getexif")
+
+
+def _of_texts(texts: Mapping[str, str]) -> Iterator[tuple[bool, Callable[[], ReadMetadata]]]:
+    """Ways to read the texts of a picture by the names that programs give them; any other text may be anything."""
+    named: tuple[tuple[str, Callable[[str], ReadMetadata]], ...] = (
+        ("easel", _read_object),
+        ("ImageDescription", _read_object),
+        ("parameters", read_settings_text),
+        ("UserComment", read_settings_text),
+        ("invokeai_metadata", lambda text: invokeai.read(json_object(text))),
+        ("sd-metadata", lambda text: invokeai.read(json_object(text))),
+        ("Dream", invokeai.read_dream),
+        ("Comment", lambda _: novelai.read(texts)),
+        ("prompt", lambda text: comfyui.read(json_object(text))),
+        ("workflow", lambda text: comfyui.read(json_object(text))),
     )
+    for name, read in named:
+        if name in texts:
+            yield name in KEYWORDS, partial(_bounded, read, texts[name])
+    for form in ("prompt:", "workflow:"):  # ComfyUI in WebP
+        for name in ("Model", "Make"):
+            if texts.get(name, "").lower().startswith(form):
+                yield True, partial(_bounded, _read_object, texts[name][len(form) :])
+    for name in ("ImageDescription", "XPComment", XMP, COMMENT, "Description", "comment"):
+        if name in texts:
+            yield False, partial(read_settings_text, texts[name])
 
 
-def _whole(digits: str) -> int | float:
-    return int(digits) if len(digits) <= 40 else math.inf  # no setting takes an infinity
+def _bounded(read: Callable[[str], ReadMetadata], text: str) -> ReadMetadata:
+    return read(readable(text))
 
 
-def _real(digits: str) -> float:
-    return float(digits) if len(digits) <= 400 else math.inf
+def _read_object(text: str) -> ReadMetadata:
+    if not text.lstrip().startswith("{"):
+        raise BadMetadata("The settings are damaged: they are no JSON object.")
+    return read_settings_text(text)
 
 
-def _embedded(source: Source) -> tuple[str, str]:
-    """Our JSON and the A1111 text in a picture, "" for what is not there. Raises BadMetadata if it is no picture."""
+def _read_hidden(picture: BinaryIO | Image) -> ReadMetadata:
     from PIL import Image
 
-    if isinstance(source, Image.Image):
-        return _guarded(source)
-    if isinstance(source, (str, Path)):
-        try:
-            size = Path(source).stat().st_size
-        except (OSError, ValueError):
-            raise BadMetadata("The picture cannot be found or opened.") from None
-    else:
-        size = len(source) if isinstance(source, bytes) else 0
-    if size > LARGEST_FILE:
-        raise BadMetadata(f"The file has {size >> 20} MB; pictures of up to {LARGEST_FILE >> 20} MB are read.")
+    with _guarded():
+        if isinstance(picture, Image.Image):
+            texts = hidden_texts(picture)
+        else:
+            with Image.open(picture, formats=("PNG", "WEBP")) as image:
+                texts = hidden_texts(image)
+    for _, read in _of_texts(texts):
+        with suppress(BadMetadata):
+            return read()
+    raise BadMetadata(NO_SETTINGS)
+
+
+def _without_hidden_text(data: bytes) -> bytes:
+    from PIL import Image
+
+    if data.startswith(JPEG_START):
+        return data
+    with _guarded(), Image.open(BytesIO(data), formats=("PNG", "WEBP")) as image:
+        if not has_hidden_text(image) or getattr(image, "n_frames", 1) > 1:
+            return data
+        alpha = image.getchannel("A").point([value | 1 for value in range(256)])
+        image.putalpha(alpha)
+        clean = BytesIO()
+        image.save(clean, image.format, lossless=True, exact=True, icc_profile=image.info.get("icc_profile"))
+    return clean.getvalue()
+
+
+@contextmanager
+def _opened(source: File) -> Iterator[BinaryIO]:
+    """The picture as an open file. Raises BadMetadata if there is none, if it is too large or cannot be read."""
     try:
-        with Image.open(
-            BytesIO(source) if isinstance(source, bytes) else source, formats=("PNG", "JPEG", "WEBP")
-        ) as image:
-            return _guarded(image)
+        with ExitStack() as stack:
+            if isinstance(source, (str, Path)):
+                file: BinaryIO = stack.enter_context(Path(source).open("rb"))
+            else:
+                file = BytesIO(source) if isinstance(source, bytes) else source
+            size = size_of(file)
+            if size > LARGEST_FILE:
+                raise BadMetadata(f"The file has {size >> 20} MB; pictures of up to {LARGEST_FILE >> 20} MB are read.")
+            yield file
+    except (OSError, ValueError):  # ValueError: a path with a zero byte, a closed file
+        raise BadMetadata("The picture cannot be found or opened.") from None
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Pillow answers damaged files with nearly every kind of exception: all become BadMetadata."""
+    try:
+        yield
     except BadMetadata:
         raise
-    except Exception as problem:  # Pillow answers damaged files with nearly every kind of exception
-        raise BadMetadata(
-            f"This is no PNG, JPEG or WebP picture that can be read ({type(problem).__name__})."
-        ) from None
-
-
-def _guarded(image: Image) -> tuple[str, str]:
-    try:
-        return _own_form(image), _text_form(image)
-    except Exception as problem:  # as above
-        raise BadMetadata(f"The picture's metadata is damaged ({type(problem).__name__}).") from None
-
-
-def _own_form(image: Image) -> str:
-    own = image.info.get("easel") or image.getexif().get(_DESCRIPTION)
-    return own if isinstance(own, str) and own.lstrip().startswith("{") else ""
-
-
-def _text_form(image: Image) -> str:
-    text = image.info.get("parameters")
-    if isinstance(text, str):
-        return text
-    exif = image.getexif()
-    comment = exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT) or exif.get(_USER_COMMENT)
-    if isinstance(comment, str):
-        return comment
-    return _decoded(comment) if isinstance(comment, bytes) else ""
-
-
-def _decoded(comment: bytes) -> str:
-    """The text of a UserComment. Its UTF-16 should be in the file's byte order, but is not in every program's files."""
-    code, text = comment[:_CODE_LENGTH], comment[_CODE_LENGTH:]
-    if code == b"UNICODE\0":
-        little = text[:2] == b"\xff\xfe" or text[1::2].count(0) > text[::2].count(0)
-        return text.decode("utf-16-le" if little else "utf-16-be", "replace").lstrip("\ufeff").rstrip("\0")
-    if code in (b"ASCII\0\0\0", bytes(_CODE_LENGTH)):
-        return text.decode("utf-8", "replace").rstrip("\0")
-    return comment.decode("utf-8", "replace").rstrip("\0")
+    except Exception as problem:
+        raise BadMetadata(f"The picture or its metadata is damaged ({type(problem).__name__}).") from None

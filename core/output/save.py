@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import OutputError
+from core.errors import HistoryError, OutputError
 from core.output.files import explained, move_to_free_name, write_new
 from core.output.log import append_log
 from core.output.metadata import JPEG_EXIF_LIMIT, exif_bytes, png_info
@@ -35,14 +36,24 @@ class SavedPicture:
     warnings: tuple[str, ...] = ()
 
 
-def save_and_log(pixels: NDArray[np.uint8], record: Record, outputs: Path) -> SavedPicture:
-    """Save a picture and enter it in the day's log. A log that cannot be written is a warning. Raises OutputError."""
+def save_and_log(
+    pixels: NDArray[np.uint8],
+    record: Record,
+    outputs: Path,
+    remember: Callable[[Path, Record], object] | None = None,
+) -> SavedPicture:
+    """Save a picture, enter it in the day's log, and `remember` it in the history. Raises OutputError.
+
+    A log or a history that cannot be written is a warning: the picture is there.
+    """
     saved = save_picture(pixels, record, outputs)
-    try:
-        append_log(saved.path, record)
-    except OutputError as problem:
-        return SavedPicture(saved.path, (*saved.warnings, str(problem)))
-    return saved
+    warnings = list(saved.warnings)
+    for enter in filter(None, (append_log, remember)):
+        try:
+            enter(saved.path, record)
+        except (OutputError, HistoryError) as problem:
+            warnings.append(str(problem))
+    return SavedPicture(saved.path, tuple(warnings))
 
 
 def save_picture(pixels: NDArray[np.uint8], record: Record, outputs: Path) -> SavedPicture:

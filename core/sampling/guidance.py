@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from core.sampling.denoiser import Condition, Denoiser, Predict
+from core.sampling.prediction import Prediction
 
 RADIUS = 6  # of the filter's window, 13 x 13
 SPREAD = 3.0  # of its two Gaussians: latent pixels in space, units of the normalised guide in colour
+
+Rescale: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(x, sigma, guided guess, guess with the prompt) -> guess: what `rescale_with` gives."""
 
 
 def guided(
@@ -24,14 +29,15 @@ def guided(
     progress: Callable[[Tensor], float],
     sharpness: float = 0.0,
     mimic_scale: float = math.inf,
+    rescale: Rescale | None = None,
     batched: bool = True,
 ) -> Denoiser:
     """The denoiser that follows `positive` and turns away from `negative` (Ho and Salimans 2022).
 
     `scale` 1 asks for `positive` alone, once, and leaves the answer as it is. Otherwise both are asked for: in one call of
     `predict` (`batched`) or, with half the memory, in two. `sharpness` (0 = off) keeps a little of the detail that the
-    prompt's noise estimate adds; above `mimic_scale` the scale is reached only gradually. `progress` says how much of
-    the run lies behind at a sigma: a table's method.
+    prompt's noise estimate adds; above `mimic_scale` the scale is reached only gradually; `rescale` has the last word.
+    `progress` says how much of the run lies behind at a sigma: a table's method.
     """
     if math.isclose(scale, 1):
         return lambda x, sigma: predict(x, sigma, [positive])[0]
@@ -42,9 +48,9 @@ def guided(
         else:
             without, with_prompt = predict(x, sigma, [negative])[0], predict(x, sigma, [positive])[0]
         share = progress(sigma)
-        if sharpness > 0:
-            with_prompt = sharpened(x, with_prompt, amount=0.001 * sharpness * share)
-        return without + adaptive_scale(scale, mimic_scale, share) * (with_prompt - without)
+        sharp = sharpened(x, with_prompt, amount=0.001 * sharpness * share) if sharpness > 0 else with_prompt
+        x0 = without + adaptive_scale(scale, mimic_scale, share) * (sharp - without)
+        return rescale(x, sigma, x0, with_prompt) if rescale else x0
 
     return denoise
 
@@ -56,6 +62,23 @@ def adaptive_scale(scale: float, mimic_scale: float, progress: float) -> float:
     `progress` is the same as guiding once with the mixed scale.
     """
     return scale if scale <= mimic_scale else mimic_scale + progress * (scale - mimic_scale)
+
+
+def rescale_with(prediction: Prediction, amount: float) -> Rescale | None:
+    """Against washed-out and burnt pictures of v-prediction models (Lin et al. 2024, section 3.4). `amount` 0 is None.
+
+    Guidance makes the network's output spread wider than any output it gives by itself. The share `amount` (0 to 1) of
+    the guided output is brought back to the standard deviation that the output for the prompt has.
+    """
+    if amount == 0:
+        return None
+
+    def rescale(x: Tensor, sigma: Tensor, x0: Tensor, with_prompt: Tensor) -> Tensor:
+        output, wanted = prediction.output_of(x, x0, sigma), prediction.output_of(x, with_prompt, sigma)
+        ratio = wanted.std(dim=(1, 2, 3), keepdim=True) / output.std(dim=(1, 2, 3), keepdim=True)
+        return prediction.denoised(x, output * torch.lerp(torch.ones_like(ratio), ratio, amount), sigma)
+
+    return rescale
 
 
 def sharpened(x: Tensor, x0: Tensor, amount: float) -> Tensor:

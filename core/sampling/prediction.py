@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from core.errors import BadSetting
@@ -54,6 +55,12 @@ class Prediction:
     def denoised(self, x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
         """x0 from the network's `output` for `scale_input(x, sigma)`; both in x's dtype."""
         return KINDS[self.kind](x, output, sigma, self.table)
+
+    def output_of(self, x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
+        """The other way round: the output that `denoised` reads x0 from. `sigma` must be above 0."""
+        at_zero = self.denoised(x, torch.zeros_like(x), sigma)  # every kind is linear in the output
+        at_one = self.denoised(torch.zeros_like(sigma), torch.ones_like(sigma), sigma)
+        return (x0 - at_zero) / at_one
 
 
 def sampling_for(scheduler: str, prediction: str, zero_terminal_snr: bool = False) -> tuple[Prediction, str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from core.text.emphasis import parse_weights
+from core.text.emphasis import MARK, parse_weights
 from core.text.tokenizer import END, START, ClipTokenizer
+
+Insert = Callable[[str], tuple[Sequence[int], str]]
+"""What a word says behind `embedding:` -> ids below 0 for vectors of a file, and the rest of the word that is plain text."""
 
 LENGTH = 77
 _FULL = LENGTH - 1  # tokens of a chunk without its end token
@@ -28,16 +31,29 @@ class Chunk:
         """77 weights."""
         return [*self.weights, *[1.0] * (LENGTH - len(self.weights))]
 
+    def without(self, ids: frozenset[int]) -> Chunk:
+        """The same without these ids; what follows them moves up."""
+        if ids.isdisjoint(self.ids):
+            return self
+        kept = [(i, weight) for i, weight in zip(self.ids, self.weights, strict=True) if i not in ids]
+        return Chunk(tuple(i for i, _ in kept), tuple(weight for _, weight in kept))
 
-def tokenize(text: str, tokenizer: ClipTokenizer) -> list[Chunk]:
+
+def tokenize(text: str, tokenizer: ClipTokenizer, insert: Insert | None = None) -> list[Chunk]:
     """The chunks of `text`, with its emphasis; at least one."""
-    return chunks(weighted_words(text, tokenizer))
+    return chunks(weighted_words(text, tokenizer, insert))
 
 
-def weighted_words(text: str, tokenizer: ClipTokenizer) -> Iterator[tuple[list[int], float]]:
-    """Each word of `text` by itself: its ids and its weight."""
+def weighted_words(
+    text: str, tokenizer: ClipTokenizer, insert: Insert | None = None
+) -> Iterator[tuple[Sequence[int], float]]:
+    """Each word of `text` by itself: its ids and its weight. `insert` reads the words that name an embedding."""
     for piece, weight in parse_weights(text):
         for word in piece.replace("\n", " ").split(" "):
+            if insert and word.startswith(MARK) and word != MARK:
+                inserted, word = insert(word[len(MARK) :])
+                if inserted:
+                    yield inserted, weight
             ids = tokenizer.ids(word) if word else []
             if ids:
                 yield ids, weight

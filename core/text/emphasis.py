@@ -8,6 +8,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 STEP = 1.1  # what one pair of parentheses without a number multiplies by
+MARK = "embedding:"  # a word that begins so names a file with vectors; its colon is never a weight's
 LARGEST = 1000.0  # bound on a weight: 8,000 nested pairs would overflow a float, and no picture survives far less
 
 
@@ -85,6 +86,8 @@ def _group_weight(text: str, marks: _Marks, low: int, high: int, weight: float) 
     """Where the content of the group `text[low:high]` ends, and its weight."""
     last = bisect_left(marks.colons, high) - 1
     colon = marks.colons[last] if last >= 0 else -1
+    if _names_a_file(text, low, colon):
+        colon = -1
     if colon > low and high - colon <= 100:  # longer is no number, and not worth reading at every level
         try:
             number = float(text[colon + 1 : high])
@@ -93,6 +96,12 @@ def _group_weight(text: str, marks: _Marks, low: int, high: int, weight: float) 
         if math.isfinite(number):
             return colon, max(-LARGEST, min(LARGEST, number))
     return high, max(-LARGEST, min(LARGEST, weight * STEP))
+
+
+def _names_a_file(text: str, low: int, colon: int) -> bool:
+    """Whether the colon is that of MARK at the beginning of a word: `(embedding:123)` is a file called 123."""
+    start = colon + 1 - len(MARK)
+    return start >= low and text[start : colon + 1] == MARK and (start == low or text[start - 1] in " \n()")
 
 
 def _plain(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from core.models.clip import CLIPText
 from core.text.chunks import Chunk, tokenize
+from core.text.emphasis import MARK
 from core.text.tokenizer import END, START, ClipTokenizer
+from core.weights.embeddings import Embedding, EmbeddingFiles, Embeddings
 
 Check = Callable[[], None]
 
@@ -36,7 +38,8 @@ class TextEncoder:
 
     CLIP-L's tokens come first on the feature axis, then bigG's; the pooled vector is bigG's. With CLIP-L alone it is
     SD 1.x's encoder (its last norm is applied), with bigG alone the SDXL refiner's. The weights may move between devices
-    and change their values between calls; call `clear_cache` when their values did.
+    and change their values between calls; call `clear_cache` when their values did. `embeddings` are the files that words
+    such as `embedding:name` mean; without them such words are plain text.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class TextEncoder:
         clip_g: CLIPText | None,
         tokenizer: ClipTokenizer | None = None,
         *,
+        embeddings: EmbeddingFiles | None = None,
         cached: int = 64,
     ) -> None:
         if clip_l is None and clip_g is None:
@@ -52,8 +56,18 @@ class TextEncoder:
         self.clip_l = clip_l
         self.clip_g = clip_g
         self.tokenizer = tokenizer or ClipTokenizer()
+        sides = {"clip_l": clip_l, "clip_g": clip_g}
+        widths = {side: clip.config.width for side, clip in sides.items() if clip is not None}
+        self._embeddings = Embeddings(embeddings, widths) if embeddings is not None else None
+        self._notices: list[str] = []
         self._cached = cached
-        self._cache: OrderedDict[tuple[str, int], TextConditions] = OrderedDict()
+        self._cache: OrderedDict[tuple[object, ...], TextConditions] = OrderedDict()
+        self.identity: Hashable = ()  # what lies on the weights (LoRAs); texts encoded under another one stay cached
+
+    def take_notices(self) -> list[str]:
+        """What the user should know about the embeddings named since the last call, as sentences."""
+        notices, self._notices = self._notices, []
+        return notices
 
     def clear_cache(self) -> None:
         """Forget all encoded texts."""
@@ -65,7 +79,7 @@ class TextEncoder:
         """Encode each of `texts` by itself and join the tokens in order; sum the first `pool_top_k` pooled vectors.
 
         `clip_skip` is the hidden layer counted from the end: 1 is the last, 2 is SDXL's. `check` may raise between layers.
-        Raises ValueError if `texts` is empty or `pool_top_k` below 1.
+        Raises ValueError if `texts` is empty or `pool_top_k` below 1, BadModelFile for an embedding that cannot be used.
         """
         if not texts or pool_top_k < 1:
             raise ValueError(
@@ -84,21 +98,26 @@ class TextEncoder:
         Each text has its own call: in one batch with others its last bits would depend on which others were not in the
         cache, and with them the picture.
         """
-        key = (text, clip_skip)
+        inserted = _Inserted(self._embeddings) if self._embeddings and MARK in text else None
+        chunks = tokenize(text, self.tokenizer, inserted) if inserted else []
+        if inserted:
+            self._notices += [notice for notice in inserted.notices if notice not in self._notices]
+        key = (text, clip_skip, self.identity, *(inserted.stamps if inserted else ()))
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        chunks = tokenize(text, self.tokenizer)
-        weights = torch.tensor([chunk.padded_weights() for chunk in chunks])[:, :, None]
-        weighted = bool((weights != 1).any())
+        chunks = chunks or tokenize(text, self.tokenizer)
+        weighted = any(weight != 1 for chunk in chunks for weight in chunk.weights)
         sides: list[Tensor] = []
         pooled: Tensor | None = None
-        for clip, padding in ((self.clip_l, END), (self.clip_g, 0)):
+        for side, clip, padding in (("clip_l", self.clip_l, END), ("clip_g", self.clip_g, 0)):
             if clip is None:
                 continue
-            rows = [chunk.padded_ids(padding) for chunk in ([*chunks, _EMPTY] if weighted else chunks)]
-            hidden, pooled = _run(clip, rows, -clip_skip, final_norm=self.clip_g is None, check=check)
+            own, vectors = inserted.for_side(side, chunks, clip.config.width) if inserted else (chunks, None)
+            rows = [chunk.padded_ids(padding) for chunk in ([*own, _EMPTY] if weighted else own)]
+            hidden, pooled = _run(clip, rows, -clip_skip, vectors, final_norm=self.clip_g is None, check=check)
             if weighted:
+                weights = torch.tensor([chunk.padded_weights() for chunk in own])[:, :, None]
                 hidden = emphasised(hidden[:-1], hidden[-1:], weights)
             sides.append(hidden.flatten(0, 1)[None])
         conditions = TextConditions(torch.cat(sides, dim=2), None if pooled is None else pooled[:1].clone())
@@ -106,6 +125,42 @@ class TextEncoder:
         while len(self._cache) > self._cached:
             self._cache.popitem(last=False)
         return conditions
+
+
+class _Inserted:
+    """The embeddings of one text. Called with a word, it gives the ids of the word's vectors: -1 and downwards."""
+
+    def __init__(self, embeddings: Embeddings) -> None:
+        self._embeddings = embeddings
+        self._vectors: list[tuple[Embedding, int]] = []  # which row of which embedding stands behind each id
+        self.notices: list[str] = []
+        self.stamps: list[tuple[str, int, int]] = []
+
+    def __call__(self, word: str) -> tuple[list[int], str]:
+        embedding, rest = self._embeddings.find(word)
+        if embedding is None:
+            self.notices.append(self._embeddings.missing(word))
+            return [], rest
+        if embedding.notice:
+            self.notices.append(embedding.notice)
+        self.stamps.append(embedding.stamp)
+        first = len(self._vectors)
+        self._vectors += [(embedding, row) for row in range(len(embedding))]
+        return [-1 - i for i in range(first, len(self._vectors))], rest
+
+    def for_side(self, side: str, chunks: list[Chunk], width: int) -> tuple[list[Chunk], Tensor | None]:
+        """The chunks without the vectors that this encoder has no use for, and the vectors (V, width) behind the ids."""
+        rows: list[Tensor] = []
+        absent = set()
+        for i, (embedding, row) in enumerate(self._vectors):
+            vectors = embedding.side(side)
+            if vectors is None or row >= len(vectors):
+                absent.add(-1 - i)
+                rows.append(torch.zeros(width))
+            else:
+                rows.append(vectors[row])
+        without = frozenset(absent)
+        return [chunk.without(without) for chunk in chunks], torch.stack(rows) if rows else None
 
 
 def emphasised(hidden: Tensor, empty: Tensor, weights: Tensor) -> Tensor:
@@ -121,11 +176,18 @@ def emphasised(hidden: Tensor, empty: Tensor, weights: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _run(
-    clip: CLIPText, rows: list[list[int]], layer: int, *, final_norm: bool, check: Check | None
+    clip: CLIPText,
+    rows: list[list[int]],
+    layer: int,
+    vectors: Tensor | None,
+    *,
+    final_norm: bool,
+    check: Check | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Hidden states (rows, 77, width) and pooled vectors (rows, projection) or None; float32, on the CPU."""
     device = next(clip.parameters()).device
     ids = torch.tensor(rows, dtype=torch.int64, device=device)
-    parts = [clip(part, layer, final_norm=final_norm, check=check) for part in ids.split(_ROWS)]
+    inserted = None if vectors is None else vectors.to(device)
+    parts = [clip(part, layer, final_norm=final_norm, vectors=inserted, check=check) for part in ids.split(_ROWS)]
     pooled = [part.pooled.float().cpu() for part in parts if part.pooled is not None]
     return torch.cat([part.hidden.float().cpu() for part in parts]), torch.cat(pooled) if pooled else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -23,11 +23,17 @@ from core.weights.header import Header, read_header
 from core.weights.info import ModelInfo, info_of
 from core.weights.layouts import Entries
 from core.weights.mapped import MappedFile
+from core.weights.plain import PlainWeights, remember
 
 # What tools leave inside a part and no network of ours has.
 HARMLESS = re.compile(
     r"(.*\.)?(position_ids|logit_scale|total_ops|total_params)|(model_ema|loss|visual|vision_model|visual_projection)\..*"
 )
+
+ENCODER_PREFIXES = {  # of text encoders in files that hold more than one of them
+    "text_encoder_l": (parts.CLIP_L, "text_encoders.clip_l.transformer.", "text_encoder.", parts.SD1_CLIP_L),
+    "text_encoder_g": (parts.CLIP_G, "text_encoders.clip_g.transformer.", "text_encoder_2.", parts.REFINER_CLIP_G),
+}
 
 Shapes = dict[str, tuple[int, ...]]
 Part = TypeVar("Part", bound=nn.Module)
@@ -51,9 +57,11 @@ def load_checkpoint(
     text_dtype: torch.dtype | None = None,
     vae_dtype: torch.dtype | None = None,
     device: Device | torch.device | str = "cpu",
+    chosen: Mapping[str, Path] | None = None,
 ) -> Checkpoint:
     """All networks of the checkpoint at `path`, each in its type (None: as stored), on `device`.
 
+    `chosen` are files that parts come from instead, by the names in `info.PARTS`; such a part need not be in the checkpoint.
     A `Device` stands for the types it has chosen; the weights then rest on the CPU until they are moved. Raises
     ModelNotFound, and BadModelFile with a sentence for a pickle, a damaged file, another family, or missing parts.
     """
@@ -62,17 +70,26 @@ def load_checkpoint(
         text_dtype, device = text_dtype or device.text_dtype, "cpu"
     header = read_header(path)
     info = info_of(header, path.name)
+    chosen = chosen or {}
     if info.family not in ("sd15", "sdxl-refiner"):
-        info.check_base()
+        info.check_base(chosen.keys())
     elif info.missing:
         raise BadModelFile(f"{path.name} lacks {', '.join(info.missing)}; a whole checkpoint was wanted.")
     file = MappedFile(header, torch.device(device))
-    unet = _load(file, "the network", header.part(parts.UNET), _unet, unet_dtype)
-    vae = _load(file, "the VAE", layouts.autoencoder(header.part(parts.VAE)), _vae, vae_dtype)
+    unet = load_part(file, "the network", parts.network(header), build_unet, unet_dtype)
+    if "vae" in chosen:
+        vae = load_vae(chosen["vae"], dtype=vae_dtype, device=device)
+    else:
+        vae = load_part(file, "the VAE", layouts.autoencoder(header.part(parts.VAE)), build_vae, vae_dtype)
     clip_l, clip_g = (
-        _load(file, words, entries, build, text_dtype) if entries else None
-        for words, entries, build in _text_encoders(header, info.family)
+        load_text_encoder(chosen[side], side, dtype=text_dtype, device=device)
+        if side in chosen
+        else load_part(file, words, entries, build, text_dtype)
+        if entries
+        else None
+        for side, (words, entries, build) in _text_encoders(header, info.family).items()
     )
+    _check_widths(path, chosen, unet.config, clip_l, clip_g)
     width = sum(clip.config.width for clip in (clip_l, clip_g) if clip is not None)
     if width != unet.config.context_dim:
         raise BadModelFile(
@@ -88,25 +105,64 @@ def load_vae(path: Path, *, dtype: torch.dtype | None = None, device: torch.devi
     Raises as `load_checkpoint`.
     """
     header = read_header(path)
-    entries = header.part(parts.VAE) or dict(header.tensors)
-    return _load(MappedFile(header, torch.device(device)), "the VAE", layouts.autoencoder(entries), _vae, dtype)
+    entries = header.part(parts.VAE) or header.part("vae.") or dict(header.tensors)
+    return load_part(
+        MappedFile(header, torch.device(device)), "the VAE", layouts.autoencoder(entries), build_vae, dtype
+    )
 
 
-def _text_encoders(header: Header, family: str) -> list[tuple[str, Entries, Callable[[Shapes], CLIPText]]]:
+def load_text_encoder(
+    path: Path, side: str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> CLIPText:
+    """The encoder `side` ("text_encoder_l" or "text_encoder_g") in a file of its own, or in another checkpoint.
+
+    transformers' layout and open_clip's are read, with the prefixes that programs give them. Raises as `load_checkpoint`.
+    """
+    header = read_header(path)
+    entries = next(filter(None, (header.part(prefix) for prefix in ENCODER_PREFIXES[side])), dict(header.tensors))
+    with_projection = side == "text_encoder_g"
+    return load_part(
+        MappedFile(header, torch.device(device)),
+        "CLIP-G" if with_projection else "CLIP-L",
+        layouts.text_encoder(entries, projection=with_projection),
+        _clip_g if with_projection else _clip_l,
+        dtype,
+    )
+
+
+def _check_widths(
+    path: Path, chosen: Mapping[str, Path], unet: UNetConfig, clip_l: CLIPText | None, clip_g: CLIPText | None
+) -> None:
+    """Whether text encoders that were chosen apart are of the widths that the network was trained with."""
+    if unet.adm_in_channels is None:
+        return
+    width_g = unet.adm_in_channels - 6 * 256
+    for side, clip, wanted in (
+        ("text_encoder_l", clip_l, unet.context_dim - width_g),
+        ("text_encoder_g", clip_g, width_g),
+    ):
+        if side in chosen and clip is not None and clip.config.width != wanted:
+            raise BadModelFile(
+                f"{chosen[side].name} is a text encoder {clip.config.width} wide, and as {side} {path.name} wants one that "
+                f"is {wanted} wide. Choose another file."
+            )
+
+
+def _text_encoders(header: Header, family: str) -> dict[str, tuple[str, Entries, Callable[[Shapes], CLIPText]]]:
     """CLIP-L and CLIP-G: what to call it, its tensors (none if the family has none), how to build it."""
     prefix_l = {"sd15": parts.SD1_CLIP_L, "sdxl-refiner": None}.get(family, parts.CLIP_L)
     prefix_g = {"sd15": None, "sdxl-refiner": parts.REFINER_CLIP_G}.get(family, parts.CLIP_G)
-    return [
-        ("CLIP-L", layouts.text_encoder_l(header.part(prefix_l)) if prefix_l else {}, _clip_l),
-        ("CLIP-G", layouts.text_encoder_g(header.part(prefix_g)) if prefix_g else {}, _clip_g),
-    ]
+    return {
+        "text_encoder_l": ("CLIP-L", layouts.text_encoder_l(header.part(prefix_l)) if prefix_l else {}, _clip_l),
+        "text_encoder_g": ("CLIP-G", layouts.text_encoder_g(header.part(prefix_g)) if prefix_g else {}, _clip_g),
+    }
 
 
-def _unet(shapes: Shapes) -> UNet:
+def build_unet(shapes: Shapes) -> UNet:
     return UNet(UNetConfig.from_shapes(shapes))
 
 
-def _vae(shapes: Shapes) -> VAE:
+def build_vae(shapes: Shapes) -> VAE:
     return VAE(VAEConfig.from_shapes(shapes))
 
 
@@ -118,10 +174,13 @@ def _clip_g(shapes: Shapes) -> CLIPText:
     return CLIPText(CLIPConfig.from_shapes(shapes, quick_gelu=False))
 
 
-def _load(
+def load_part(
     file: MappedFile, words: str, entries: Entries, build: Callable[[Shapes], Part], dtype: torch.dtype | None
 ) -> Part:
-    """One part: built from its shapes, checked name by name, filled."""
+    """One part of `file`, called `words` in errors: built from its shapes, checked name by name, filled.
+
+    Raises BadModelFile for what `build` cannot read, and for missing, unknown or misshapen tensors.
+    """
     entries = {name: entry for name, entry in entries.items() if not HARMLESS.fullmatch(name)}
     shapes = {name: entry.shape for name, entry in entries.items()}
     try:
@@ -140,5 +199,6 @@ def _load(
                 f"{file.header.path.name}: in {words} the tensor {name} has the shape {list(shapes[name])}; {list(shape)} was wanted."
             )
     module.load_state_dict(file.tensors(entries, dtype), strict=True, assign=True)
+    remember(module, PlainWeights(file, entries))
     module.eval()
     return module.requires_grad_(False)

@@ -16,7 +16,13 @@ from core.weights.info import ModelInfo, model_info
 
 __all__ = ["Catalog", "FileHashes", "Files", "ModelInfo"]
 
-WORDS = {"checkpoints": "checkpoint", "loras": "LoRA", "vae": "VAE", "embeddings": "embedding"}
+WORDS = {
+    "checkpoints": "checkpoint",
+    "loras": "LoRA",
+    "vae": "VAE",
+    "embeddings": "embedding",
+    "text_encoders": "text encoder",
+}
 
 
 class Files:
@@ -32,6 +38,10 @@ class Files:
     def names(self) -> list[str]:
         """Names of all safetensors files, sorted without regard to case."""
         return sorted((name for name in self._files() if name.endswith(".safetensors")), key=lambda n: (n.lower(), n))
+
+    def paths(self) -> dict[str, Path]:
+        """All files of any format by name: for those who want to say what to do about a wrong one."""
+        return self._files()
 
     def find(self, name: str) -> Path:
         """Where the file `name` is.
@@ -57,6 +67,9 @@ class Files:
         """All files by name; links are followed, a folder that was met before is not entered again."""
         files: dict[str, Path] = {}
         for folder in self.folders:
+            if folder.is_file():  # a single file of another program's, such as one in the Hugging Face cache
+                files.setdefault(folder.name, folder)
+                continue
             seen: set[str] = set()
             for place, folders, names in os.walk(folder, followlinks=True):
                 real = os.path.realpath(place)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from core.errors import BadModelFile
 from core.models.configs import UNetConfig
-from core.weights.header import Header, read_header
+from core.weights import distilled
+from core.weights.header import Header, TensorEntry, read_header
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -36,11 +37,17 @@ FAMILIES = {  # family -> what to call it
     "unknown": "a diffusion checkpoint of an unknown family",
 }
 BASES = frozenset({"sdxl", "ssd-1b", "vega"})
+REFINERS = ("sdxl", "ssd-1b", "vega", "sdxl-refiner", "sd15")
+VAE_WORDS = "the autoencoder (VAE)"
 _PARTS = {  # family -> {prefix -> what to call the part}
     "sd15": {SD1_CLIP_L: "the text encoder (CLIP-L)"},
     "sdxl-refiner": {REFINER_CLIP_G: "the text encoder (CLIP-G)"},
 }
 _SDXL_PARTS = {CLIP_L: "the text encoder CLIP-L", CLIP_G: "the text encoder CLIP-G"}
+
+PARTS = {"vae": "vae", "text_encoder_l": "text_encoders", "text_encoder_g": "text_encoders"}
+"""Parts that a request can take from files of their own: the Settings field -> the kind of file (and folder)."""
+_CHOSEN_BY = {VAE_WORDS: "vae", **dict(zip(_SDXL_PARTS.values(), ("text_encoder_l", "text_encoder_g"), strict=True))}
 
 _OTHER_FILES = (  # a piece of a tensor's name -> what the file is
     ("double_blocks.", "a Flux model"),
@@ -77,20 +84,44 @@ class ModelInfo:
 
     @property
     def problem(self) -> str:
-        """Why this file cannot be the base model, as a sentence; "" if it can."""
+        """Why this file cannot be the base model by itself, as a sentence; "" if it can."""
+        return self.problem_with(())
+
+    def problem_with(self, chosen: Collection[str]) -> str:
+        """The same if the parts `chosen` (Settings fields, keys of PARTS) come from files of their own."""
         if self.family not in BASES:
             return f"{self.name} is {FAMILIES[self.family]}; Easel needs an SDXL checkpoint as base model."
-        if self.missing:
-            lacks = ", ".join(self.missing)
-            return (
-                f"{self.name} lacks {lacks}. A whole SDXL checkpoint was wanted, with network, text encoders and VAE."
-            )
+        missing = [words for words in self.missing if _CHOSEN_BY[words] not in chosen]
+        if not missing:
+            return ""
+        lacks = " and ".join([", ".join(missing[:-1]), missing[-1]] if missing[1:] else missing)
+        how = ", ".join(f"{_CHOSEN_BY[words]} (a file in {PARTS[_CHOSEN_BY[words]]}/)" for words in missing)
+        return f"{self.name} lacks {lacks}. Choose {how}, or take a whole SDXL checkpoint as base model."
+
+    @property
+    def refiner_problem(self) -> str:
+        """Why this file cannot be the refiner, as a sentence; "" if it can. Nobody needs a refiner's text encoders."""
+        if self.family not in REFINERS:
+            return f"{self.name} is {FAMILIES[self.family]}; a refiner can be {_either(REFINERS)}."
+        if self.family == "sd15" and VAE_WORDS in self.missing:
+            return f"{self.name} lacks {VAE_WORDS}, which a Stable Diffusion 1.5 refiner must bring along."
         return ""
 
-    def check_base(self) -> None:
-        """Raises BadModelFile with `problem` if there is one."""
-        if self.problem:
-            raise BadModelFile(self.problem)
+    def check_refiner(self) -> None:
+        """Raise BadModelFile unless this file can be the refiner."""
+        if self.refiner_problem:
+            raise BadModelFile(self.refiner_problem)
+
+    def check_base(self, chosen: Collection[str] = ()) -> None:
+        """Raises BadModelFile with `problem_with(chosen)` if there is one."""
+        if problem := self.problem_with(chosen):
+            raise BadModelFile(problem)
+
+
+def network(header: Header) -> dict[str, TensorEntry]:
+    """The denoising network's tensors, prefix cut off; those of a file that has nothing else have none."""
+    bare = "input_blocks.0.0.weight" in header.tensors and "out.2.weight" in header.tensors
+    return dict(header.tensors) if bare else header.part(UNET)
 
 
 def model_info(path: Path, name: str = "") -> ModelInfo:
@@ -100,7 +131,7 @@ def model_info(path: Path, name: str = "") -> ModelInfo:
 
 def info_of(header: Header, name: str) -> ModelInfo:
     """As `model_info`, for a header already read."""
-    shapes = header.shapes(UNET)
+    shapes = {key: entry.shape for key, entry in network(header).items()}
     if not shapes:
         raise BadModelFile(
             f"{name} is {_other_file(header)}; a checkpoint with network, text encoders and VAE was wanted."
@@ -109,8 +140,11 @@ def info_of(header: Header, name: str) -> ModelInfo:
         family = _family(UNetConfig.from_shapes(shapes), header)
     except BadModelFile as error:
         raise BadModelFile(f"{name} holds a network that Easel cannot read: {error}.") from None
-    parts = {VAE: "the autoencoder (VAE)"} | _PARTS.get(family, _SDXL_PARTS if family in BASES else {})
+    parts = {VAE: VAE_WORDS} | _PARTS.get(family, _SDXL_PARTS if family in BASES else {})
     prediction, note = _prediction(header)
+    title = header.metadata.get("modelspec.title", "")
+    if kind := distilled.kind_of(name, title):
+        note = f"{note} By its name it is a {kind.name} checkpoint: a few steps, little or no guidance.".strip()
     return ModelInfo(
         name=name,
         path=header.path,
@@ -120,7 +154,7 @@ def info_of(header: Header, name: str) -> ModelInfo:
         prediction=prediction,
         zero_terminal_snr="ztsnr" in header.tensors,
         native_size=_native_size(header),
-        settings=_settings(header),
+        settings={**distilled.settings_of(name, title), **_settings(header)},
         note=note,
     )
 
@@ -153,6 +187,12 @@ def _family(unet: UNetConfig, header: Header) -> str:
     return (
         "ssd-1b" if unet.depth_in == (0, 0, 2, 2, 4, 4) else "vega" if unet.depth_in == (0, 0, 1, 1, 2, 2) else "sdxl"
     )
+
+
+def _either(families: Sequence[str]) -> str:
+    """What `families` are called, as a list with `or`."""
+    *first, last = (FAMILIES[family] for family in families)
+    return f"{', '.join(first)} or {last}"
 
 
 def _other_file(header: Header) -> str:

@@ -34,6 +34,15 @@ def text_encoder_g(entries: Entries) -> Entries:
     return renamed
 
 
+def text_encoder(entries: Entries, *, projection: bool) -> Entries:
+    """A text encoder from a file of its own, in transformers' layout or open_clip's; bigG has a `projection`."""
+    named = {
+        f"text_model.{name}" if name.startswith(("embeddings.", "encoder.", "final_layer_norm.")) else name: entry
+        for name, entry in text_encoder_g(entries).items()
+    }
+    return {name: entry for name, entry in named.items() if projection or not name.startswith("text_projection")}
+
+
 def autoencoder(entries: Entries) -> Entries:
     """diffusers' names to the single-file ones, if it is they; its attention has matrices instead of 1x1 convolutions."""
     if DIFFUSERS_VAE not in entries:

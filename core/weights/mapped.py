@@ -55,22 +55,30 @@ class MappedFile:
         with ThreadPoolExecutor(THREADS, thread_name_prefix="load") as pool:
             return {name: tensor for share in pool.map(work, range(THREADS)) for name, tensor in share.items()}
 
+    def stored(self, entry: TensorEntry) -> Tensor:
+        """The numbers of `entry` (n,) on the CPU, as they are in the file: a view of the map, which nobody may write to."""
+        dtype = DTYPES[entry.dtype]
+        if entry.start % dtype.itemsize:  # nothing but the format's own custom keeps tensors aligned
+            return torch.frombuffer(bytearray(self._map[entry.start : entry.end]), dtype=dtype)
+        return torch.frombuffer(self._map, dtype=dtype, count=math.prod(entry.shape), offset=entry.start)
+
     def _tensor(self, entry: TensorEntry, dtype: torch.dtype, target: Tensor, buffer: Tensor) -> Tensor:
-        stored = DTYPES[entry.dtype]
-        if entry.start % stored.itemsize:  # nothing but the format's own custom keeps tensors aligned
-            view = torch.frombuffer(bytearray(self._map[entry.start : entry.end]), dtype=stored)
-        else:
-            view = torch.frombuffer(self._map, dtype=stored, count=math.prod(entry.shape), offset=entry.start)
+        view = self.stored(entry)
         tensor = _converted(view.to(self.device), target, buffer)
         if tensor.data_ptr() != view.data_ptr():
-            self._let_go(entry)
-        return tensor.view(entry.shape[::-1]).T if entry.transposed else tensor.view(entry.shape)
+            self.let_go(entry)
+        return in_shape(tensor, entry)
 
-    def _let_go(self, entry: TensorEntry) -> None:
+    def let_go(self, entry: TensorEntry) -> None:
         """The pages of `entry` are not needed again; where a neighbour shares one, it is read again from the file."""
         if hasattr(mmap, "MADV_DONTNEED"):
             start = entry.start // mmap.PAGESIZE * mmap.PAGESIZE
             self._map.madvise(mmap.MADV_DONTNEED, start, entry.end - start)
+
+
+def in_shape(flat: Tensor, entry: TensorEntry) -> Tensor:
+    """The numbers of `entry` (n,) in its shape."""
+    return flat.view(entry.shape[::-1]).T if entry.transposed else flat.view(entry.shape)
 
 
 class _Arena:

@@ -65,6 +65,11 @@ class Memory:
         module.to(self.device)
         self._resident.append(module)
 
+    def drop(self, module: nn.Module) -> None:
+        """`module` is about to be gone: do not count on it."""
+        if module in self._resident:
+            self._resident.remove(module)
+
     def forget(self) -> None:
         """All networks are gone: give their memory back."""
         self._resident.clear()

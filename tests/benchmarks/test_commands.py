@@ -17,11 +17,13 @@ COMMANDS = {
         ["--cold-rounds", "0", "--work", "FOLDER"],
         ["warm: easel time / diffusers time", "warm: easel peak memory / file size"],
     ),
+    "lora": (["--work", "FOLDER"], ["switching a LoRA / one pass", "the same list again / one pass"]),
     "overhead": (
         ["--checkpoints", "FOLDER"],
         ["page until the file is written / bare pipeline", "page until the picture is shown / bare pipeline"],
     ),
     "preview": (["--checkpoints", "FOLDER"], ["time with previews / without", "making one preview"]),
+    "history": ([], ["slowest search, seen by all", "slowest search, seen by one visitor"]),
     "startup": (
         ["--checkpoints", "FOLDER"],
         ["second start to page ready", "first press to picture on disk", "later press to picture on disk"],
@@ -49,5 +51,7 @@ def test_the_benchmark_runs_and_prints_its_findings(name, folder, tmp_path, caps
         assert re.search(rf"^{re.escape(label)}: {FIGURE}", printed, re.MULTILINE), printed
     written = [json.loads(file.read_text("utf-8")) for file in tmp_path.glob("result*.json")]
     assert written and all(finding["best"] > 0 for each in written for finding in each["findings"])
+    if name == "lora":
+        assert "without LoRAs the plain weights bit for bit: yes" in printed
     if name == "overhead":
         assert "the same pixels on both sides: yes" in printed

@@ -35,8 +35,9 @@ def test_the_text_has_the_lines_and_words_that_other_programs_look_for():
     assert lines[:2] == ["a red apple", "Negative prompt: blurry"]
     assert lines[2].startswith(
         "Steps: 30, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 4, Seed: 7, Size: 1152x896, Clip skip: 2, "
-        "Model hash: 0123456789, Model: Easel Mini, Easel base_model: sub/Easel Mini.safetensors, "
+        "Model hash: 0123456789, Model: Easel Mini, Sharpness: 2, "
     )
+    assert ", Easel base_model: sub/Easel Mini.safetensors, " in text
     assert "Easel sampler" not in text  # the display name says it exactly
     assert text.endswith(", Version: Easel 0.1.0")
 

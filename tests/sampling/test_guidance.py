@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from core.sampling.denoiser import Condition
-from core.sampling.guidance import adaptive_scale, guided, joint_bilateral, sharpened
+from core.sampling.guidance import adaptive_scale, guided, joint_bilateral, rescale_with, sharpened
+from core.sampling.prediction import Prediction, sampling_for
 from core.sampling.tables import discrete_table
 
 POSITIVE, NEGATIVE = Condition(torch.ones(1, 1, 1)), Condition(torch.zeros(1, 1, 1))
@@ -144,3 +145,34 @@ def test_latents_too_small_for_the_window_stay_as_they_are():
     x, x0 = torch.randn(2, 1, 4, 6, 30)
     assert sharpened(x, x0, amount=0.5) is x0
     assert sharpened(*torch.randn(2, 1, 4, 7, 7), amount=0.5).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v", "edm"])
+@pytest.mark.parametrize("amount", [0.3, 0.7, 1.0])
+def test_rescaled_guidance_is_what_diffusers_does_to_the_networks_output(kind, amount):
+    """A hook of the guidance that the reference has no effect for (register: Q40)."""
+    from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import rescale_noise_cfg
+
+    prediction, _ = sampling_for("karras", kind)
+    x, sigma = latent(), torch.tensor(1.7, dtype=torch.float64)
+    outputs = {POSITIVE: latent(5) * 1.1, NEGATIVE: latent(6)}
+
+    def predict(x, sigma, conditions):
+        return [prediction.denoised(x, outputs[condition], sigma) for condition in conditions]
+
+    found = guided(
+        predict,
+        POSITIVE,
+        NEGATIVE,
+        scale=8.0,
+        progress=prediction.table.progress,
+        rescale=rescale_with(prediction, amount),
+    )(x, sigma)
+    plain = outputs[NEGATIVE] + 8.0 * (outputs[POSITIVE] - outputs[NEGATIVE])
+    wanted = prediction.denoised(x, rescale_noise_cfg(plain, outputs[POSITIVE], amount), sigma)
+    torch.testing.assert_close(found, wanted)
+    assert not torch.allclose(found, prediction.denoised(x, plain, sigma), rtol=0.01)
+
+
+def test_rescaling_by_nothing_is_no_function_at_all():
+    assert rescale_with(Prediction("v", TABLE), 0.0) is None

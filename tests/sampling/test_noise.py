@@ -94,6 +94,7 @@ def test_two_runs_do_not_share_their_stream():
 
 @pytest.mark.parametrize("sampler", sorted(BROWNIAN_SAMPLERS))
 def test_sde_samplers_get_the_tree_over_the_positive_levels_of_their_run(sampler):
+    """Of this run, whatever its table: LCM, TCD or EDM (register: Q05a)."""
     edm = calculate_sigmas_all(sampler, EDMTable(), "karras", 12)
     _, noise = noise_for(sampler, 9, SHAPE, edm)
     tree = BrownianTree(9, float(edm[-2]), float(edm[0]), SHAPE)

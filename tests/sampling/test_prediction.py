@@ -110,3 +110,14 @@ def test_every_scheduler_has_a_sampling(scheduler, prediction):
 def test_unknown_prediction_is_named():
     with pytest.raises(BadSetting, match=r"prediction type is 'flow'.*epsilon, v, edm"):
         sampling_for("karras", "flow")
+
+
+@pytest.mark.parametrize("scheduler", ["karras", "lcm", "tcd", "edm_playground_v2.5"])
+@pytest.mark.parametrize("kind", ["epsilon", "v"])
+@pytest.mark.parametrize("sigma", [0.14, 1.0, 14.6])
+def test_the_networks_output_is_found_again_from_the_clean_guess(scheduler, kind, sigma):
+    prediction, _ = sampling_for(scheduler, kind)
+    _, output, x = noisy(sigma)
+    level = torch.tensor(sigma, dtype=torch.float64)
+    found = prediction.output_of(x, prediction.denoised(x, output, level), level)
+    torch.testing.assert_close(found, output, rtol=1e-6, atol=1e-6)

@@ -384,6 +384,7 @@ def test_restart_adds_exactly_the_noise_that_is_missing():
 
 
 def test_short_restart_runs_are_plain_heun():
+    """Longer ones replace the schedule; kept (register: Q34)."""
     sigmas = calculate_sigmas_all("restart", TABLE, "normal", 19).double()
     start = start_at(14.6, 8)
     plain, restarted = (run(name, curved_denoiser, start, sigmas)[-1].x for name in ("heun", "restart"))
@@ -392,6 +393,7 @@ def test_short_restart_runs_are_plain_heun():
 
 @pytest.mark.parametrize("scheduler", ["karras", "normal", "exponential"])
 def test_tcd_stays_finite_on_the_lowest_level_of_the_full_table(scheduler):
+    """The root of a tiny negative number in the reference (register: Q44)."""
     sigmas = calculate_sigmas_all("tcd", TABLE, scheduler, 10)
     initial, noise = noise_for("tcd", 3, (1, 4, 8, 8), sigmas)
     assert run("tcd", gaussian_denoiser, initial * sigmas[0], sigmas, noise)[-1].x.isfinite().all()

@@ -49,6 +49,7 @@ def test_karras_30():
 
 
 def test_align_your_steps_30_is_interpolated():
+    """The reference samples with `normal` in its place (register: Q01)."""
     sigmas = calculate_sigmas_all("euler", TABLE, "align_your_steps", 30)
     assert len(sigmas) == 31
     assert sigmas[:5].tolist() == pytest.approx([14.615, 11.051, 8.3561, 6.3184, 5.3184], rel=5e-5)
@@ -61,6 +62,7 @@ def test_align_your_steps_has_a_row_for_sd1():
 
 
 def test_ddim_uniform_may_have_more_levels_than_steps():
+    """Kept (register: Q17)."""
     sigmas = calculate_sigmas_all("euler", TABLE, "ddim_uniform", 30)
     assert len(sigmas) == 32
     assert sigmas[:3].tolist() == pytest.approx([13.926, 11.477, 9.5436], rel=5e-5)
@@ -129,6 +131,7 @@ def test_slices_of_a_run_for_a_refiner():
 
 
 def test_turbo_says_how_many_steps_it_has():
+    """And is no other schedule in silence (register: Q01)."""
     assert len(calculate_sigmas_all("euler", TABLE, "turbo", 10)) == 11
     with pytest.raises(BadSetting, match=r"turbo has at most 10 steps.*11 are needed"):
         calculate_sigmas_all("euler", TABLE, "turbo", 11)
@@ -140,6 +143,7 @@ def test_turbo_says_how_many_steps_it_has():
 
 @pytest.mark.parametrize("denoise", [0.0, -0.5, 1.5, float("nan")])
 def test_a_denoising_strength_outside_its_range_is_named(denoise):
+    """A strength of 0 divides by zero in the reference (register: Q36)."""
     with pytest.raises(BadSetting, match=f"denoising strength is {denoise}"):
         calculate_sigmas("euler", TABLE, "karras", 30, denoise)
 

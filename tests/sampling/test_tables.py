@@ -97,6 +97,7 @@ def test_edm_labels_are_a_quarter_of_the_logarithm():
 
 @pytest.mark.parametrize("table", [discrete_table(), EDMTable()])
 def test_progress_runs_from_0_to_1_and_inverts_percent_to_sigma(table):
+    """Of an EDM table too, by its noise levels and not by its labels (register: Q05b)."""
     assert table.progress(torch.tensor(table.sigma_max)) == 0
     assert table.progress(torch.tensor(table.sigma_min)) == pytest.approx(1)
     assert table.progress(torch.tensor(1e6)) == 0 and table.progress(torch.tensor(1e-6)) == 1

@@ -120,6 +120,7 @@ def test_a_chunk_without_weights_stays_bit_for_bit_as_it_is():
 
 
 def test_a_mean_of_zero_gives_no_nan():
+    """The ratio of the means is kept, wild as it may be (register: Q20)."""
     hidden = torch.zeros(1, 77, 2)
     hidden[:, 1] = torch.tensor([1.0, -1.0])
     weights = torch.ones(1, 77, 1)

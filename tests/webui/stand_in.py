@@ -17,10 +17,12 @@ from core.errors import ModelNotFound
 from core.events import Event, Finished, Progress, Saved
 from core.settings import Settings
 from core.task import AsyncTask
+from core.weights.lora_info import LoraInfo
 from core.worker import Worker
 from webui.app import App
 
 MODELS = {"small.safetensors": (256, 256), "large.safetensors": (1024, 1024)}
+FILES = {"checkpoints": list(MODELS), "loras": ["felt.safetensors", "ink.safetensors"], "vae": ["soft.safetensors"]}
 
 
 @dataclass
@@ -87,6 +89,8 @@ def make_app(worker: Worker) -> App:
         models=lambda: list(MODELS),
         native_size=lambda name: MODELS.get(name, (256, 256)),
         defaults=settings_of,
+        files=lambda kind: FILES.get(kind, []),
+        lora_info=lambda name: LoraInfo(name=name, path=Path(name), size=1, family="sdxl", trigger_words=("wool",)),
     )
 
 

@@ -1,8 +1,12 @@
 """The page in a browser, over the stand-in engine: what a person does with it and what they must then see."""
 
+import numpy as np
 import pytest
 
-from tests.browser.chromium import arrive, visit
+from core.output.record import Record
+from core.output.save import encode_picture
+from core.settings import Settings
+from tests.browser.chromium import arrive, free_port, running, visit
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to look at the page")
 expect = playwright.expect
@@ -224,6 +228,25 @@ def test_the_advanced_settings_are_searched_as_one_types(idle):
     open_tab(idle, "Settings")
 
 
+def test_a_page_goes_on_by_itself_when_its_server_was_ended_and_started_again(browser, tmp_path):
+    port = free_port()
+    command, address = ["-m", "tests.webui.stand_in", str(port), str(tmp_path), "0.05"], f"http://127.0.0.1:{port}"
+    context = browser.new_context()
+    page = context.new_page()
+    with running(command, address):
+        arrive(page, address)
+        page.fill(PROMPT, "a fox in the snow")
+        page.wait_for_function("(localStorage['easel-session'] || '').includes('snow')")
+    expect(page.locator("#server_gone")).to_be_visible()
+    with running(command, address):
+        expect(page.locator("#server_gone")).to_be_hidden()
+        page.wait_for_function("document.activeElement && document.activeElement.closest('#positive_prompt')")
+        expect(page.locator(PROMPT)).to_have_value("a fox in the snow")
+        page.keyboard.press("Control+Enter")
+        expect(page.locator("#final_gallery a")).to_have_count(1)
+    context.close()
+
+
 def test_an_example_fills_the_prompt(idle):
     idle.locator(".chip", has_text="a red apple").click()
     expect(idle.locator(PROMPT)).to_have_value("a red apple")
@@ -241,3 +264,26 @@ def test_everything_fits_a_narrow_phone(browser, address):
                 page.evaluate(f"[...document.querySelectorAll('button, input, textarea')].filter({wide}).length") == 0
             )
             expect(page.locator("#final_gallery a")).to_have_count(1)
+
+
+def test_a_dropped_picture_gives_its_settings_back(page, tmp_path):
+    made = tmp_path / "made.png"
+    record = Record(Settings(prompt="a bear", steps=9, seed=2**63 - 1, base_model="gone.safetensors"))
+    made.write_bytes(encode_picture(np.zeros((64, 64, 3), np.uint8), record)[0])
+    page.set_input_files("#read_picture", made)
+    expect(page.locator(PROMPT)).to_have_value("a bear")
+    expect(page.locator(STEPS)).to_have_value("9")
+    expect(page.locator("#seed input")).to_have_value(str(2**63 - 1))
+    expect(page.locator("#message")).to_contain_text("gone")
+    other = tmp_path / "other.png"
+    other.write_bytes(b"no picture at all")
+    page.set_input_files("#read_picture", other)
+    expect(page.locator("#message")).to_contain_text("no PNG, JPEG or WebP")
+
+
+def test_a_pasted_text_of_settings_is_offered_to_be_used(page):
+    page.fill(PROMPT, "a wolf\nSteps: 7, Sampler: Euler, CFG scale: 5, Seed: 3, Size: 256x320")
+    page.click("#settings_offer")
+    expect(page.locator(PROMPT)).to_have_value("a wolf")
+    expect(page.locator("#height input")).to_have_value("320")
+    expect(page.locator("#settings_offer")).to_be_hidden()

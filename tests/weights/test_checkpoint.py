@@ -151,6 +151,7 @@ def test_what_tools_leave_in_files_does_no_harm(rewritten):
 
 
 def test_both_spellings_of_the_projection_give_the_same_encoder(rewritten, stored):
+    """One of them is the other way round (register: Q24)."""
     matrix = stored[f"{CLIP_G}text_projection"]
     other = rewritten({f"{CLIP_G}text_projection.weight": matrix.T.contiguous()}, without=[f"{CLIP_G}text_projection"])
     assert torch.equal(load_checkpoint(other).clip_g.text_projection, matrix)
@@ -212,6 +213,7 @@ def test_another_family_is_told(rewritten):
 
 
 def test_truncated_pickled_and_renamed_files_are_told_and_nothing_is_renamed(tmp_path, path):
+    """Register: Q27, Q28."""
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(path.read_bytes()[:-100])
     torch.save({"a": torch.zeros(3)}, tmp_path / "pickle.ckpt")

@@ -74,6 +74,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("family", OTHERS)
 def test_other_families_are_refused_by_name(family):
+    """Before anything is loaded (register: Q25, Q39)."""
     found = info(OTHERS[family])
     assert found.family == family
     assert FAMILIES[family] in found.problem

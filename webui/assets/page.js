@@ -32,7 +32,56 @@
     useSettings(text) {
       write("incoming_settings", text);
     },
+    tell(words) {
+      write("incoming_settings", JSON.stringify({ problem: words }));
+    },
   };
+
+  async function readPicture(file) {
+    if (!file) return;
+    try {
+      const answer = await fetch("easel/read", { method: "POST", body: file });
+      const text = await answer.text();
+      if (answer.ok) window.easel.useSettings(text);
+      else window.easel.tell(text.slice(0, 500));
+    } catch {
+      window.easel.tell("The picture could not be sent to Easel.");
+    }
+  }
+
+  const carriesFile = (event) => [...(event.dataTransfer?.types || [])].includes("Files");
+
+  function watchDrops() {
+    let inside = 0;
+    const show = (shown) => document.body.classList.toggle("dropping", shown);
+    document.addEventListener("dragenter", (event) => { if (carriesFile(event)) { inside += 1; show(true); } });
+    document.addEventListener("dragleave", (event) => { if (carriesFile(event)) { inside -= 1; show(inside > 0); } });
+    document.addEventListener("dragover", (event) => { if (carriesFile(event)) event.preventDefault(); });
+    document.addEventListener("drop", (event) => {
+      inside = 0;
+      show(false);
+      if (!carriesFile(event)) return;
+      event.preventDefault();
+      readPicture(event.dataTransfer.files[0]);
+    });
+    document.addEventListener("change", (event) => {
+      if (event.target.id !== "read_picture") return;
+      readPicture(event.target.files[0]);
+      event.target.value = "";
+    });
+    document.addEventListener("paste", (event) => {
+      const picture = [...(event.clipboardData?.files || [])].find((file) => file.type.startsWith("image/"));
+      if (picture) readPicture(picture);
+    });
+  }
+
+  // A prompt that is really the text of a picture's settings is offered to be taken as such.
+  function watchPrompt() {
+    const offer = byId("settings_offer");
+    const text = field("positive_prompt")?.value || "";
+    const found = /(^|\n)\s*Steps: \d+, /.test(text) || (/^\s*\{/.test(text) && /\}\s*$/.test(text));
+    if (offer) offer.hidden = !found;
+  }
 
   // ---- light and dark -------------------------------------------------------------------------------------------
   const system = window.matchMedia("(prefers-color-scheme: dark)");
@@ -214,6 +263,10 @@
       field("positive_prompt")?.focus();
     }
     if (target?.closest("#theme_toggle")) switchTheme();
+    if (target?.closest("#settings_offer")) {
+      window.easel.useSettings(field("positive_prompt").value);
+      byId("settings_offer").hidden = true;
+    }
   }
 
   // ---- the Advanced tab's search: groups and settings whose words hold what is typed -----------------------------
@@ -244,14 +297,40 @@
     }).observe(document.body, { childList: true, subtree: true, characterData: true });
   }
 
+  // ---- a server that is gone is told; when it is back, the page begins anew with what was set -------------------
+  const ASK_EVERY = 4000; // milliseconds
+  let server = "";
+
+  async function ask() {
+    if (document.hidden) return;
+    let now = "";
+    try {
+      const answer = await fetch("easel/alive", { cache: "no-store" });
+      now = answer.ok ? await answer.text() : "";
+    } catch { /* told below */ }
+    const gone = byId("server_gone");
+    if (!now && server && !gone) {
+      const words = "Easel does not answer. Was it ended? When it runs again, this page goes on by itself.";
+      document.body.append(make("div", { id: "server_gone", role: "alert" }, words));
+    } else if (now && gone) {
+      gone.remove();
+    }
+    if (now && server && now !== server) location.reload();
+    server = now || server;
+  }
+
   function begin() {
     keepDressed();
+    watchDrops();
+    ask();
+    setInterval(ask, ASK_EVERY);
     watchMessages();
   }
 
   document.addEventListener("click", onClick);
   document.addEventListener("input", (event) => {
     if (event.target.id === "advanced_search") searchAdvanced(event.target.value);
+    if (event.target.closest("#positive_prompt")) watchPrompt();
   });
   document.addEventListener("keydown", onKey, true);
   if (document.body) begin();

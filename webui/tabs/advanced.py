@@ -10,10 +10,12 @@ from webui.tabs.place import Placed, card
 GROUPS: dict[str, tuple[str, ...]] = {
     "How it is drawn": ("sampler", "scheduler"),
     "Fine texture": ("sharpness",),
-    "Strength of the prompt": ("adaptive_cfg", "clip_skip"),
+    "Strength of the prompt": ("adaptive_cfg", "guidance_rescale", "clip_skip"),
+    "Contrast of shapes (FreeU)": ("freeu", "freeu_b1", "freeu_b2", "freeu_s1", "freeu_s2"),
     "Size hints to the model": ("adm_scaler_positive", "adm_scaler_negative", "adm_scaler_end"),
     "How the model is read": ("prediction", "zero_terminal_snr"),
-    "The file": ("save_metadata",),
+    "Noise": ("noise_device",),
+    "Previews and files": ("preview", "save_metadata"),
 }
 SEARCH = '<input type="search" id="advanced_search" placeholder="Search the settings" aria-label="Search the settings">'
 

@@ -11,6 +11,10 @@ import gradio as gr
 from webui.app import App
 from webui.tabs.place import Placed, card
 
+PARTS = {"vae": "vae", "text_encoder_l": "text_encoders", "text_encoder_g": "text_encoders"}
+# The rows are drawn by assets/loras.js, which reads and writes the control `loras`.
+LORAS = '<div id="lora_list"></div><button type="button" id="add_lora" class="plain">Add a LoRA</button>'
+
 
 @dataclass(frozen=True)
 class ModelsTab:
@@ -25,7 +29,25 @@ def models_tab(app: App, placed: Placed) -> ModelsTab:
         with gr.Row(elem_id="model_row"):
             placed.put("base_model", choices=model_choices(app.models()))
             refresh = gr.Button("Refresh", elem_id="refresh_models", size="sm", min_width=80, scale=0)
+    with card("LoRAs"):
+        placed.put("loras")
+        gr.HTML(LORAS, elem_id="lora_rows")
+    with card("Refiner"):
+        placed.put("refiner_model", choices=model_choices(app.models()))
+        placed.put("refiner_switch", "refiner_swap")
+    with card("Parts of other files"):
+        for name, kind in PARTS.items():
+            placed.put(name, choices=model_choices(app.files(kind)))
     return ModelsTab(refresh)
+
+
+def refreshed(app: App, placed: Placed) -> dict[Any, Any]:
+    """The lists of files as the folders are now; `base_model` is left to the page."""
+    lists = {name: app.files(kind) for name, kind in PARTS.items()} | {"refiner_model": app.models()}
+    return {
+        placed.controls[name]: gr.update(choices=[(placed.controls[name].choices[0][0], ""), *model_choices(names)])
+        for name, names in lists.items()
+    }
 
 
 def model_choices(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ class Placed:
         for name in names:
             value = shown(self.defaults)[name]
             if "choices" in options and value not in dict(options["choices"]).values():
-                value = None
+                value = None if name == "base_model" else ""
             self.controls[name] = CONTROLS[name](value=value, **options)
         return self.controls[names[-1]]
 

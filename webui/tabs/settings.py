@@ -10,6 +10,11 @@ import gradio as gr
 from webui.sizes import labels, matching_label
 from webui.tabs.place import Placed, card
 
+READ_PICTURE = (
+    '<label class="file-button">Take settings from a picture'
+    '<input type="file" id="read_picture" accept="image/png,image/jpeg,image/webp"></label>'
+)
+
 
 @dataclass(frozen=True)
 class SettingsTab:
@@ -34,6 +39,8 @@ def settings_tab(placed: Placed, native: tuple[int, int]) -> SettingsTab:
             placed.put("seed")
             any_seed = gr.Checkbox(value=True, label="Random seed", elem_id="random_seed", min_width=120)
     with card("Making"):
-        placed.put("steps", "guidance_scale", "output_format")
+        placed.put("performance", "steps", "guidance_scale", "output_format")
+        gr.HTML("", elem_id="forced")  # what the performance mode forces
+        gr.HTML(READ_PICTURE)
         reset = gr.Button("Reset all settings", elem_id="reset_settings", size="sm")
     return SettingsTab(aspect, any_seed, reset)

@@ -133,7 +133,11 @@ def restart_segments(sigmas: Tensor) -> list[tuple[Tensor, Tensor]]:
     if steps < 20:
         return list(pairwise(sigmas))
     extra, times = (steps // 4, 2) if steps >= 36 else (9, 1)
-    sigmas = karras_sigmas(steps - extra * times, float(sigmas[-2]), float(sigmas[0]), sigmas.dtype)
+    count, first, last = steps - extra * times, float(sigmas[0]), float(sigmas[-1])
+    if last > 0:  # the first part of a run that another model ends
+        sigmas = karras_sigmas(count + 1, last, first, sigmas.dtype)[:-1]
+    else:
+        sigmas = karras_sigmas(count, float(sigmas[-2]), first, sigmas.dtype)
     low, high = (int(torch.argmin((sigmas - anchor).abs())) for anchor in (0.1, 2.0))
     segments = list(pairwise(sigmas))
     if high < low:

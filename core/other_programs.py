@@ -1,0 +1,158 @@
+"""other_programs: where Fooocus, A1111, Forge, ComfyUI and the Hugging Face cache keep their files, so that they can be used in place.
+
+Nothing there is ever written, moved or renamed; downloads go to Easel's own folders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from core.errors import BadConfig, BadModelFile, ModelNotFound
+from core.reference_keys import read_reference
+from core.weights.header import Header, read_header
+
+_A1111 = {
+    "checkpoints": ("models/Stable-diffusion",),
+    "loras": ("models/Lora", "models/LyCORIS"),
+    "vae": ("models/VAE",),
+    "embeddings": ("embeddings",),
+    "text_encoders": ("models/text_encoder",),
+    "vae_approx": ("models/VAE-approx",),
+    "upscale_models": ("models/ESRGAN", "models/RealESRGAN"),
+    "controlnet": ("models/ControlNet", "extensions/sd-webui-controlnet/models"),
+}
+LAYOUTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # program -> kind -> folders below the program's
+    "fooocus": {
+        "checkpoints": ("models/checkpoints",),
+        "loras": ("models/loras",),
+        "vae": ("models/vae",),
+        "embeddings": ("models/embeddings",),
+        "vae_approx": ("models/vae_approx",),
+        "prompt_expansion": ("models/prompt_expansion",),
+        "upscale_models": ("models/upscale_models",),
+        "inpaint": ("models/inpaint",),
+        "controlnet": ("models/controlnet",),
+        "clip_vision": ("models/clip_vision",),
+        "safety_checker": ("models/safety_checker",),
+        "sam": ("models/sam",),
+        "wildcards": ("wildcards",),
+        "styles": ("sdxl_styles",),
+    },
+    "a1111": _A1111,
+    "forge": _A1111,
+    "comfyui": {
+        "checkpoints": ("models/checkpoints",),
+        "loras": ("models/loras",),
+        "vae": ("models/vae",),
+        "embeddings": ("models/embeddings",),
+        "text_encoders": ("models/text_encoders", "models/clip"),
+        "vae_approx": ("models/vae_approx",),
+        "upscale_models": ("models/upscale_models",),
+        "inpaint": ("models/inpaint",),
+        "controlnet": ("models/controlnet",),
+        "clip_vision": ("models/clip_vision",),
+        "sam": ("models/sams",),
+    },
+}
+HUGGING_FACE = "huggingface"
+PROGRAMS = (*LAYOUTS, HUGGING_FACE)
+CONFIG_FILES = {"fooocus": "config.txt"}  # in which a program's user may have named other folders
+
+# A piece of a tensor's name -> the kind of file that has it. The first that fits counts.
+_KINDS = (
+    ("model.diffusion_model.", "checkpoints"),
+    ("lora_", "loras"),
+    (".lora.", "loras"),
+    ("first_stage_model.", "vae"),
+    ("decoder.up_blocks.", "vae"),
+    ("decoder.up.", "vae"),
+    ("text_model.", "text_encoders"),
+    ("emb_params", "embeddings"),
+    ("clip_g", "embeddings"),
+)
+
+
+def folders_of(program: str, folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The folders of `program` at `folder` that are there, by kind; of the Hugging Face cache the files themselves.
+
+    Raises BadConfig if there is nothing of the kind.
+    """
+    if program == HUGGING_FACE:
+        return hub_files(folder)
+    layout = LAYOUTS[program]
+    found = {
+        kind: tuple(folder / place for place in places if (folder / place).is_dir()) for kind, places in layout.items()
+    }
+    if program in CONFIG_FILES:
+        for kind, places in _configured(folder / CONFIG_FILES[program], folder).items():
+            found[kind] = tuple(dict.fromkeys((*places, *found.get(kind, ()))))
+    found = {kind: places for kind, places in found.items() if places}
+    if not found:
+        wanted = ", ".join(place for places in layout.values() for place in places[:1])
+        raise BadConfig(f"use_models_of: {folder} is no folder of {program}; it has none of: {wanted}.")
+    return found
+
+
+def hub_folder(environ: Mapping[str, str]) -> Path:
+    """Where the Hugging Face cache is on this machine."""
+    if environ.get("HF_HUB_CACHE"):
+        return Path(environ["HF_HUB_CACHE"]).expanduser()
+    home = environ.get("HF_HOME") or os.path.join(environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")  # noqa: PTH118
+    return Path(home).expanduser() / "hub"
+
+
+def hub_files(cache: Path) -> dict[str, tuple[Path, ...]]:
+    """Whole models in one file that lie in the cache, by kind, told by their tensors' names.
+
+    Networks in diffusers' layout (a folder of parts) are passed over. Raises BadConfig if `cache` is no such cache.
+    """
+    if not cache.is_dir():
+        raise BadConfig(f"use_models_of: there is no Hugging Face cache at {cache}. Name its folder `hub`.")
+    found: dict[str, list[Path]] = {}
+    seen: set[Path] = set()
+    for file in _snapshot_files(cache):
+        real = file.resolve()
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            kind = _kind(read_header(file))
+        except (BadModelFile, ModelNotFound, OSError):
+            continue
+        if kind:
+            found.setdefault(kind, []).append(file)
+    return {kind: tuple(files) for kind, files in found.items()}
+
+
+def _snapshot_files(cache: Path) -> Iterator[Path]:
+    """Files right in a snapshot, the newest snapshot of each repository first."""
+    for repository in sorted(cache.glob("models--*")):
+        snapshots = sorted(repository.glob("snapshots/*"), key=lambda place: place.stat().st_mtime, reverse=True)
+        for snapshot in snapshots:
+            yield from (file for file in sorted(snapshot.glob("*.safetensors")) if file.is_file())
+
+
+def _kind(header: Header) -> str:
+    return next((kind for piece, kind in _KINDS if any(piece in name for name in header.tensors)), "")
+
+
+def _configured(file: Path, root: Path) -> dict[str, tuple[Path, ...]]:
+    """The folders that a config.txt names, as far as they are there."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    found = {}
+    for kind, places in read_reference(
+        {key: value for key, value in values.items() if key.startswith("path_")}
+    ).config.items():
+        listed = places if isinstance(places, list) else [places]
+        folders = (root / Path(place).expanduser() for place in listed if isinstance(place, str) and "\0" not in place)
+        found[kind] = tuple(folder for folder in folders if folder.is_dir())
+    found.pop("outputs", None)
+    return found

@@ -1,0 +1,119 @@
+"""Stages: each model's part in a picture, from its network, the texts and the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor
+
+from core.conditions import Conditions, refiner_condition, sdxl_condition
+from core.device import Device
+from core.diffusion import Stage
+from core.models.clip import CLIPText
+from core.models.freeu import FreeU, Joint
+from core.models.latent_format import PLAYGROUND, SDXL, LatentSpace, preview_in
+from core.models.unet import UNet
+from core.sampling.denoiser import Condition, Denoiser, network_denoiser
+from core.sampling.guidance import guided, rescale_with
+from core.sampling.prediction import Prediction, sampling_for
+from core.settings import Settings
+from core.weights.info import ModelInfo
+from core.weights.memory import Memory, free_bytes, sampling_bytes
+from core.weights.refiner import Refiner
+
+
+@dataclass(frozen=True, eq=False)
+class Workplace:
+    """Where networks are asked, and what for. `check` is called between their blocks and may raise."""
+
+    device: Device
+    memory: Memory
+    settings: Settings
+    check: Callable[[], None] | None = None
+
+
+def base_prediction(info: ModelInfo, settings: Settings) -> tuple[Prediction, str]:
+    """How the base model is understood, and the schedule: as its file says, unless the settings say otherwise."""
+    kind = info.prediction if settings.prediction == "auto" else settings.prediction
+    zero = info.zero_terminal_snr if settings.zero_terminal_snr == "auto" else settings.zero_terminal_snr == "on"
+    return sampling_for(settings.scheduler, kind, zero)
+
+
+def refiner_prediction(info: ModelInfo, settings: Settings) -> tuple[Prediction, str]:
+    """The same for a refiner; the settings' prediction type is about the base model."""
+    prediction, scheduler = sampling_for(settings.scheduler, info.prediction, info.zero_terminal_snr)
+    if prediction.kind == "edm" and info.family in ("sd15", "sdxl-refiner"):  # no such model was trained so
+        return sampling_for(scheduler, info.prediction)
+    return prediction, scheduler
+
+
+def sdxl_space(space: LatentSpace, prediction: Prediction) -> LatentSpace:
+    """`space` at the scale that networks of SDXL's class work in."""
+    if prediction.kind != "edm":
+        return replace(space, format=SDXL)
+    return replace(space, format=PLAYGROUND, preview=preview_in(PLAYGROUND, space.preview))
+
+
+def base_stage(work: Workplace, unet: UNet, info: ModelInfo, conditions: Conditions, space: LatentSpace) -> Stage:
+    """The base model's part."""
+    prediction, scheduler = base_prediction(info, work.settings)
+    told = conditions.told(partial(sdxl_condition, work.settings))
+    denoiser = partial(model_denoiser, work, unet, prediction, *told, joint=freeu_of(work.settings, unet))
+    return Stage(denoiser=denoiser, prediction=prediction, scheduler=scheduler, space=space)
+
+
+def refiner_stage(
+    work: Workplace, refiner: Refiner, clip_l: CLIPText | None, conditions: Conditions, space: LatentSpace
+) -> Stage:
+    """The refiner's part, told what the base model's encoders (of which `clip_l` is one) made of the texts.
+
+    Nothing that is added to the base model's network alone acts on it: FreeU, say.
+    """
+    prediction, scheduler = refiner_prediction(refiner.info, work.settings)
+    width = refiner.unet.config.context_dim
+    told = conditions.told(partial(refiner_condition, refiner.info.family, width, clip_l, work.settings))
+    denoiser = partial(model_denoiser, work, refiner.unet, prediction, *told)
+    sdxl = refiner.vae is None
+    if sdxl:
+        space = sdxl_space(space, prediction)
+    return Stage(denoiser=denoiser, prediction=prediction, scheduler=scheduler, space=space, sdxl=sdxl)
+
+
+def freeu_of(settings: Settings, unet: UNet) -> Joint | None:
+    """FreeU as the settings say; None if it is off."""
+    if not settings.freeu:
+        return None
+    b1, b2, s1, s2 = settings.freeu_b1, settings.freeu_b2, settings.freeu_s1, settings.freeu_s2
+    return FreeU(unet.config.model_channels, b1, b2, s1, s2)
+
+
+def model_denoiser(
+    work: Workplace,
+    unet: UNet,
+    prediction: Prediction,
+    positive: Condition,
+    negative: Condition | None,
+    joint: Joint | None = None,
+) -> Denoiser:
+    """Brings `unet` onto the device, and gives the guided denoiser over it. `joint` as in `UNet.forward`."""
+    settings, check, dtype = work.settings, work.check, work.device.unet_dtype
+    rows = 1 if negative is None else 2
+    need = sampling_bytes(rows, settings.height // 8, settings.width // 8, dtype.itemsize)
+    work.memory.bring(unet, need)
+
+    def network(x: Tensor, timestep: Tensor, context: Tensor, y: Tensor | None) -> Tensor:
+        return unet(x, timestep, context, y, joint=joint, check=check)
+
+    return guided(
+        network_denoiser(network, prediction, dtype),
+        positive,
+        positive if negative is None else negative,
+        scale=settings.guidance_scale,
+        progress=prediction.table.progress,
+        sharpness=settings.sharpness,
+        mimic_scale=settings.adaptive_cfg,
+        rescale=rescale_with(prediction, settings.guidance_rescale),
+        batched=need <= free_bytes(work.device.torch_device),
+    )

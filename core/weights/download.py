@@ -1,0 +1,303 @@
+"""download: fetch model files, one after another, as a generator of how it stands. No torch.
+
+A file comes in as NAME.part and gets its name only when it is whole: of the right size, with the right SHA-256 where that
+is known, and, as a safetensors file, with a sound header. Ended at any byte, the next download goes on from there.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from core.errors import BadModelFile, ModelNotFound
+from core.output.files import move_to_free_name
+from core.weights.header import read_header
+from core.weights.part_file import PartFile, Turn, Version
+from core.weights.sources import Source, with_mirror
+from core.weights.transport import Answer, Broken, DownloadFailed, make_client, opened
+
+__all__ = ["DownloadFailed", "Patience", "Transfer", "download"]
+
+log = logging.getLogger(__name__)
+
+ROOM_LEFT = 2**28  # bytes that a download leaves free on the disk
+SPEED_OVER = 3.0  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """How a download stands. Sizes in bytes, `speed` in bytes a second (0 = not known yet).
+
+    `file` of `files` counts from 1; `done` of `total` are this file's, `all_done` of `all_total` those of all files
+    (a total is None where the size is not known). `path` is set once, when the file is there.
+    """
+
+    name: str
+    text: str
+    file: int
+    files: int
+    done: int
+    total: int | None
+    all_done: int
+    all_total: int | None
+    speed: float = 0.0
+    path: Path | None = None
+
+    @property
+    def share(self) -> float | None:
+        """Of all files, from 0 to 1; None if a size is not known."""
+        return min(1.0, self.all_done / self.all_total) if self.all_total else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long to wait for whom, in seconds, and how often to try without getting a byte further."""
+
+    stall: float = 30.0
+    tries: int = 5
+    pause: float = 1.0  # before the second try; doubles with each
+    longest_pause: float = 30.0
+    report: float = 0.2  # between two events
+    turn: float = 0.5  # between two looks whether another program is done
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True)
+class _State:
+    """What of a Transfer is this file's own."""
+
+    text: str
+    done: int
+    total: int | None
+    speed: float = 0.0
+    path: Path | None = None
+
+
+def download(
+    wanted: Sequence[tuple[Source, Path]],
+    *,
+    mirror: str = "",
+    client: httpx.Client | None = None,
+    patience: Patience | None = None,
+) -> Iterator[Transfer]:
+    """Fetch each source of `wanted` into its folder. Yields Transfer; to stop is to cease iterating (what has come stays).
+
+    A file that is there is left alone. `mirror` takes the place of the hub's address. Raises DownloadFailed at the first
+    file that cannot be had.
+    """
+    patience = patience or Patience()
+    sizes = [source.size for source, _ in wanted]
+    before = 0
+    with nullcontext(client) if client else make_client(patience.stall) as session:
+        for number, (source, folder) in enumerate(wanted, 1):
+            target = folder / source.name
+            state = _State("Connecting", 0, source.size)
+            for state in _fetched(session, source, target, with_mirror(source.url, mirror), patience):
+                sizes[number - 1] = state.total
+                known = [size for size in sizes if size is not None]
+                yield Transfer(
+                    name=source.name,
+                    text=state.text,
+                    file=number,
+                    files=len(wanted),
+                    done=state.done,
+                    total=state.total,
+                    all_done=before + state.done,
+                    all_total=sum(known) if len(known) == len(sizes) else None,
+                    speed=state.speed,
+                    path=state.path,
+                )
+            before += state.done
+
+
+def _fetched(client: httpx.Client, source: Source, target: Path, url: str, patience: Patience) -> Iterator[_State]:
+    """One file, until it is at `target`. The last state has its path."""
+    part, turn = PartFile(target), Turn(target)
+    try:
+        if target.exists():
+            yield _there(source, target)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            while not turn.take():
+                yield _State("Another program is fetching this file", part.size, source.size)
+                patience.sleep(patience.turn)
+            if target.exists():
+                yield _there(source, target)
+                return
+            started = time.monotonic()
+            yield from _received(client, source, part, url, patience)
+            part.settle()
+            if not move_to_free_name(part.path, target):
+                raise DownloadFailed(f"Another file {target} has come meanwhile; it is left as it is.")
+            part.discard()
+            size = target.stat().st_size
+            log.info("Fetched %s: %.1f MB in %.1f s", source.name, size / 1e6, time.monotonic() - started)
+            yield _State("Done", size, size, path=target)
+        finally:
+            turn.end()
+    except OSError as problem:
+        raise DownloadFailed(f"{source.name} cannot be stored: {_told(problem, target.parent)}") from problem
+
+
+def _there(source: Source, target: Path) -> _State:
+    size = target.stat().st_size
+    if source.exact_size not in (None, size):
+        raise DownloadFailed(
+            f"{target} is there already, with {size} bytes instead of {source.exact_size}: another file, or a damaged one. "
+            "Easel leaves it as it is. Move it away to fetch the other."
+        )
+    return _State("Already there", size, size, path=target)
+
+
+def _received(client: httpx.Client, source: Source, part: PartFile, url: str, patience: Patience) -> Iterator[_State]:
+    """Try until the part is the whole file and has passed its checks."""
+    furthest, fruitless, damaged = part.size, 0, ""
+    while True:
+        try:
+            yield from _asked(client, source, part, url, patience)
+            problem = yield from _checked(source, part)
+        except Broken as broken:
+            fruitless = 0 if part.size > furthest else fruitless + 1
+            furthest = max(furthest, part.size)
+            if fruitless >= patience.tries:
+                kept = (
+                    f" {part.size} bytes are kept: start the download again to go on from there." if part.size else ""
+                )
+                raise DownloadFailed(
+                    f"{source.name} cannot be fetched: {broken}.{kept or ' Try again later.'}"
+                ) from None
+            pause = max(broken.wait, min(patience.longest_pause, patience.pause * 2 ** max(0, fruitless - 1)))
+            log.info("%s: %s; trying again in %.0f s", source.name, broken, pause)
+            yield _State(f"Trying again: {broken}", part.size, _total(source, part))
+            patience.sleep(pause)
+            continue
+        if not problem:
+            return
+        part.discard()
+        if damaged:
+            raise DownloadFailed(f"{source.name} came damaged twice from {url}: {problem} Nothing of it is kept.")
+        damaged, furthest = problem, 0
+        log.warning("%s came damaged: %s Fetching it again", source.name, problem)
+        yield _State("Came damaged; fetching it again", 0, _total(source, part))
+
+
+def _asked(client: httpx.Client, source: Source, part: PartFile, url: str, patience: Patience) -> Iterator[_State]:
+    """One connection. Ends when the part has as many bytes as were announced; raises Broken before that."""
+    start, version = part.size, part.version
+    if version is None or not (version.etag or version.sha256 or source.sha256):
+        start = 0  # nothing says that the bytes to come would fit those that are there
+    total = _total(source, part)
+    if start and total is not None and start >= total:
+        if start == total:
+            return
+        start = 0
+    yield _State("Connecting", start, total)
+    with opened(client, url, start=start, etag=version.etag if version and start else "") as answer:
+        if answer.past_the_end:
+            part.discard()
+            raise Broken("the file on the server is shorter than what has come")
+        before, version = version, _version(answer)
+        _insist(source, version)
+        if answer.start:
+            other_file = before is not None and before.total is not None and before.total != version.total
+            if answer.start != start or other_file:
+                part.discard()
+                raise Broken("the server sends another part or another file than was asked for")
+        else:
+            part.begin(version)
+            start = 0
+        total = source.exact_size or version.total
+        _room(part.target.parent, (total or 0) - start)
+        yield from _written(answer, part, start, total, patience)
+
+
+def _version(answer: Answer) -> Version:
+    total = answer.total if answer.size is None else answer.size
+    if answer.size is not None and answer.total not in (None, answer.size):
+        raise Broken(f"the server announces {answer.total} bytes of {answer.size}")
+    return Version(answer.etag, total, answer.sha256)
+
+
+def _insist(source: Source, version: Version) -> None:
+    """Don't begin to fetch gigabytes that cannot be right. Raises DownloadFailed."""
+    found, wanted = version.total, source.exact_size
+    if wanted is not None and found is not None and found != wanted:
+        raise DownloadFailed(
+            f"{source.url} holds another file than the one that is known as {source.name}: it has {found} bytes, and {wanted} "
+            "were wanted. It is not fetched. If you trust it, fetch it in the browser and put it into the folder yourself."
+        )
+
+
+def _written(answer: Answer, part: PartFile, start: int, total: int | None, patience: Patience) -> Iterator[_State]:
+    done, reported = start, 0.0
+    marks: deque[tuple[float, int]] = deque([(time.monotonic(), start)])
+    with part.append() as file, closing(answer.chunks()) as chunks:
+        for chunk in chunks:
+            file.write(chunk)
+            done += len(chunk)
+            if total is not None and done > total:
+                break
+            now = time.monotonic()
+            if now - reported >= patience.report:
+                reported = now
+                marks.append((now, done))
+                while len(marks) > 2 and now - marks[0][0] > SPEED_OVER:
+                    marks.popleft()
+                elapsed = now - marks[0][0]
+                yield _State("Downloading", done, total, (done - marks[0][1]) / elapsed if elapsed > 0 else 0.0)
+    if total is not None and done < total:
+        raise Broken(f"the server ended the file at byte {done} of {total}")
+
+
+def _checked(source: Source, part: PartFile) -> Generator[_State, None, str]:
+    """Yields states while the file is read; returns what is wrong with it as a sentence, "" if nothing is."""
+    size, total = part.size, _total(source, part)
+    if total is not None and size != total:
+        return f"it has {size} bytes, and {total} were wanted."
+    version = part.version
+    wanted = source.sha256 or (version.sha256 if version else "")
+    if wanted:
+        found: int | str = ""
+        for found in part.hashed():
+            if isinstance(found, int):
+                yield _State("Checking", found, size)
+        if found != wanted:
+            return f"its SHA-256 is {found}, and {wanted} was wanted."
+    if source.name.endswith(".safetensors"):
+        try:
+            read_header(part.path)
+        except (BadModelFile, ModelNotFound) as problem:
+            return str(problem)
+    return ""
+
+
+def _total(source: Source, part: PartFile) -> int | None:
+    """The size to expect: the known file's, else what the server announced."""
+    version = part.version
+    return source.exact_size or (version.total if version else None)
+
+
+def _room(folder: Path, more: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if more > 0 and more + ROOM_LEFT > free:
+        raise OSError(errno.ENOSPC, f"{more / 1e9:.1f} GB are still to come, and {free / 1e9:.1f} GB are free")
+
+
+def _told(problem: OSError, folder: Path) -> str:
+    """What is wrong with the disk and what to do, as a sentence or two."""
+    words = problem.strerror or str(problem)
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk of {folder} is full ({words}). Make room and start the download again; what has come is kept."
+    if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"the folder {folder} is not writable. Give this user the right to write there, or name another in config.json."
+    return f"{words} (in {folder}). Start the download again; what has come is kept."

@@ -1,0 +1,133 @@
+"""needs: which model files a request or a preset wants, which of them are there, and where to get the others. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, TypeAlias
+
+from core.errors import BadSetting, ModelNotFound
+from core.performance import MODES
+from core.settings import Lora
+from core.weights.sources import SOURCES, Source, source
+
+FIELDS = {  # Settings field -> kind of its file
+    "base_model": "checkpoints",
+    "refiner_model": "checkpoints",
+    "vae": "vae",
+    "text_encoder_l": "text_encoders",
+    "text_encoder_g": "text_encoders",
+}
+
+
+class FilesOfAKind(Protocol):
+    """The side of `core.weights.files.Files` that matters here."""
+
+    @property
+    def folders(self) -> Sequence[Path]:
+        """Where the files are looked for; a new one goes into the first."""
+
+    def names(self) -> list[str]:
+        """The names of all files, relative to their folders, with `/`."""
+
+
+class FilesByKind(Protocol):
+    """The side of `core.weights.files.Catalog` that matters here."""
+
+    def files(self, kind: str) -> FilesOfAKind:
+        """The files of `kind`, such as "loras"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """One file that is wanted. `url` is "" and `bytes` None where Easel does not know where it is published.
+
+    `present`: it is there, perhaps in a folder of the user's own: `found` is its name then.
+    """
+
+    name: str
+    kind: str
+    url: str = ""
+    bytes: int | None = None
+    sha256: str = ""
+    present: bool = False
+    found: str = ""
+    folder: Path | None = None  # where a download goes
+
+    @property
+    def source(self) -> Source:
+        """What to hand to `download`. Raises ModelNotFound if nobody knows where the file is published."""
+        if not self.url:
+            raise ModelNotFound(
+                f"{self.name} is not there, and Easel does not know where it is published. Put it into {self.folder}."
+            )
+        return Source(self.name, self.kind, self.url, self.bytes, self.sha256)
+
+
+Sources: TypeAlias = Mapping[str, Mapping[str, Source]]  # kind -> file name -> where it is published
+
+
+def needed(
+    settings: Mapping[str, Any], files: FilesByKind, downloads: Sources | None = None, known: Sources | None = None
+) -> list[Need]:
+    """The files that `settings` (field names and values, some or all) name, and all of `downloads`.
+
+    `downloads` is a preset's own. What it does not have is looked up in `known`, then in the table of sources.
+    """
+    wanted: dict[tuple[str, str], None] = {}
+    for field, kind in FIELDS.items():
+        if settings.get(field):
+            wanted[kind, settings[field]] = None
+    for lora in settings.get("loras", ()):
+        entry = lora if isinstance(lora, Lora) else Lora(**lora)
+        if entry.enabled:
+            wanted["loras", entry.name] = None
+    mode = MODES.get(settings.get("performance", "custom"))
+    if mode and mode.lora:
+        wanted["loras", mode.lora.file] = None
+    own = downloads or {}
+    for kind, sources in own.items():
+        wanted |= {(kind, name): None for name in sources}
+    places = (own, known or {})
+    given = {(kind, name): entry for place in reversed(places) for kind in place for name, entry in place[kind].items()}
+    return [_need(name, kind, files, given.get((kind, name)) or source(name)) for kind, name in wanted]
+
+
+def named(names: Iterable[str], files: FilesByKind) -> list[Need]:
+    """The files of the table that are called `names`. Raises BadSetting with near ones for a name that is not in it."""
+    needs = []
+    for name in names:
+        entry = source(name)
+        if entry is None:
+            near = [known for known in SOURCES if name.lower() in known.lower()]
+            listed = f"Near it: {', '.join(near)}." if near else "`python launch.py download --list` names them all."
+            raise BadSetting(f"Easel knows no file {name!r} to download. {listed}")
+        needs.append(_need(entry.name, entry.kind, files, entry))
+    return needs
+
+
+def find_name(wanted: str, names: Sequence[str]) -> str:
+    """The one of `names` that is `wanted`, in whatever folder below it lies; "" if there is none."""
+    if wanted in names:
+        return wanted
+    last = PurePosixPath(wanted).name.lower()
+    return next((name for name in names if PurePosixPath(name).name.lower() == last), "")
+
+
+def _need(name: str, kind: str, files: FilesByKind, entry: Source | None) -> Need:
+    of_kind = files.files(kind)
+    folder = next(iter(of_kind.folders), None)
+    found = find_name(name, of_kind.names())
+    if not found and folder is not None and not name.endswith(".safetensors") and (folder / name).is_file():
+        found = name  # a file that only some part of the program reads; the catalogue does not list it
+    return Need(
+        name=name,
+        kind=kind,
+        url=entry.url if entry else "",
+        bytes=entry.size if entry else None,
+        sha256=entry.sha256 if entry else "",
+        present=bool(found),
+        found=found,
+        folder=folder,
+    )

@@ -1,0 +1,319 @@
+"""Configuration files of the reference, and the models of other programs, read where they are."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core import arguments
+from core.config import Config, make_config_file
+from core.config_keys import KEYS, READERS
+from core.errors import BadConfig
+from core.reference_keys import KEYS as REFERENCE_KEYS
+from core.reference_keys import meaning_of, read_reference
+from core.settings import Lora, Settings
+from core.weights.files import Catalog
+from tools.make_configuration_docs import DOC, text
+
+# Every key that a config.txt of the reference may hold.
+ALL = """path_checkpoints path_loras path_embeddings path_vae_approx path_vae path_upscale_models path_inpaint path_controlnet
+path_clip_vision path_fooocus_expansion path_wildcards path_safety_checker path_sam path_outputs
+temp_path temp_path_cleanup_on_launch default_model previous_default_models default_refiner default_refiner_switch
+default_loras_min_weight default_loras_max_weight default_loras default_max_lora_number default_cfg_scale default_sample_sharpness
+default_sampler default_scheduler default_vae default_styles default_prompt_negative default_prompt default_performance
+default_image_prompt_checkbox default_enhance_checkbox default_advanced_checkbox default_developer_debug_mode_checkbox
+default_image_prompt_advanced_checkbox default_max_image_number default_output_format default_image_number checkpoint_downloads
+lora_downloads embeddings_downloads vae_downloads available_aspect_ratios default_aspect_ratio default_inpaint_engine_version
+default_selected_image_input_tab_id default_uov_method default_controlnet_image_count default_ip_image_1 default_ip_type_2
+default_ip_stop_at_3 default_ip_weight_4 default_inpaint_advanced_masking_checkbox default_inpaint_method default_cfg_tsnr
+default_clip_skip default_overwrite_step default_overwrite_switch default_overwrite_upscale example_inpaint_prompts
+example_enhance_detection_prompts default_enhance_tabs default_enhance_uov_method default_enhance_uov_processing_order
+default_enhance_uov_prompt_type default_sam_max_detections default_black_out_nsfw default_save_only_final_enhanced_image
+default_save_metadata_to_images default_metadata_scheme metadata_created_by default_invert_mask_checkbox
+default_inpaint_mask_model default_enhance_inpaint_mask_model default_inpaint_mask_cloth_category
+default_inpaint_mask_sam_model default_describe_apply_prompts_checkbox default_describe_content_type"""
+PATHS = [key for key in ALL.split() if key.startswith("path_")]
+OTHERS = [key for key in ALL.split() if key not in PATHS]
+
+
+def load(root: Path, *argv: str, environ: dict[str, str] | None = None) -> Config:
+    return Config.load(vars(arguments.parse(argv)), environ or {}, root)
+
+
+def write(root: Path, values: dict[str, Any], name: str = "config.txt") -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(json.dumps(values))
+
+
+def tensors(file: Path, *names: str) -> Path:
+    """A sound safetensors file with tensors of these names."""
+    header = json.dumps(
+        {n: {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]} for i, n in enumerate(names)}
+    ).encode()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(struct.pack("<Q", len(header)) + header + bytes(len(names)))
+    return file
+
+
+@pytest.mark.parametrize("key", [*PATHS, *OTHERS])
+def test_every_key_of_the_reference_is_in_the_table(key: str) -> None:
+    meaning = meaning_of(key)
+    assert meaning is not None and meaning.to
+    if meaning.place == "settings":
+        assert set(meaning.to.split(", ")) <= Settings().to_dict().keys()
+    elif meaning.place == "config":
+        assert meaning.to in READERS
+    if key in PATHS:
+        assert meaning.place == "config"
+
+
+def test_the_table_has_no_key_that_the_reference_has_not() -> None:
+    assert REFERENCE_KEYS.keys() <= {*PATHS, *OTHERS}
+
+
+def test_a_config_txt_is_read_in_our_names(tmp_path: Path) -> None:
+    before = {
+        "path_checkpoints": [str(tmp_path / "a"), str(tmp_path / "b")],
+        "path_loras": "more/loras",
+        "path_embeddings": [str(tmp_path / "e")],
+        "path_outputs": str(tmp_path / "out"),
+        "default_model": "model.safetensors",
+        "default_cfg_scale": 6.5,
+        "default_performance": "Quality",
+        "default_loras": [["x.safetensors", 0.3]],
+        "default_vae": "Default (model)",
+        "default_aspect_ratio": "1024*1024",
+        "default_prompt_negative": "",
+        "default_refiner": None,
+        "available_aspect_ratios": ["1024*1024", "896*1152"],
+        "default_max_image_number": 12,
+        "default_max_lora_number": 7,
+        "default_loras_min_weight": -1,
+        "previous_default_models": ["old.safetensors"],
+        "default_uov_method": "Disabled",
+    }
+    write(tmp_path, before)
+    config = load(tmp_path)
+    assert config.checkpoints == (tmp_path / "a", tmp_path / "b")
+    assert config.model_folders["loras"] == (tmp_path / "more/loras",)
+    assert config.model_folders["embeddings"] == (tmp_path / "e",)  # D51: a list works for every kind
+    assert config.outputs == tmp_path / "out"
+    made = Settings(**config.defaults.settings)
+    assert (made.base_model, made.guidance_scale, made.performance) == ("model.safetensors", 6.5, "quality")
+    assert made.loras == (Lora("x.safetensors", 0.3),) and (made.width, made.height) == (1024, 1024)
+    assert config.defaults.previous == ("old.safetensors",)
+    assert config.aspect_ratios == ((1024, 1024), (896, 1152))
+    assert (config.max_image_number, config.lora_rows, config.lora_min_weight) == (12, 7, -1.0)
+    assert config.notices == ("config.txt: these mean nothing here: default_uov_method.",)
+    assert json.loads((tmp_path / "config.txt").read_text()) == before
+
+
+def test_values_that_do_not_fit_are_told_and_left_out() -> None:  # D27, D28, D52
+    reading = read_reference(
+        {
+            "default_cfg_scale": "high",
+            "default_sampler": "magic",
+            "default_refiner_switch": 0.05,
+            "default_image_number": True,
+            "default_loras": [[True, "x", 0.5], 5],
+            "default_performance": "Turbo",
+            "default_aspect_ratio": "wide",
+            "default_clip_skip": 3,
+            "default_negative_prompt": "x",
+        }
+    )
+    assert reading.settings == {"clip_skip": 3}
+    told = " ".join(reading.problems)
+    for words in ("default_cfg_scale", "magic", "0.05", "default_image_number", "on, file, weight", "Turbo", "wide"):
+        assert words in told
+    assert "no 'default_negative_prompt'. Did you mean 'default_prompt_negative'?" in told
+
+
+def test_forced_steps_act_and_the_mode_no_longer_forces_its_own() -> None:
+    values = {"default_performance": "Speed", "default_overwrite_step": 22}
+    assert read_reference(values).settings == {"steps": 22, "performance": "custom"}
+    assert read_reference({**values, "default_overwrite_step": -1}).settings == {"performance": "speed"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, -1, 10**30, 1e308, "x", "x" * 10**5, [], [[]], [[[]]], {}, {"a": {}}, [None] * 99],
+    ids=lambda value: repr(value)[:12],
+)
+def test_no_value_of_any_key_stops_a_start(tmp_path: Path, value: Any) -> None:
+    write(tmp_path, dict.fromkeys([*PATHS, *OTHERS], value))
+    config = load(tmp_path)
+    Settings(**config.defaults.settings)
+
+
+def test_a_broken_file_of_the_reference_is_told_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.txt").write_text('{"path_outputs": "C:\\outputs",}')
+    config = load(tmp_path)
+    assert config.outputs == tmp_path / "outputs"
+    assert "config.txt cannot be read" in config.notices[0] and "write it twice" in config.notices[0]
+
+
+def test_our_file_wins_over_theirs_and_their_variables_over_their_file(tmp_path: Path) -> None:
+    write(
+        tmp_path, {"path_outputs": "theirs", "default_cfg_scale": 5, "default_clip_skip": 3, "default_image_number": 4}
+    )
+    write(tmp_path, {"defaults": {"guidance_scale": 8}, "outputs": "ours"}, "config.json")
+    config = load(
+        tmp_path, environ={"default_clip_skip": "1", "path_outputs": "x", "default_save_metadata_to_images": "False"}
+    )
+    assert config.outputs == tmp_path / "ours"
+    assert config.defaults.settings == {"guidance_scale": 8, "clip_skip": 1, "image_number": 4, "save_metadata": False}
+
+
+def test_the_oldest_form_and_another_place_are_read_too(tmp_path: Path) -> None:
+    write(tmp_path, {"modelfile_path": "old/models", "temp_outputs_path": "old/out"}, "user_path_config.txt")
+    config = load(tmp_path)
+    assert config.checkpoints == (tmp_path / "old/models",) and config.outputs == tmp_path / "old/out"
+    write(tmp_path / "data", {"path_outputs": "elsewhere"}, "my_config.txt")
+    config = load(
+        tmp_path, environ={"config_path": str(tmp_path / "data/my_config.txt"), "HF_MIRROR": "https://m.example/"}
+    )
+    assert config.hf_mirror == "https://m.example"
+
+
+def test_models_of_other_programs_are_used_in_place_after_ones_own(tmp_path: Path) -> None:
+    fooocus, a1111, comfyui = tmp_path / "Fooocus", tmp_path / "webui", tmp_path / "ComfyUI"
+    tensors(fooocus / "models/checkpoints/f.safetensors", "a")
+    tensors(tmp_path / "disk/g.safetensors", "a")
+    write(fooocus, {"path_checkpoints": [str(tmp_path / "disk"), "models/checkpoints"], "path_outputs": "/"})
+    (fooocus / "wildcards").mkdir()
+    tensors(a1111 / "models/Stable-diffusion/a.safetensors", "a")
+    tensors(a1111 / "models/Lora/l.safetensors", "a")
+    tensors(a1111 / "embeddings/e.safetensors", "a")
+    tensors(comfyui / "models/checkpoints/sub/c.safetensors", "a")
+    tensors(comfyui / "models/clip/t.safetensors", "a")
+    before = sorted(tmp_path.rglob("*"))
+    programs = {"fooocus": str(fooocus), "a1111": [str(a1111)], "comfyui": str(comfyui)}
+    write(tmp_path / "easel", {"use_models_of": programs}, "config.json")
+    config = load(tmp_path / "easel")
+    catalog = Catalog(config.checkpoints, others=config.model_folders)
+    assert catalog.names() == ["a.safetensors", "f.safetensors", "g.safetensors", "sub/c.safetensors"]
+    assert [catalog.files(kind).names() for kind in ("loras", "embeddings", "text_encoders")] == [
+        ["l.safetensors"],
+        ["e.safetensors"],
+        ["t.safetensors"],
+    ]
+    own = tmp_path / "easel"
+    assert config.checkpoints[0] == own / "models/checkpoints" and config.outputs == own / "outputs"
+    assert config.wildcards == (own / "wildcards", fooocus / "wildcards")
+    assert sorted(path for path in tmp_path.rglob("*") if own not in (path, *path.parents)) == before
+
+
+def test_whole_models_in_the_hugging_face_cache_are_told_by_what_they_hold(tmp_path: Path) -> None:
+    hub = tmp_path / "hf/hub"
+
+    def snapshot(repository: str, revision: str = "abc") -> Path:
+        return hub / f"models--{repository}" / "snapshots" / revision
+
+    blob = tensors(hub / "models--a--sdxl/blobs/1", "model.diffusion_model.x")
+    for revision in ("abc", "def"):
+        snapshot("a--sdxl", revision).mkdir(parents=True)
+        (snapshot("a--sdxl", revision) / "sdxl.safetensors").symlink_to(blob)
+    tensors(snapshot("b--lora") / "style.safetensors", "lora_unet_x.lora_down.weight")
+    tensors(snapshot("c--vae") / "vae.safetensors", "decoder.up.0.block.0.conv1.weight")
+    tensors(snapshot("d--parts") / "unet/diffusion_pytorch_model.safetensors", "down_blocks.0.x")
+    tensors(snapshot("e--language") / "model-00001-of-00002.safetensors", "model.layers.0.mlp.up_proj.weight")
+    (snapshot("f--broken")).mkdir(parents=True)
+    (snapshot("f--broken") / "x.safetensors").write_bytes(b"nothing")
+    write(tmp_path, {"use_models_of": {"huggingface": True}}, "config.json")
+    config = load(tmp_path, environ={"HF_HOME": str(tmp_path / "hf")})
+    catalog = Catalog(config.checkpoints, others=config.model_folders)
+    assert catalog.names() == ["sdxl.safetensors"]
+    assert catalog.find("sdxl.safetensors").read_bytes() == blob.read_bytes()
+    assert catalog.files("loras").names() == ["style.safetensors"] and catalog.files("vae").names() == [
+        "vae.safetensors"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("programs", "told"),
+    [
+        ({"comfyui": "nothing/here"}, "no folder of comfyui; it has none of: models/checkpoints"),
+        ({"photoshop": "x"}, "the programs are: fooocus, a1111"),
+        ({"huggingface": "nothing"}, "no Hugging Face cache at"),
+        ("C:/ComfyUI", "must be a JSON object"),
+        ({"comfyui": True}, "path of a folder"),
+    ],
+)
+def test_a_folder_that_is_not_the_programs_is_told(tmp_path: Path, programs: Any, told: str) -> None:
+    write(tmp_path, {"use_models_of": programs}, "config.json")
+    with pytest.raises(BadConfig, match=told):
+        load(tmp_path)
+
+
+def test_the_first_start_makes_a_file_that_changes_nothing_and_never_touches_it_again(tmp_path: Path) -> None:
+    before = load(tmp_path)
+    make_config_file(tmp_path)
+    file = tmp_path / "config.json"
+    values = json.loads(file.read_text())
+    assert all(name.startswith("$") for name in values) and "docs/configuration.md" in values["$help"]
+    assert load(tmp_path) == before
+    file.write_text('{"port": 7000}')
+    make_config_file(tmp_path)
+    assert file.read_text() == '{"port": 7000}'
+
+
+def test_a_file_from_a_windows_editor_is_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"port": 7001}')
+    assert load(tmp_path).port == 7001
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (
+            {"defaults": {"stepps": 3}},
+            r"defaults in .*config\.json: there is no setting called 'stepps'. Did you mean 'steps'",
+        ),
+        ({"defaults": {"steps": 0}}, r"defaults in .*steps is 0"),
+        ({"defaults": []}, "must be a JSON object"),
+        ({"default_cfg_scale": 3}, "a name of config.txt; here it is 'guidance_scale' in defaults"),
+        ({"path_loras": "x"}, "here it is 'loras'"),
+        ({"aspect_ratios": ["1000*1001"]}, "multiple of 8"),
+        ({"aspect_ratios": ["wide"]}, "no size such as 1152"),
+        ({"lora_min_weight": 3}, "more than lora_max_weight"),
+        ({"lora_max_weight": float("nan")}, "a number from -10 to 10"),
+        ({"max_image_number": 0}, "from 1 to 100"),
+        ({"hf_mirror": "http://mirror.example"}, "https://"),
+        ({"download_hosts": "a,,b"}, "list of texts"),
+    ],
+)
+def test_a_wrong_value_names_its_key_and_what_was_wanted(tmp_path: Path, values: dict[str, Any], told: str) -> None:
+    write(tmp_path, values, "config.json")
+    with pytest.raises(BadConfig, match=told):
+        load(tmp_path)
+
+
+def test_lists_may_stand_in_variables_and_flags_name_the_mirror(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        "--hf-mirror",
+        "https://m.example",
+        environ={
+            "EASEL_CHECKPOINTS": json.dumps([str(tmp_path / "a"), str(tmp_path / "b")]),
+            "EASEL_DEFAULTS": '{"steps": 9}',
+        },
+    )
+    assert config.checkpoints == (tmp_path / "a", tmp_path / "b")
+    assert config.defaults.settings == {"steps": 9} and config.hf_mirror == "https://m.example"
+
+
+def test_the_reference_of_all_keys_is_up_to_date() -> None:
+    assert DOC.read_text(encoding="utf-8") == text(), "run: python -m tools.make_configuration_docs"
+    assert all(f"| `{name}` |" in text() for name in READERS) and all(key.help for key in KEYS.values())
+
+
+def test_flags_of_the_reference_that_change_nothing_are_taken_and_told() -> None:
+    args = arguments.parse(["--multi-user", "--temp-path", "/tmp/x", "--disable-analytics", "generate", "a cat"])
+    assert args.command == "generate" and len(args.no_effect) == 3
+    assert args.no_effect[0].startswith("--multi-user changes nothing: ")
+    assert "no_effect" not in arguments.parse([])

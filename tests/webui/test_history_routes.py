@@ -1,0 +1,159 @@
+"""The history over HTTP: keys instead of paths, everybody's own, and changes only by our own page."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.testclient import TestClient
+
+from core.output.history import NAME, History
+from tests.webui.history_alone import MADE, fill
+from webui.history_routes import LARGEST_REQUEST, MOST_KEYS, ROOT, history_routes
+from webui.visitors import COOKIE, LOOPBACK, Visitors
+
+ME, YOU = "o" * 43, "y" * 43  # `fill` makes all pictures for the first
+TODAY = datetime.now().date().isoformat()
+
+
+def client_of(history, owner=ME):
+    app = Starlette(routes=history_routes(history), middleware=[Middleware(Visitors, hosts=LOOPBACK)])
+    return TestClient(app, base_url="http://127.0.0.1:7865", cookies={COOKIE: owner} if owner else {})
+
+
+@pytest.fixture
+def history(tmp_path):
+    history = History(tmp_path, private=True)
+    fill(tmp_path, history)
+    yield history
+    history.close()
+
+
+@pytest.fixture
+def client(history):
+    return client_of(history)
+
+
+def listed(client, **params):
+    return client.get(ROOT, params=params).json()
+
+
+def key_of(client, words, **params):
+    return listed(client, q=words, **params)["pictures"][0]["key"]
+
+
+def test_a_search_tells_what_a_list_shows_and_no_path(client, history):
+    answer = listed(client, q="fox model:easel")
+    assert [picture["prompt"] for picture in answer["pictures"]] == ["a red fox on snow, larger", "a red fox on snow"]
+    assert (answer["total"], answer["before"]) == (2, None)
+    first = answer["pictures"][0]
+    assert (first["seed"], first["kind"], first["day"]) == (str(2**60 + 1), "upscaled", TODAY)
+    assert str(history.outputs) not in json.dumps(answer) and len(first["key"]) >= 22  # 128 bits in base 64
+
+
+def test_details_have_the_very_settings_and_the_lineage(client):
+    answer = client.get(f"{ROOT}/details/{key_of(client, 'larger')}").json()
+    assert f'"seed": {2**60 + 1},' in answer["settings"]
+    assert [other["prompt"] for other in answer["ancestors"]] == ["a red fox on snow"]
+
+
+def test_the_file_comes_as_it_is_and_its_thumbnail_as_webp(client, history):
+    key = key_of(client, "castle")
+    answer = client.get(f"{ROOT}/picture/{key}")
+    assert answer.content == history.file(history.picture(key, ME)).read_bytes()
+    assert answer.headers["content-type"] == "image/png" and answer.headers["x-content-type-options"] == "nosniff"
+    assert client.get(f"{ROOT}/thumbnail/{key}").content[8:12] == b"WEBP"
+
+
+def test_a_day_is_a_page_to_keep(client):
+    answer = client.get(f"{ROOT}/day/{TODAY}")
+    assert answer.text.count("<article>") == 2
+    assert f'filename="easel-{TODAY}.html"' in answer.headers["content-disposition"]
+
+
+def test_favourite_trash_undo_and_emptying(client):
+    key = key_of(client, "boat")
+    assert client.post(f"{ROOT}/favourite", json={"keys": [key], "on": True}).json() == {"done": [key]}
+    assert listed(client, q="fav")["total"] == 1
+    assert client.post(f"{ROOT}/trash", json={"keys": [key]}).json() == {"done": [key], "remarks": []}
+    assert (listed(client, q="boat")["total"], listed(client, q="boat", trash=1)["total"]) == (0, 1)
+    assert client.post(f"{ROOT}/restore", json={"keys": [key]}).json()["done"] == [key]
+    client.post(f"{ROOT}/trash", json={"keys": [key]})
+    assert client.post(f"{ROOT}/empty", json={}).json() == {"deleted": 1}
+    assert client.get(f"{ROOT}/picture/{key}").status_code == 404
+
+
+def test_to_others_nothing_of_mine_is_there_and_nothing_can_be_done_to_it(client, history):
+    key = key_of(client, "boat")
+    other = client_of(history, YOU)
+    assert listed(other)["total"] == 0
+    for kind in ("details", "picture", "thumbnail"):
+        assert other.get(f"{ROOT}/{kind}/{key}").status_code == 404
+    assert "<article>" not in other.get(f"{ROOT}/day/{TODAY}").text
+    for change in ("favourite", "trash", "restore"):
+        assert other.post(f"{ROOT}/{change}", json={"keys": [key], "on": True}).json()["done"] == []
+    assert other.post(f"{ROOT}/empty", json={}).json() == {"deleted": 0}
+    assert listed(client)["total"] == len(MADE) and listed(client, q="fav")["total"] == 0
+
+
+@pytest.mark.parametrize("owner", ["", "no cookie of ours"])
+def test_without_our_cookie_there_is_nothing_even_on_a_page_of_ones_own(tmp_path, owner):
+    history = History(tmp_path)
+    fill(tmp_path, history)
+    stranger = client_of(history, owner)
+    answers = [stranger.get(ROOT + path) for path in ("", "/details/x", "/picture/x", "/thumbnail/x", f"/day/{TODAY}")]
+    answers += [
+        stranger.post(f"{ROOT}/{change}", json={"keys": []}) for change in ("favourite", "trash", "empty", "rescan")
+    ]
+    assert {answer.status_code for answer in answers} == {403}
+    history.close()
+
+
+@pytest.mark.parametrize("change", ["favourite", "trash", "restore", "empty", "rescan"])
+def test_another_web_page_can_change_nothing(client, change):
+    body = {"keys": [key_of(client, "boat")], "on": True}
+    address = f"{ROOT}/{change}"
+    for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
+        assert client.post(address, json=body, headers=headers).status_code == 403
+    form = client.post(address, content=json.dumps(body), headers={"content-type": "text/plain"})
+    assert form.status_code == 400
+    assert client.get(address).status_code in (404, 405)
+    assert listed(client)["total"] == len(MADE)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["picture/..%2f..%2fetc%2fpasswd", "picture/2026", f"picture/{NAME}", "thumbnail/%00", "details/' OR 1=1", "day/../../x", "day/2026-02-30", "day/soon"],
+)  # fmt: skip
+def test_nothing_but_the_key_of_a_picture_opens_anything(client, path):
+    assert client.get(f"{ROOT}/{path}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{", b"null", b'{"keys": "x"}', b'{"keys": [1]}', b"[" * 50_000, b" " * (LARGEST_REQUEST + 1),
+     json.dumps({"keys": ["x"] * (MOST_KEYS + 1)}).encode()],
+)  # fmt: skip
+def test_a_request_that_makes_no_sense_is_refused_with_a_reason(client, body):
+    answer = client.post(f"{ROOT}/trash", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400 and answer.json()["error"]
+
+
+@pytest.mark.parametrize("before", ["-1", "x", "9" * 30, "1e9", "²"])
+def test_a_place_in_the_list_that_makes_no_sense_is_its_beginning(client, before):
+    assert listed(client, before=before)["total"] == len(MADE)
+
+
+def test_a_file_that_is_gone_is_not_found(client, history):
+    key = key_of(client, "boat")
+    Path(history.file(history.picture(key, ME))).unlink()
+    assert client.get(f"{ROOT}/picture/{key}").status_code == 404
+    assert client.get(f"{ROOT}/thumbnail/{key}").status_code == 404
+
+
+def test_a_history_that_cannot_be_used_says_so(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    answer = client_of(History(tmp_path / "file")).get(ROOT)
+    assert answer.status_code == 503 and "pictures themselves are safe" in answer.json()["error"]

@@ -1,0 +1,511 @@
+"""Downloads against servers that stall, break off, lie, send wrong bytes; ended at any byte; by two programs at once."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+import ssl
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.weights import download as module
+from core.weights import transport
+from core.weights.download import DownloadFailed, Patience, Transfer, download
+from core.weights.part_file import PartFile, Turn, Version
+from core.weights.sources import Source
+
+ROOT = Path(__file__).parents[2]
+NAME = "model.safetensors"
+
+
+def safetensors(size: int, seed: int = 0) -> bytes:
+    """A sound file with one tensor of `size` bytes."""
+    header = json.dumps({"weight": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    body = hashlib.shake_128(seed.to_bytes(4, "little")).digest(size)
+    return struct.pack("<Q", len(header)) + header + body
+
+
+CONTENT = safetensors(200_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@dataclass
+class Site:
+    """A file on a server. `tricks` are played one an answer, the first first; then it behaves."""
+
+    content: bytes = CONTENT
+    etag: str = '"v1"'
+    ranges: bool = True
+    headers: dict[str, str] = field(default_factory=dict)
+    tricks: list[Callable[[Any, Site], None]] = field(default_factory=list)
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # path and headers of each request
+    sent: int = 0
+    pause: float = 0.0  # seconds after each 10,000 bytes
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/{NAME}"
+
+    def source(self, **changes: Any) -> Source:
+        return Source(**({"name": NAME, "kind": "checkpoints", "url": self.url} | changes))
+
+    def pinned(self) -> Source:
+        return self.source(size=len(CONTENT), sha256=SHA256)
+
+    @property
+    def starts(self) -> list[str]:
+        """The Range of each request."""
+        return [headers.get("Range", "") for _, headers in self.asked]
+
+    def answer(self, request: Any) -> None:
+        self.asked.append((request.path, dict(request.headers)))
+        if self.tricks:
+            self.tricks.pop(0)(request, self)
+        else:
+            self.behave(request)
+
+    @staticmethod
+    def play(request: Any, site: Site) -> None:
+        site.behave(request)
+
+    def behave(self, request: Any, content: bytes | None = None, stop: int | None = None) -> None:
+        content = self.content if content is None else content
+        wanted = request.headers.get("Range", "")
+        fits = request.headers.get("If-Range", self.etag) == self.etag
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.ranges and fits else 0
+        if start >= len(content):
+            request.send_response(416)
+            request.end_headers()
+            return
+        request.send_response(206 if start else 200)
+        if start:
+            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if self.etag:
+            request.send_header("ETag", self.etag)
+        for name, value in self.headers.items():
+            request.send_header(name, value)
+        request.send_header("Content-Length", str(len(content) - start))
+        request.end_headers()
+        for at in range(start, len(content), 10_000):
+            piece = content[:stop][at : at + 10_000]
+            request.wfile.write(piece)
+            self.sent += len(piece)
+            time.sleep(self.pause)
+
+
+@contextmanager
+def serving(site: Site, context: ssl.SSLContext | None = None) -> Iterator[Site]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.close_connection = True
+            with suppress(BrokenPipeError, ConnectionResetError):
+                site.answer(self)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *args: object) -> None:
+            """A client that refuses our certificate is no news."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        if context:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        site.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield site
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving(Site()) as found:
+        yield found
+
+
+QUICK = Patience(
+    stall=0.3, tries=3, pause=0.0, turn=0.02, report=0.0, sleep=lambda seconds: time.sleep(min(seconds, 0.02))
+)
+
+
+def fetch(source: Source, folder: Path, **options: Any) -> list[Transfer]:
+    return list(download([(source, folder)], patience=QUICK, **options))
+
+
+def cut_at(size: int, folder: Path, version: Version, content: bytes = CONTENT) -> None:
+    """What a download leaves behind that was killed after `size` bytes."""
+    part = PartFile(folder / NAME)
+    part.begin(version)
+    part.path.write_bytes(content[:size])
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+# tricks
+
+
+def break_off(at: int) -> Callable[[Any, Site], None]:
+    """Announce everything, send less."""
+    return lambda request, site: site.behave(request, stop=at)
+
+
+def fall_silent(request: Any, site: Site) -> None:
+    request.send_response(200)
+    request.send_header("ETag", site.etag)
+    request.send_header("Content-Length", str(len(site.content)))
+    request.end_headers()
+    request.wfile.write(site.content[:50_000])
+    request.wfile.flush()
+    time.sleep(1.0)
+
+
+def answer(status: int, **headers: str) -> Callable[[Any, Site], None]:
+    def trick(request: Any, site: Site) -> None:
+        request.send_response(status)
+        for name, value in headers.items():
+            request.send_header(name.replace("_", "-"), value)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    return trick
+
+
+def wrong_bytes(request: Any, site: Site) -> None:
+    site.behave(request, site.content[:-1] + bytes([site.content[-1] ^ 1]))
+
+
+# tests
+
+
+def test_a_file_arrives_whole_and_nothing_else_is_left(site: Site, tmp_path: Path) -> None:
+    events = fetch(site.pinned(), tmp_path / "new")
+    assert (tmp_path / "new" / NAME).read_bytes() == CONTENT
+    assert left(tmp_path / "new") == [NAME]
+    assert events[-1].path == tmp_path / "new" / NAME and events[-1].share == 1.0
+    done = [event.done for event in events if event.text == "Downloading"]
+    assert len(done) > 1 and done == sorted(done) and {event.total for event in events} == {len(CONTENT)}
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7, 8, 999, 100_000, len(CONTENT) - 1, len(CONTENT)])
+def test_after_a_kill_at_any_byte_only_the_rest_is_fetched(site: Site, tmp_path: Path, cut: int) -> None:
+    cut_at(cut, tmp_path, Version('"v1"', len(CONTENT)))
+    fetch(site.source(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT and left(tmp_path) == [NAME]
+    assert site.sent == len(CONTENT) - cut
+    assert site.starts == ([] if cut == len(CONTENT) else [f"bytes={cut}-" if cut else ""])
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from core.weights.download import Patience, download
+from core.weights.sources import Source
+source = Source("model.safetensors", "checkpoints", sys.argv[1])
+print("ready", flush=True)
+for transfer in download([(source, Path(sys.argv[2]))], patience=Patience(report=0.0, turn=0.05)):
+    print(transfer.text, transfer.done, flush=True)
+"""
+
+
+def program(site: Site, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SCRIPT, site.url, str(folder)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+def test_a_program_that_is_killed_is_gone_on_from_by_the_next(site: Site, tmp_path: Path) -> None:
+    site.pause = 0.02
+    first = program(site, tmp_path)
+    assert first.stdout is not None
+    while not first.stdout.readline().startswith("Downloading"):
+        pass
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    kept = PartFile(tmp_path / NAME).size
+    assert 0 < kept < len(CONTENT) and not (tmp_path / NAME).exists()
+    site.pause = 0.0
+    fetch(site.source(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT and left(tmp_path) == [NAME]
+    assert site.starts == ["", f"bytes={kept}-"]
+
+
+def test_two_programs_fetch_a_file_once(site: Site, tmp_path: Path) -> None:
+    site.pause = 0.05
+    both = [program(site, tmp_path) for _ in range(2)]
+    outputs = [each.communicate(timeout=60) for each in both]
+    assert [each.returncode for each in both] == [0, 0], outputs
+    assert (tmp_path / NAME).read_bytes() == CONTENT and left(tmp_path) == [NAME]
+    assert len(site.asked) == 1
+    assert sum("Another program" in out for out, _ in outputs) <= 1
+
+
+def test_the_turn_passes_on_and_is_nobodys_after_its_end(tmp_path: Path) -> None:
+    first, second = Turn(tmp_path / "x"), Turn(tmp_path / "x")
+    assert first.take() and not second.take()
+    first.end()
+    assert second.take() and not first.take()
+    second.end()
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "trick", [break_off(50_000), break_off(0), fall_silent, answer(503), answer(429, Retry_After="1")]
+)
+def test_what_passes_is_tried_again_from_where_it_ended(
+    site: Site, tmp_path: Path, trick: Callable[[Any, Site], None]
+) -> None:
+    site.tricks = [trick]
+    events = fetch(site.pinned(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+    assert any(event.text.startswith("Trying again: ") for event in events)
+    assert site.starts[-1] in ("bytes=50000-", "")
+
+
+def test_a_server_that_always_breaks_off_is_given_up_on_and_the_bytes_are_kept(site: Site, tmp_path: Path) -> None:
+    site.tricks = [break_off(50_000)] * 50
+    with pytest.raises(DownloadFailed, match="50000 bytes are kept: start the download again"):
+        fetch(site.pinned(), tmp_path)
+    assert len(site.asked) == 4 and PartFile(tmp_path / NAME).size == 50_000
+    site.tricks = []
+    fetch(site.pinned(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+def test_each_step_forward_renews_the_patience(site: Site, tmp_path: Path) -> None:
+    site.tricks = [break_off(20_000 * n) for n in range(1, 9)]
+    fetch(site.pinned(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+def test_a_server_that_ignores_range_sends_it_all_again(site: Site, tmp_path: Path) -> None:
+    site.ranges = False
+    cut_at(60_000, tmp_path, Version('"v1"', len(CONTENT)))
+    fetch(site.source(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT and site.sent == len(CONTENT)
+
+
+def test_a_file_that_has_changed_on_the_server_is_not_mixed_with_the_old_one(site: Site, tmp_path: Path) -> None:
+    cut_at(60_000, tmp_path, Version('"v1"', len(CONTENT)))
+    site.content, site.etag = safetensors(150_000, seed=2), '"v2"'
+    fetch(site.source(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == site.content
+
+
+def test_without_a_mark_of_the_version_the_file_is_begun_anew(site: Site, tmp_path: Path) -> None:
+    site.etag = ""
+    cut_at(60_000, tmp_path, Version("", len(CONTENT)), content=safetensors(200_000, seed=3))
+    fetch(site.source(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT and site.starts == [""]
+
+
+def test_a_part_that_is_longer_than_the_file_is_dropped(site: Site, tmp_path: Path) -> None:
+    cut_at(len(CONTENT) + 10, tmp_path, Version('"v1"', None), content=CONTENT + bytes(10))
+    fetch(site.source(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("pinned", [True, False], ids=["the table's SHA-256", "the hub's SHA-256"])
+def test_wrong_bytes_are_refused_and_fetched_again(site: Site, tmp_path: Path, pinned: bool) -> None:
+    site.headers = {} if pinned else {"X-Linked-Etag": f'"{SHA256}"', "X-Linked-Size": str(len(CONTENT))}
+    site.tricks = [wrong_bytes]
+    events = fetch(site.pinned() if pinned else site.source(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+    assert "Came damaged; fetching it again" in [event.text for event in events]
+
+
+def test_what_a_power_cut_spoiled_is_found_out_and_fetched_anew(site: Site, tmp_path: Path) -> None:
+    cut_at(90_000, tmp_path, Version('"v1"', len(CONTENT)), content=CONTENT[:40_000] + bytes(100_000))
+    fetch(site.pinned(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT and site.starts == ["bytes=90000-", ""]
+
+
+def test_bytes_that_stay_wrong_never_get_the_name(site: Site, tmp_path: Path) -> None:
+    site.tricks = [wrong_bytes] * 9
+    with pytest.raises(DownloadFailed, match=f"damaged twice .* SHA-256 is .*{SHA256} was wanted"):
+        fetch(site.pinned(), tmp_path)
+    assert left(tmp_path) == [] and len(site.asked) == 2
+
+
+def test_a_server_that_lies_about_the_length_is_found_out_by_the_header_of_the_file(site: Site, tmp_path: Path) -> None:
+    site.tricks = [lambda request, site: site.behave(request, site.content[:-100])] * 9
+    with pytest.raises(DownloadFailed, match=r"damaged twice .* cut off"):
+        fetch(site.source(), tmp_path)
+    assert left(tmp_path) == []
+
+
+def test_a_file_of_another_size_than_the_known_one_is_not_even_begun(site: Site, tmp_path: Path) -> None:
+    site.content = CONTENT + bytes(5)
+    with pytest.raises(DownloadFailed, match=f"{len(CONTENT) + 5} bytes, and {len(CONTENT)} were wanted"):
+        fetch(site.pinned(), tmp_path)
+    assert not (tmp_path / NAME).exists() and len(site.asked) == 1
+
+
+def test_a_web_page_in_place_of_the_model_is_refused(site: Site, tmp_path: Path) -> None:
+    site.content = b"<!DOCTYPE html><title>Log in to the wifi</title>" * 20
+    with pytest.raises(DownloadFailed, match="is a web page"):
+        fetch(site.source(), tmp_path)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(401, "account"), (403, "licence"), (404, "may have moved"), (410, "moved")]
+)
+def test_what_will_not_change_is_told_at_once(site: Site, tmp_path: Path, status: int, told: str) -> None:
+    site.tricks = [answer(status)] * 9
+    with pytest.raises(DownloadFailed, match=told):
+        fetch(site.pinned(), tmp_path)
+    assert len(site.asked) == 1
+
+
+class FullDisk:
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def __enter__(self) -> FullDisk:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+    def write(self, data: bytes) -> int:
+        if self.file.tell() > 60_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return int(self.file.write(data))
+
+
+def test_a_full_disk_is_told_and_what_has_come_is_gone_on_from(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        append = PartFile.append
+        patch.setattr(PartFile, "append", lambda self: FullDisk(append(self)))
+        with pytest.raises(DownloadFailed, match=r"cannot be stored: the disk of .* is full.*Make room"):
+            fetch(site.pinned(), tmp_path)
+    kept = PartFile(tmp_path / NAME).size
+    assert kept > 60_000
+    fetch(site.pinned(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT and site.starts[-1] == f"bytes={kept}-"
+
+
+def test_a_file_that_has_no_room_is_not_begun(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type(shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage(2**30, 2**30 - 2**20, 2**20))
+    with pytest.raises(DownloadFailed, match=r"full .*are free"):
+        fetch(site.pinned(), tmp_path)
+    assert site.sent < len(CONTENT)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written_is_told(site: Site, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(DownloadFailed, match="not writable"):
+        fetch(site.pinned(), tmp_path)
+
+
+def test_a_file_that_is_there_costs_no_request_and_is_never_replaced(site: Site, tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(CONTENT)
+    assert [event.text for event in fetch(site.pinned(), tmp_path)] == ["Already there"]
+    (tmp_path / NAME).write_bytes(b"the user's own")
+    with pytest.raises(DownloadFailed, match="Easel leaves it as it is"):
+        fetch(site.pinned(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == b"the user's own" and site.asked == []
+
+
+def test_to_stop_is_to_cease_iterating(site: Site, tmp_path: Path) -> None:
+    transfers = download([(site.pinned(), tmp_path)], patience=QUICK)
+    next(transfer for transfer in transfers if transfer.done > 30_000)
+    transfers.close()
+    assert left(tmp_path) == [f"{NAME}.part", f"{NAME}.part.json"]
+    fetch(site.pinned(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT and site.starts[-1].startswith("bytes=")
+
+
+def test_several_files_come_one_after_another_and_count_together(site: Site, tmp_path: Path) -> None:
+    sources = [site.source(name=f"{n}.safetensors", size=len(CONTENT)) for n in range(3)]
+    events = list(download([(source, tmp_path) for source in sources], patience=QUICK))
+    assert [event.path.name for event in events if event.path] == ["0.safetensors", "1.safetensors", "2.safetensors"]
+    shares = [event.share for event in events if event.text == "Downloading"]
+    assert shares == sorted(shares) and events[-1].all_done == 3 * len(CONTENT) == events[-1].all_total
+    assert {(event.file, event.files) for event in events} == {(1, 3), (2, 3), (3, 3)}
+
+
+def test_a_mirror_takes_the_hubs_place_and_no_other_hosts(site: Site, tmp_path: Path) -> None:
+    hub = site.source(url=f"https://huggingface.co/a/b/resolve/main/{NAME}")
+    fetch(hub, tmp_path, mirror=f"http://127.0.0.1:{site.port}/hub/")
+    assert [path for path, _ in site.asked] == [f"/hub/a/b/resolve/main/{NAME}"]
+
+
+def test_redirects_are_followed_on_this_machine_and_the_hubs_word_is_kept(site: Site, tmp_path: Path) -> None:
+    site.tricks = [answer(302, Location="/elsewhere", X_Linked_Etag=f'"{"0" * 64}"'), Site.play] * 2
+    with pytest.raises(DownloadFailed, match=f"{'0' * 64} was wanted"):
+        fetch(site.source(), tmp_path)
+    assert site.asked[1][0] == "/elsewhere"
+
+
+def test_a_circle_of_redirects_ends(site: Site, tmp_path: Path) -> None:
+    site.tricks = [answer(302, Location="/round")] * 99
+    with pytest.raises(DownloadFailed, match="on and on"):
+        fetch(site.source(), tmp_path)
+    assert len(site.asked) == transport.MOST_REDIRECTS
+
+
+@pytest.mark.parametrize(
+    ("url", "before"),
+    [
+        ("http://example.org/x", ""),
+        ("http://example.org/x", "https://huggingface.co/x"),
+        ("http://127.0.0.1/x", "https://huggingface.co/x"),
+        ("http://localhost.evil.example/x", ""),
+        ("ftp://127.0.0.1/x", ""),
+        ("file:///etc/passwd", ""),
+        ("//127.0.0.1/x", ""),
+        ("https://[broken", ""),
+    ],
+)
+def test_nothing_is_fetched_over_less_than_https(url: str, before: str) -> None:
+    with pytest.raises(DownloadFailed, match="https only"):
+        transport._check(url, before)
+
+
+def test_a_redirect_to_plain_http_is_refused(site: Site, tmp_path: Path) -> None:
+    site.tricks = [answer(302, Location="http://example.org/model.safetensors")]
+    with pytest.raises(DownloadFailed, match=r"sends one on to http://example\.org.*https only"):
+        fetch(site.source(), tmp_path)
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="makes its certificate with openssl")
+def test_a_server_with_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with serving(Site(), context) as site:
+        with pytest.raises(DownloadFailed, match="cannot prove who it is"):
+            fetch(site.source(url=site.url.replace("http:", "https:")), tmp_path / "models")
+    assert site.asked == []

@@ -1,0 +1,284 @@
+"""LoRA files on whole models: what fits, what is told, what is computed."""
+
+import json
+
+import pytest
+import torch
+from loras import kohya, low_rank, modules, write, write_lora
+from tiny import write_checkpoint
+
+from core.errors import BadModelFile, ModelNotFound
+from core.models.configs import SD15, TINY
+from core.models.unet import UNet
+from core.settings import Lora
+from core.weights.checkpoint import load_checkpoint
+from core.weights.files import Files
+from core.weights.lora import Loras, Model
+from core.weights.lora_format import PeftScales
+from core.weights.patches import PatchFile
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture
+def model(path):
+    checkpoint = load_checkpoint(path, unet_dtype=torch.float32)
+    return Model("tiny.safetensors", checkpoint.unet, checkpoint.clip_l, checkpoint.clip_g)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path
+
+
+@pytest.fixture
+def loras(folder):
+    return Loras(Files([folder], "loras"))
+
+
+def put(loras, model, *wanted):
+    matched = loras.match(model, [Lora(*each) if isinstance(each, tuple) else Lora(each) for each in wanted])
+    return loras.put(model, matched, device=CPU), list(matched.warnings)
+
+
+def weights(model):
+    return {
+        f"{name}.{path}": p.detach().clone()
+        for name, part in model.parts().items()
+        for path, p in part.named_parameters()
+    }
+
+
+def differing(one, other):
+    return {name for name in one if not torch.equal(one[name], other[name])}
+
+
+def trained():
+    return {f"{part}.{path}.weight" for part, shapes in modules().items() for path in shapes}
+
+
+def test_any_number_at_once_with_weights_below_0_and_above_1(model, folder, loras):
+    """Each adds its own matrices; together they are the sum."""
+    before = weights(model)
+    strengths = {"a.safetensors": 1.5, "b.safetensors": -0.8, "sub/c.safetensors": 0.25}
+    (folder / "sub").mkdir()
+    total = dict.fromkeys(trained(), 0.0)
+    for seed, (name, strength) in enumerate(strengths.items()):
+        write_lora(folder / name, seed=seed)
+        put(loras, model, (name, strength))
+        after = weights(model)
+        total = {key: total[key] + after[key].double() - before[key].double() for key in total}
+    put(loras, model, *strengths.items())
+    together = weights(model)
+    assert differing(together, before) == trained()
+    for name in trained():
+        limit = 2e-6 if name.startswith("unet") else 2e-3  # the text encoders of this file are in fp16
+        torch.testing.assert_close(together[name].double() - before[name].double(), total[name], rtol=limit, atol=limit)
+    put(loras, model)
+    assert not differing(weights(model), before)
+
+
+def test_the_same_list_computes_and_reads_nothing(model, folder, loras, monkeypatch):
+    write_lora(folder / "a.safetensors")
+    first, _ = put(loras, model, ("a.safetensors", 0.5))
+    monkeypatch.setattr(PatchFile, "__init__", lambda *_: 1 / 0)
+    monkeypatch.setattr(PatchFile, "tensor", lambda *_: 1 / 0)
+    again, warnings = put(loras, model, ("a.safetensors", 0.5))
+    assert again == first and not warnings
+
+
+def test_disabled_none_and_weight_0_are_not_even_opened(model, folder, loras):
+    (folder / "broken.safetensors").write_bytes(b"nothing")
+    before = weights(model)
+    identity, warnings = put(loras, model, ("broken.safetensors", 1.0, False), ("broken.safetensors", 0.0), "None", "")
+    assert identity == () and not warnings and not differing(weights(model), before)
+
+
+def test_a_file_that_changed_is_read_again(model, folder, loras):
+    write_lora(folder / "a.safetensors", seed=0)
+    first, _ = put(loras, model, "a.safetensors")
+    before = weights(model)
+    write_lora(folder / "a.safetensors", seed=1)
+    second, _ = put(loras, model, "a.safetensors")
+    assert second != first
+    assert differing(weights(model), before) == trained()
+
+
+def test_the_identity_tells_what_lies_on_the_text_encoders_and_nothing_else(model, folder, loras):
+    write_lora(folder / "whole.safetensors")
+    write_lora(folder / "network.safetensors", text=False, seed=1)
+    plain, _ = put(loras, model)
+    network, _ = put(loras, model, "network.safetensors")
+    whole, _ = put(loras, model, "whole.safetensors", "network.safetensors")
+    weaker, _ = put(loras, model, ("whole.safetensors", 0.5))
+    back, _ = put(loras, model, "whole.safetensors", ("network.safetensors", 2.0))
+    assert plain == network and whole == back
+    assert len({plain, whole, weaker}) == 3
+
+
+def test_q08_what_does_not_fit_is_counted_by_kind_and_told_once(model, folder, loras):
+    generator = torch.Generator().manual_seed(0)
+    up, down = low_rank((8, 8), 2, generator)
+    odd = next(iter(modules()["unet"]))
+    extra = {
+        "lora_te3_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": up,
+        "lora_te3_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": down,
+        "lora_unet_input_blocks_99_0_emb_layers_1.alpha": torch.tensor(1.0),
+        "lora_unet_middle_block_1_proj_in.lora_up.weight": up,
+        "lora_unet_middle_block_1_proj_in.lora_down.weight": down,
+        "lora_unet_middle_block_1_proj_out.lora_up.weight": up,
+        f"{kohya('unet', odd)}.oft_blocks": up,
+        f"{kohya('unet', odd)}.other.oft_blocks": up,
+        f"{kohya('unet', odd)}.third.oft_blocks": up,
+    }
+    write_lora(folder / "odd.safetensors", extra=extra)
+    _, [warning] = put(loras, model, "odd.safetensors")
+    total = 3 * len(trained()) + len(extra)
+    assert warning.startswith(
+        f"odd.safetensors: 9 of {total} tensors fit nothing in tiny.safetensors and were left out: "
+    )
+    for words in (
+        "3 of the unknown kind 'oft_blocks' (such as ",
+        "2 for a text encoder (such as lora_te3_text_model_encoder_layers_0_mlp_fc1.lora_",
+        "1 for the network (such as lora_unet_input_blocks_99_0_emb_layers_1.alpha)",
+        "2 of a shape that does not fit (such as lora_unet_middle_block_1_proj_in.lora_",
+        "1 without the others that belong to them (such as lora_unet_middle_block_1_proj_out.lora_up.weight)",
+    ):
+        assert words in warning
+    assert put(loras, model, "odd.safetensors")[1] == []
+    put(loras, model)
+    assert len(put(loras, model, "odd.safetensors")[1]) == 1  # it joined the list anew
+
+
+def test_q08_a_file_that_fits_nothing_is_an_error_that_names_it_and_changes_nothing(model, folder, loras):
+    write_lora(folder / "good.safetensors")
+    write(folder / "other.safetensors", {"double_blocks.0.img_attn.lora_A.weight": torch.ones(2, 8)})
+    before = weights(model)
+    with pytest.raises(
+        BadModelFile, match=r"other\.safetensors does nothing with tiny\.safetensors: none of its 1 tensors"
+    ):
+        put(loras, model, "good.safetensors", "other.safetensors")
+    assert not differing(weights(model), before)
+
+
+def test_a_lora_of_another_family_is_an_error_though_some_of_its_names_and_shapes_fit(model, folder, loras):
+    """SD 1.x has attentions of the same names and widths; only what reads the text differs."""
+    other = UNet(TINY.__class__(**{**vars(TINY), "context_dim": 48}))
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for path, p in other.named_parameters():
+        if ".attn" in path and path.endswith("weight"):
+            up, down = low_rank(tuple(p.shape), 2, generator)
+            key = kohya("unet", path.removesuffix(".weight"))
+            tensors |= {f"{key}.lora_up.weight": up, f"{key}.lora_down.weight": down}
+    write(folder / "sd15.safetensors", tensors)
+    with pytest.raises(BadModelFile, match=r"sd15\.safetensors was made for a model of another family"):
+        put(loras, model, "sd15.safetensors")
+    refiner = Model("refiner", model.unet, refines=True)
+    before = weights(refiner)
+    put(loras, refiner, "sd15.safetensors")  # a refiner goes without
+    assert not differing(weights(refiner), before)
+
+
+def test_q09_a_failed_load_is_tried_again(model, folder, loras):
+    whole = write_lora(folder / "a.safetensors").read_bytes()
+    before = weights(model)
+    (folder / "a.safetensors").write_bytes(whole[:-50])
+    for _ in range(2):
+        with pytest.raises(BadModelFile, match=r"a\.safetensors is cut off"):
+            put(loras, model, "a.safetensors")
+    (folder / "a.safetensors").write_bytes(whole)
+    put(loras, model, "a.safetensors")
+    assert differing(weights(model), before) == trained()
+
+
+def test_q10_only_the_lora_folders_are_searched(model, folder, loras, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write_lora(elsewhere / "here.safetensors")
+    write_lora(elsewhere / "both.safetensors", seed=1)
+    write_lora(folder / "both.safetensors", seed=2)
+    monkeypatch.chdir(elsewhere)
+    for name in ("here.safetensors", str(elsewhere / "here.safetensors"), "../elsewhere/here.safetensors"):
+        with pytest.raises(ModelNotFound, match="There is no LoRA"):
+            put(loras, model, name)
+    identity, _ = put(loras, model, "both.safetensors")
+    assert identity[0][0][0] == str(folder / "both.safetensors")
+
+
+@pytest.mark.parametrize("ending", [".pt", ".ckpt", ".bin", ".safetensors"])
+def test_q28_pickles_are_refused_whatever_their_name_is(model, folder, loras, ending):
+    torch.save({"lora_unet_out_2.diff": torch.zeros(1)}, folder / f"a{ending}")
+    with pytest.raises(BadModelFile, match=rf"a{ending} is a .*safetensors"):
+        put(loras, model, f"a{ending}")
+
+
+def test_biases_and_norms_are_changed_beside_their_weights(model, folder, loras):
+    before = weights(model)
+    tensors = {
+        "lora_unet_out_0.w_norm": torch.full((32,), 0.5),
+        "lora_unet_out_0.b_norm": torch.full((32,), 0.25),
+        "lora_unet_out_2.diff": torch.ones_like(before["unet.out.2.weight"]),
+        "lora_unet_out_2.diff_b": torch.ones(4),
+        "lora_unet_input_blocks_0_0.diff_b": torch.ones(32),
+    }
+    write(folder / "a.safetensors", tensors)
+    put(loras, model, ("a.safetensors", 2.0))
+    after = weights(model)
+    changes = {
+        "out.0.weight": 1.0,
+        "out.0.bias": 0.5,
+        "out.2.weight": 2.0,
+        "out.2.bias": 2.0,
+        "input_blocks.0.0.bias": 2.0,
+    }
+    assert differing(after, before) == {f"unet.{name}" for name in changes}
+    for name, change in changes.items():
+        torch.testing.assert_close(after[f"unet.{name}"], before[f"unet.{name}"] + change)
+
+
+@pytest.mark.parametrize(
+    ("config", "rank", "scale"),
+    [
+        ({}, 4, 1.0),
+        ({"unet.lora_alpha": 8, "unet.r": 4}, 4, 2.0),
+        ({"unet.lora_alpha": 8, "unet.use_rslora": True}, 4, 4.0),
+        ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn1.to_q": 2}}, 4, 0.5),
+        ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn2.to_q": 2}}, 4, 2.0),
+        ({"text_encoder.lora_alpha": 8}, 4, 1.0),
+        ({"lora_alpha": 8, "r": 4}, 4, 2.0),
+        ({"unet.lora_alpha": "many"}, 4, 1.0),
+        ({"unet.lora_alpha": True}, 4, 1.0),
+        ({"unet.lora_alpha": 8, "unet.alpha_pattern": []}, 4, 2.0),
+        ([], 4, 1.0),
+    ],
+)
+def test_pefts_configuration_says_what_alpha_is(folder, config, rank, scale):
+    metadata = {"lora_adapter_metadata": json.dumps(config)}
+    file = PatchFile(write(folder / "a.safetensors", {"a": torch.zeros(1)}, metadata))
+    assert PeftScales(file.header).scale("unet.block.attn1.to_q", rank) == scale
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"unet.lora_alpha": NaN}', '{"unet.lora_alpha": 1e999}', "\0"])
+def test_a_mad_configuration_counts_as_none(folder, text):
+    file = PatchFile(write(folder / "a.safetensors", {"a": torch.zeros(1)}, {"lora_adapter_metadata": text}))
+    assert PeftScales(file.header).scale("unet.block.attn1.to_q", 4) == 1.0
+
+
+def test_pefts_configuration_is_found_beside_the_file(folder):
+    (folder / "adapter_config.json").write_text(json.dumps({"lora_alpha": 2, "r": 4}))
+    file = PatchFile(write(folder / "adapter_model.safetensors", {"a": torch.zeros(1)}))
+    assert PeftScales(file.header).scale("unet.block.attn1.to_q", 4) == 0.5
+
+
+def test_a_refiner_of_sd15_takes_a_lora_of_its_own_family(folder, loras):
+    sd15 = SD15.__class__(**{**vars(SD15), "model_channels": 32, "context_dim": 64})
+    refiner = Model("refiner", UNet(sd15).requires_grad_(False), refines=True)
+    write_lora(folder / "a.safetensors", config=sd15, text=False)
+    before = weights(refiner)
+    put(loras, refiner, "a.safetensors")
+    assert differing(weights(refiner), before) == {f"unet.{path}.weight" for path in modules(sd15)["unet"]}

@@ -1,0 +1,131 @@
+"""Checkpoints without some of their parts, which then come from files of their own, in every layout that is about."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import write_checkpoint
+
+from core.errors import BadModelFile
+from core.models.clip import CLIPText, from_open_clip, to_open_clip
+from core.models.configs import TINY_CLIP_L, CLIPConfig
+from core.weights.checkpoint import load_checkpoint
+from core.weights.info import CLIP_G, CLIP_L, PARTS, UNET, VAE, model_info
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    return load_file(write_checkpoint(tmp_path_factory.mktemp("model") / "tiny.safetensors"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, tensors):
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def cut(tensors, prefix, put=""):
+    return {put + name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def transformers_g(tensors):
+    """bigG as transformers writes it: its names, and the projection output x input."""
+    return with_turned_projection(from_open_clip(cut(tensors, CLIP_G)))
+
+
+def with_turned_projection(tensors):
+    others = {name: tensor for name, tensor in tensors.items() if name != "text_projection"}
+    return others | {"text_projection.weight": tensors["text_projection"].T}
+
+
+def same(module, other):
+    mine, theirs = module.state_dict(), other.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.parametrize("prefix", [UNET, ""])
+def test_a_file_with_nothing_but_the_network_says_what_is_missing_and_how_to_choose_it(write, stored, prefix):
+    """The reference samples with whatever memory holds (register: Q23)."""
+    path = write("unet.safetensors", cut(stored, UNET, prefix))
+    info = model_info(path)
+    assert info.family == "sdxl" and len(info.missing) == 3
+    with pytest.raises(BadModelFile) as told:
+        load_checkpoint(path)
+    for words in ("unet.safetensors lacks", "the autoencoder (VAE)", "CLIP-L and", "CLIP-G", *PARTS, *PARTS.values()):
+        assert words in str(told.value)
+    with pytest.raises(BadModelFile, match=r"lacks the text encoder CLIP-G\. Choose text_encoder_g"):
+        info.check_base({"vae", "text_encoder_l"})
+    info.check_base(PARTS)
+
+
+LAYOUTS = {
+    "transformers": (lambda t: cut(t, CLIP_L), transformers_g),
+    "without the outermost name": (
+        lambda t: cut(t, CLIP_L + "text_model."),
+        lambda t: {name.removeprefix("text_model."): tensor for name, tensor in transformers_g(t).items()},
+    ),
+    "open_clip": (lambda t: to_open_clip(cut(t, CLIP_L)), lambda t: cut(t, CLIP_G)),
+    "open_clip's newer projection": (
+        lambda t: to_open_clip(cut(t, CLIP_L)) | {"logit_scale": torch.ones(1)},
+        lambda t: with_turned_projection(cut(t, CLIP_G)),
+    ),
+    "with position ids and a projection": (
+        lambda t: (
+            cut(t, CLIP_L)
+            | {
+                "text_model.embeddings.position_ids": torch.arange(77)[None],
+                "text_projection.weight": torch.zeros(64, 64),
+            }
+        ),
+        transformers_g,
+    ),
+    "prefixes": (
+        lambda t: cut(t, CLIP_L, "text_encoders.clip_l.transformer."),
+        lambda t: cut(transformers_g(t), "", "text_encoders.clip_g.transformer."),
+    ),
+    "another checkpoint": (dict, dict),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_missing_parts_come_from_files_of_their_own(write, stored, layout):
+    text_l, text_g = LAYOUTS[layout]
+    whole = load_checkpoint(write("whole.safetensors", stored))
+    chosen = {
+        "text_encoder_l": write("l.safetensors", text_l(stored)),
+        "text_encoder_g": write("g.safetensors", text_g(stored)),
+        "vae": write("v.safetensors", cut(stored, VAE)),
+    }
+    found = load_checkpoint(write("unet.safetensors", cut(stored, UNET)), chosen=chosen)
+    for part in ("unet", "vae", "clip_l", "clip_g"):
+        assert same(getattr(found, part), getattr(whole, part)), part
+
+
+def test_a_chosen_part_takes_the_place_of_the_checkpoints_own(write, stored):
+    torch.manual_seed(1)
+    other = CLIPText(TINY_CLIP_L)
+    path = write("l.safetensors", {name: tensor.half() for name, tensor in other.state_dict().items()})
+    whole = write("whole.safetensors", stored)
+    found, plain = load_checkpoint(whole, chosen={"text_encoder_l": path}), load_checkpoint(whole)
+    assert torch.equal(found.clip_l.text_model.final_layer_norm.bias, other.half().text_model.final_layer_norm.bias)
+    assert not same(found.clip_l, plain.clip_l) and same(found.clip_g, plain.clip_g)
+
+
+def test_an_encoder_of_the_wrong_width_is_told_with_its_file(write, stored):
+    wide = CLIPText(CLIPConfig(width=128, layers=1, mlp_width=128)).state_dict()
+    path, whole = write("wide.safetensors", wide), write("whole.safetensors", stored)
+    with pytest.raises(BadModelFile, match=r"wide\.safetensors is a text encoder 128 wide.*text_encoder_l.* 64 wide"):
+        load_checkpoint(whole, chosen={"text_encoder_l": path})
+    with pytest.raises(BadModelFile, match=r"v\.safetensors: CLIP-L cannot be read"):
+        load_checkpoint(whole, chosen={"text_encoder_l": write("v.safetensors", cut(stored, VAE))})
+
+
+def test_a_part_keeps_the_type_that_the_device_wants(write, stored):
+    chosen = {"vae": write("v.safetensors", cut(stored, VAE)), "text_encoder_g": write("g.safetensors", stored)}
+    found = load_checkpoint(
+        write("whole.safetensors", stored), chosen=chosen, vae_dtype=torch.float32, text_dtype=torch.bfloat16
+    )
+    assert found.vae.quant_conv.weight.dtype == torch.float32
+    assert found.clip_g.text_projection.dtype == torch.bfloat16

@@ -1,0 +1,123 @@
+"""Write docs/configuration.md from the tables that the program itself reads by: python -m tools.make_configuration_docs"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.arguments import WITHOUT_EFFECT
+from core.config import CONFIG_FILE, REFERENCE_FILES, VARIABLES
+from core.config_keys import KEYS
+from core.other_programs import LAYOUTS
+from core.presets import PARTS
+from core.reference_keys import KEYS as REFERENCE_KEYS
+from core.reference_keys import LEGACY_PATHS
+from core.weights.sources import HOSTS, SOURCES
+
+DOC = Path(__file__).parents[1] / "docs" / "configuration.md"
+
+START = f"""# Configuration
+
+Made by `python -m tools.make_configuration_docs` from the tables in `core/`; a test compares the two.
+
+`{CONFIG_FILE}` beside `launch.py` holds the choices of this installation, and only those that differ from the usual. It is made at the
+first start with nothing but a comment in it, and Easel never writes it again. Names that begin with `$` are comments. A name that
+does not exist, or a value that does not fit, ends the start with a sentence that says which and what was meant.
+
+```json
+{{
+    "$why": "the big disk, and the models that ComfyUI has already",
+    "port": 7870,
+    "outputs": "D:/pictures",
+    "checkpoints": ["models/checkpoints", "E:/checkpoints"],
+    "use_models_of": {{"comfyui": "E:/ComfyUI", "huggingface": true}},
+    "defaults": {{"output_format": "webp", "image_number": 2}}
+}}
+```
+
+Of the same thing said in several places, the first of these counts: the flag on the command line; the environment variable (`EASEL_` and
+the name in capitals, such as `EASEL_PORT`; a list or an object as JSON); {CONFIG_FILE}; the reference's variables and files (see below). Relative
+paths start at the folder of `launch.py`, those of flags and variables at the folder you are in. A folder need not exist yet.
+
+## Names
+"""
+MODELS = """## Models of other programs, in place
+
+`use_models_of` names the folders of other programs. Their files are read where they are, beside your own; nothing there is
+written, moved or renamed, and downloads go to your own folders. `"huggingface": true` takes the cache where it usually is
+(`HF_HUB_CACHE`, `HF_HOME`), and of it the models that are one file. Of Fooocus, the folders that its config.txt names count too.
+"""
+SETTINGS = """## Settings to start with
+
+`defaults` is an object of settings by their names (`python launch.py generate --help`, any preset). They lie over what the checkpoint recommends,
+and under the preset and what you set. The names of the reference's presets work there too.
+"""
+PRESETS = """## Presets
+
+A preset is a JSON file in `user_presets` (yours) or `presets` (the program's, never written). It holds settings by their names, only those it
+changes, and beside them:
+"""
+PRESETS_END = """
+A preset of Fooocus can be put into `user_presets` as it is. If a preset's checkpoint is not there, the first of its `previous` ones that is there is used,
+else the small model that comes with Easel; the program says so. A preset that a newer Easel wrote loads without what this one does not
+know, and says what that is; an unknown name otherwise is an error that says which was meant.
+"""
+DOWNLOADS = """## Downloads
+
+`python launch.py download --preset NAME` (or file names; `--list` names what Easel knows) says what is missing and how large it is, asks, and
+fetches it. Ended at any byte, the same command goes on. A file gets its name only when its size, its SHA-256 (of the table or of the hub) and its
+header are right. Connections are https with verified certificates; `HF_MIRROR` or `--hf-mirror` names an address that serves the hub's files.
+Addresses in presets must be on {hosts}, or on a host that `download_hosts` names.
+"""
+REFERENCE = """## Files of the reference
+
+`{files}` beside `launch.py` (or where the environment variable `config_path` points) are read, never written or renamed, and so is every
+environment variable that has the name of one of their keys. A value that does not fit is told and left out. What the keys are here:
+"""
+FLAGS = """## Flags that are accepted and change nothing
+"""
+
+
+def text() -> str:
+    """The whole document."""
+    parts = [START]
+    parts += table(("name", "usual", "what it is"), [(f"`{name}`", key.usual, key.help) for name, key in KEYS.items()])
+    named = ", ".join(f"`{variable}` stands for `{name}`" for name, variable in VARIABLES.items())
+    parts += [f"\nOf other programs' variables, {named}.\n", MODELS]
+    rows: list[tuple[str, ...]] = [
+        (f"`{program}`", kind, ", ".join(f"`{place}`" for place in places))
+        for program, layout in LAYOUTS.items()
+        for kind, places in layout.items()
+    ]
+    parts += [*table(("program", "kind", "folders below its own"), rows), "", SETTINGS, PRESETS]
+    parts += [*table(("name", "what it is"), [(f"`{name}`", words) for name, words in PARTS.items()]), PRESETS_END]
+    parts.append(DOWNLOADS.format(hosts=", ".join(HOSTS)))
+    rows = [
+        (f"`{row.name}`", row.kind, f"{row.size / 1e6:,.1f} MB" if row.size else "?", "yes" if row.sha256 else "")
+        for row in SOURCES.values()
+    ]
+    parts += [*table(("file", "kind", "size", "SHA-256 known"), rows), ""]
+    parts.append(REFERENCE.format(files="`, `".join(REFERENCE_FILES)))
+    rows = [(f"`{key}`", _told(meaning.place, meaning.to)) for key, meaning in REFERENCE_KEYS.items()]
+    rows.append(("`default_ip_image_1`, `default_ip_type_1`, ...", "nothing: Easel has no such feature yet"))
+    rows += [(f"`{old}`", f"as `{new}`") for old, new in LEGACY_PATHS.items()]
+    parts += [*table(("key", "here"), rows), "", FLAGS]
+    parts += table(("flag", "why"), [(f"`{flag}`", why) for flag, (_, why) in WITHOUT_EFFECT.items()])
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """A Markdown table, line by line."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines]
+
+
+def _told(place: str, to: str) -> str:
+    words = {"settings": f"the setting `{to}`", "config": f"`{to}`", "preset": f"`{to}` of a preset"}
+    return words.get(place, f"nothing: {to}")
+
+
+if __name__ == "__main__":
+    DOC.write_text(text(), encoding="utf-8")
+    sys.stdout.write(f"{DOC}\n")

@@ -1,0 +1,134 @@
+// The LoRA rows of the Models tab: they read and write the hidden control `loras`, a JSON list.
+(() => {
+  "use strict";
+
+  const byId = (id) => document.getElementById(id);
+  const control = () => document.querySelector("#loras textarea, #loras input");
+  const facts = new Map(); // name -> promise of what the file says about itself
+  let names = [];
+  let drawn = "";
+
+  function entries() {
+    try {
+      const list = JSON.parse(control().value || "[]");
+      return Array.isArray(list) ? list : [];
+    } catch {
+      return [];
+    }
+  }
+
+  function keep(list) {
+    const input = control();
+    drawn = JSON.stringify(list);
+    input.value = drawn;
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  function make(tag, attributes, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (value !== false) element.setAttribute(name, value === true ? "" : value);
+    }
+    element.append(...children);
+    return element;
+  }
+
+  const short = (name) => name.replace(/\.safetensors$/, "");
+
+  async function tell(note, name) {
+    note.textContent = "";
+    if (!name) return;
+    if (!facts.has(name)) {
+      facts.set(name, fetch(`easel/lora?name=${encodeURIComponent(name)}`).then((answer) => answer.json()).catch(() => ({})));
+    }
+    const found = await facts.get(name);
+    if (found.problem) {
+      note.textContent = found.problem;
+    } else if (found.fits === false) {
+      note.textContent = `Made for ${found.family}: it will not fit an SDXL model.`;
+    } else {
+      const words = found.words?.length ? found.words : found.tags || [];
+      if (words.length) note.append(make("span", {}, "Words that call it: "), make("span", { class: "words" }, words.join(", ")));
+    }
+  }
+
+  function row(entry, index) {
+    const change = (changes) => {
+      const list = entries();
+      list[index] = { ...list[index], ...changes };
+      keep(list);
+    };
+    const note = make("p", { class: "lora-note" });
+    const on = make("input", { type: "checkbox", checked: entry.enabled !== false, "aria-label": "Use this LoRA" });
+    on.addEventListener("change", () => change({ enabled: on.checked }));
+    const name = make("input", {
+      type: "text", class: "lora-name", list: "lora_names", value: short(entry.name), placeholder: "Search the LoRAs",
+      "aria-label": "LoRA", autocomplete: "off", spellcheck: "false",
+    });
+    name.addEventListener("change", () => {
+      const chosen = names.find((one) => one === name.value || short(one) === name.value);
+      name.classList.toggle("unknown", !chosen && name.value !== "");
+      if (!chosen) return;
+      change({ name: chosen });
+      tell(note, chosen);
+    });
+    const number = make("input", { type: "number", class: "lora-weight", min: -10, max: 10, step: 0.05, value: entry.weight ?? 1, "aria-label": "Weight" });
+    const slider = make("input", { type: "range", min: -2, max: 2, step: 0.05, value: entry.weight ?? 1, "aria-label": "Weight" });
+    number.addEventListener("change", () => {
+      const weight = Math.min(10, Math.max(-10, Number.parseFloat(number.value) || 0));
+      number.value = weight;
+      slider.value = weight;
+      change({ weight });
+    });
+    slider.addEventListener("input", () => { number.value = slider.value; });
+    slider.addEventListener("change", () => change({ weight: Number.parseFloat(slider.value) }));
+    const away = make("button", { type: "button", class: "plain", "aria-label": "Remove this LoRA", title: "Remove this LoRA" }, "✕");
+    away.addEventListener("click", () => {
+      const list = entries();
+      list.splice(index, 1);
+      keep(list);
+      draw(true);
+      (document.querySelector("#lora_list .lora-name") || byId("add_lora")).focus();
+    });
+    tell(note, entry.name);
+    return make("div", { class: "lora", role: "group", "aria-label": short(entry.name) || "LoRA" },
+      make("div", { class: "lora-head" }, on, name, away), make("div", { class: "lora-strength" }, slider, number), note);
+  }
+
+  function draw(force = false) {
+    const list = byId("lora_list");
+    const input = control();
+    if (!list || !input || (!force && input.value === drawn && list.dataset.drawn)) return;
+    drawn = input.value;
+    list.dataset.drawn = "yes";
+    list.replaceChildren(...entries().map(row));
+    if (!list.children.length) list.append(make("p", { class: "note" }, names.length ? "No LoRA is used." : "There is no LoRA in models/loras yet."));
+  }
+
+  async function readNames() {
+    try {
+      const answer = await fetch("easel/loras", { cache: "no-store" });
+      names = answer.ok ? await answer.json() : [];
+    } catch { /* the page tells when the server is gone */ }
+    byId("lora_names")?.remove();
+    document.body.append(make("datalist", { id: "lora_names" }, ...names.map((name) => make("option", { value: short(name) }))));
+    draw(true);
+  }
+
+  document.addEventListener("click", (event) => {
+    const target = event.target instanceof Element ? event.target : null;
+    if (target?.closest("#add_lora")) {
+      keep([...entries(), { name: names.find((name) => !entries().some((entry) => entry.name === name)) || names[0] || "", weight: 1, enabled: true }].filter((entry) => entry.name));
+      draw(true);
+      [...document.querySelectorAll("#lora_list .lora-name")].pop()?.focus();
+    } else if (target?.closest("#refresh_models")) {
+      facts.clear();
+      readNames();
+    }
+  });
+
+  // The page may change the list by itself: another preset, a picture's settings, the last visit.
+  setInterval(() => draw(), 400);
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", readNames);
+  else readNames();
+})();

@@ -1,0 +1,225 @@
+"""The history over HTTP: what the History tab asks for, as JSON, and the pictures, each only to those who may see it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from datetime import date
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from core.errors import HistoryError
+from core.output.day_page import day_page
+from core.output.history import History
+from core.output.history_rows import Picture
+from webui.pictures import TYPES
+from webui.visitors import owner_of
+
+ROOT = "/easel/history"
+LARGEST_REQUEST = 2**17  # bytes
+MOST_KEYS = 1000
+EXCERPT = 400  # characters of a prompt in a list
+NO_COOKIE = "This browser sent no cookie, so Easel cannot tell whose pictures are whose. Allow cookies for this page."
+PRIVATE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=86400"}
+
+Answer = Callable[[Request, str], Response]
+Change = Callable[[str, dict[str, Any]], Mapping[str, Any]]
+
+
+class BadRequest(Exception):
+    """What the page sent makes no sense; the message says why."""
+
+
+def history_routes(history: History) -> list[Route]:
+    """All routes of the history. A key of somebody else's picture is answered as one that never was."""
+
+    def search(request: Request, visitor: str) -> Response:
+        params = request.query_params
+        before = params.get("before", "")
+        found = history.search(
+            params.get("q", ""),
+            visitor,
+            before=int(before) if before.isdecimal() and len(before) < 19 else None,
+            trash=params.get("trash") == "1",
+        )
+        reading = history.reading
+        answer = {
+            "pictures": [_short(picture) for picture in found.pictures],
+            "before": str(found.before) if found.before is not None else None,  # beyond a browser's whole numbers
+            "total": found.total,
+            "remarks": [*found.remarks, *history.notices],
+            "reading": asdict(reading) if reading.busy else None,
+        }
+        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+
+    def details(request: Request, visitor: str) -> Response:
+        picture = _asked(request, visitor)
+        line = history.lineage(picture, visitor)
+        answer = {
+            **_short(picture),
+            "prompt": picture.prompt,
+            "negative": picture.negative,
+            "styles": picture.styles.split("\n") if picture.styles else [],
+            "loras": picture.loras.split("\n") if picture.loras else [],
+            "source": picture.source,
+            "settings": json.dumps(
+                history.settings(picture)
+            ),  # as text: a seed has more digits than a browser's numbers
+            "ancestors": [_short(other) for other in line.ancestors],
+            "children": [_short(other) for other in line.children],
+        }
+        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+
+    def whole(request: Request, visitor: str) -> Response:
+        picture = _asked(request, visitor)
+        file = history.file(picture)
+        kind = TYPES.get(file.suffix.lower())
+        if kind is None or not file.is_file():
+            raise LookupError
+        return FileResponse(
+            file, media_type=kind, filename=picture.name, content_disposition_type="inline", headers=PRIVATE
+        )
+
+    def thumbnail(request: Request, visitor: str) -> Response:
+        data = history.thumbnail(_asked(request, visitor))
+        if data is None:
+            raise LookupError
+        return Response(data, media_type="image/webp", headers=PRIVATE)
+
+    def day(request: Request, visitor: str) -> Response:
+        try:
+            wanted = date.fromisoformat(request.path_params["day"])
+        except ValueError:
+            raise LookupError from None
+        pictures = history.day(wanted, visitor)
+        page = day_page(wanted, pictures, history.settings, history.thumbnail)
+        name = f'attachment; filename="easel-{wanted.isoformat()}.html"'
+        return StreamingResponse(
+            page, media_type="text/html; charset=utf-8", headers={**PRIVATE, "Content-Disposition": name, "Cache-Control": "no-store"}
+        )  # fmt: skip
+
+    def favourite(visitor: str, said: dict[str, Any]) -> Mapping[str, Any]:
+        if not isinstance(said.get("on"), bool):
+            raise BadRequest('"on" must be true or false.')
+        return {"done": history.mark(_keys(said), visitor, favourite=said["on"])}
+
+    def trash(visitor: str, said: dict[str, Any]) -> Mapping[str, Any]:
+        done, remarks = history.trash(_keys(said), visitor)
+        return {"done": done, "remarks": remarks}
+
+    def restore(visitor: str, said: dict[str, Any]) -> Mapping[str, Any]:
+        done, remarks = history.restore(_keys(said), visitor)
+        return {"done": done, "remarks": remarks}
+
+    def empty(visitor: str, said: dict[str, Any]) -> Mapping[str, Any]:
+        return {"deleted": history.empty_trash(visitor)}
+
+    def rescan(visitor: str, said: dict[str, Any]) -> Mapping[str, Any]:
+        history.start()
+        return {}
+
+    def _asked(request: Request, visitor: str) -> Picture:
+        picture = history.picture(request.path_params["key"], visitor)
+        if picture is None:
+            raise LookupError
+        return picture
+
+    reads: dict[str, Answer] = {
+        "": search, "/details/{key}": details, "/picture/{key}": whole, "/thumbnail/{key}": thumbnail, "/day/{day}": day,
+    }  # fmt: skip
+    changes: dict[str, Change] = {
+        "/favourite": favourite, "/trash": trash, "/restore": restore, "/empty": empty, "/rescan": rescan,
+    }  # fmt: skip
+    return [
+        *(Route(ROOT + path, _reading(answer), methods=["GET"]) for path, answer in reads.items()),
+        *(Route(ROOT + path, _changing(change), methods=["POST"]) for path, change in changes.items()),
+    ]
+
+
+def _reading(answer: Answer) -> Callable[[Request], Response]:
+    def endpoint(request: Request) -> Response:
+        visitor = owner_of(request.headers.get("cookie"))
+        if visitor is None:
+            return _refused(NO_COOKIE, 403)
+        try:
+            return answer(request, visitor)
+        except LookupError:
+            return PlainTextResponse("There is no such picture.", status_code=404)
+        except HistoryError as problem:
+            return _refused(str(problem), 503)
+
+    return endpoint
+
+
+def _changing(change: Change) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint for POST. That it is our own page which calls is seen to by `webui.visitors.Visitors`.
+
+    Besides, only `application/json` is taken: no form of another page can send that.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        visitor = owner_of(request.headers.get("cookie"))
+        if visitor is None:
+            return _refused(NO_COOKIE, 403)
+        try:
+            said = await _said(request)
+            return JSONResponse(await run_in_threadpool(change, visitor, said))
+        except BadRequest as problem:
+            return _refused(str(problem), 400)
+        except HistoryError as problem:
+            return _refused(str(problem), 503)
+
+    return endpoint
+
+
+async def _said(request: Request) -> dict[str, Any]:
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise BadRequest("The request must be application/json.")
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > LARGEST_REQUEST:
+            raise BadRequest(f"The request has more than {LARGEST_REQUEST} bytes.")
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise BadRequest("The request must be a JSON object.")
+    return said
+
+
+def _keys(said: dict[str, Any]) -> list[str]:
+    keys = said.get("keys")
+    if not isinstance(keys, list) or len(keys) > MOST_KEYS or not all(isinstance(key, str) for key in keys):
+        raise BadRequest(f'"keys" must be a list of at most {MOST_KEYS} texts.')
+    return keys
+
+
+def _short(picture: Picture) -> dict[str, Any]:
+    """What a list shows of a picture. No path: where the files lie is nobody's business."""
+    created = picture.created
+    return {
+        "key": picture.key,
+        "prompt": picture.prompt[:EXCERPT],
+        "model": picture.model,
+        "seed": None if picture.seed is None else str(picture.seed),
+        "width": picture.width,
+        "height": picture.height,
+        "time": created.isoformat(timespec="seconds"),
+        "day": created.date().isoformat(),
+        "name": picture.name,
+        "favourite": picture.favourite,
+        "kind": picture.kind,
+        "foreign": picture.foreign,
+        "trashed": picture.home != "",
+    }
+
+
+def _refused(message: str, status: int) -> Response:
+    return JSONResponse({"error": message}, status_code=status)

@@ -1,0 +1,47 @@
+"""What the LoRA rows of the page ask for: which files there are, and what each says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from core.errors import UserError
+from core.weights.lora_info import FAMILIES, LoraInfo
+from webui.visitors import owner_of
+
+MOST_TAGS = 12
+
+
+def lora_routes(names: Callable[[], list[str]], info: Callable[[str], LoraInfo]) -> list[Route]:
+    """`GET /easel/loras`: the names; `GET /easel/lora?name=...`: one file's facts, or what is wrong with it."""
+
+    def listed(request: Request) -> Response:
+        if owner_of(request.headers.get("cookie")) is None:
+            return _stranger()
+        return JSONResponse(names(), headers={"Cache-Control": "no-store"})
+
+    def one(request: Request) -> Response:
+        if owner_of(request.headers.get("cookie")) is None:
+            return _stranger()
+        try:
+            found = info(request.query_params.get("name", ""))
+        except UserError as error:
+            return JSONResponse({"problem": str(error)})
+        facts = {
+            "title": found.title,
+            "family": FAMILIES[found.family],
+            "fits": found.fits_sdxl,
+            "rank": found.rank,
+            "words": list(found.trigger_words),
+            "tags": [tag for tag, _ in found.tags[:MOST_TAGS]],
+        }
+        return JSONResponse(facts, headers={"Cache-Control": "no-store"})
+
+    return [Route("/easel/loras", listed), Route("/easel/lora", one)]
+
+
+def _stranger() -> Response:
+    return PlainTextResponse("This browser sent no cookie; allow cookies for this page.", status_code=403)
