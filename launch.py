@@ -84,6 +84,7 @@ def serve(config, args):
     from core.errors import UserError
     from core.port import port_trouble
     from core.presets import settings_of
+    from core.presets_shelf import Shelf
 
     trouble = port_trouble(config.host, config.port)
     if trouble:
@@ -91,6 +92,8 @@ def serve(config, args):
     speak("INFO")
     from core.handler import handler
     from core.output.history import History
+    from core.weights.download import download as fetch
+    from core.weights.fetching import Downloads
     from core.weights.files import Catalog
     from core.weights.lora_info import lora_info
     from core.worker import Worker
@@ -103,6 +106,15 @@ def serve(config, args):
     history = History(config.outputs, config.picture_folders, private=config.open_to_others or bool(config.users))
     worker = Worker(partial(handler, history=history), lambda: make_pipeline(config, catalog))
     resources = prompt_resources(config, catalog)
+    shelf = Shelf(
+        catalog=catalog,
+        own=config.user_presets,
+        program=config.presets,
+        first=config.preset,
+        defaults=config.defaults,
+        hosts=config.download_hosts,
+        older_models=config.older_models,
+    )
 
     def files(kind):
         return resources.styles.read().names() if kind == "styles" else catalog.files(kind).names()
@@ -110,8 +122,12 @@ def serve(config, args):
     app = App(
         worker=worker,
         history=history,
+        shelf=shelf,
+        downloads=Downloads(partial(fetch, mirror=config.hf_mirror)),
+        open_to_others=config.open_to_others,
         models=catalog.names,
         files=files,
+        resources=resources,
         lora_info=lambda name: lora_info(catalog.files("loras").find(name), name),
         native_size=lambda name: catalog.info(name or catalog.default()).native_size,
         defaults=lambda name: settings_of(catalog, preset, {"base_model": name} if name else {}),

@@ -70,7 +70,7 @@ def _serve_tasks(args: argparse.Namespace) -> None:
         inside.append(clock.seconds())
         return made
 
-    pipeline.preview = timed_preview  # type: ignore[method-assign]
+    pipeline.preview = timed_preview  # type: ignore[assignment, method-assign]
 
     def measure(preview: bool) -> Mapping[str, Any]:
         settings = engine.settings(prompt=PROMPT, preview=preview)

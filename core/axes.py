@@ -40,8 +40,8 @@ SETTINGS: tuple[str, ...] = (
 
 Names = Callable[[str], Sequence[str]]  # kind of file -> the names that there are
 
-_NUMBER = r"[+-]?\d+(?:\.\d+)?"
-_RANGE = re.compile(rf"({_NUMBER})\s*-\s*({_NUMBER})\s*(?:\(\s*([+-]?\d+(?:\.\d+)?)\s*\)|\[\s*(\d{{1,4}})\s*\])?")
+_NUMBER = r"([+-]?\d{1,20}(?:\.\d{1,6})?)"
+_RANGE = re.compile(rf"{_NUMBER}\s*-\s*{_NUMBER}\s*(?:\(\s*{_NUMBER}\s*\)|\[\s*(\d{{1,4}})\s*\])?")
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,9 @@ def _file(value: str, setting: str, there: Sequence[str]) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise BadSetting(f"No file for {setting.replace('_', ' ')} is called {value[:100]!r}. There are: {_some(there)}.")
+        raise BadSetting(
+            f"No file for {setting.replace('_', ' ')} is called {value[:100]!r}. There are: {_some(there)}."
+        )
     raise BadSetting(f"{value[:100]!r} could be {_some(found)}. Write more of the name.")
 
 
@@ -277,7 +279,7 @@ def _check_sought(axis: Axis, settings: Settings) -> None:
         raise BadSetting(
             f"{axis.values[0][:100]!r} is not in the {axis.label}. The first value is what the others take the place of."
         )
-    if axis.setting == "loras" and not settings.loras:
+    if axis.setting == "loras" and not any(lora.enabled for lora in settings.loras):
         raise BadSetting("No LoRA is chosen, so there is no weight to vary. Choose one first.")
 
 
@@ -299,9 +301,10 @@ def _with(settings: Settings, axis: Axis, value: str) -> Settings:
         return replace(settings, styles=tuple(value.split(" + ")) if value else ())
     if axis.setting == "loras":
         name, _, weight = value.rpartition(":")
-        meant = [lora for lora in settings.loras if name.lower() in lora.name.lower()]
+        chosen = [lora for lora in settings.loras if lora.enabled]
+        meant = [lora for lora in chosen if name.lower() in lora.name.lower()]
         if not meant:
-            there = ", ".join(lora.name for lora in settings.loras)
+            there = ", ".join(lora.name for lora in chosen)
             raise BadSetting(f"No chosen LoRA is called {name[:100]!r}. Chosen are: {there}.")
         loras = [replace(lora, weight=float(weight)) if lora in meant else lora for lora in settings.loras]
         return replace(settings, loras=tuple(loras))

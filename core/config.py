@@ -87,6 +87,16 @@ class Config:
         return self.root / ".cache" / "hashes.json"
 
     @property
+    def queue_file(self) -> Path:
+        """Where the tasks that wait are kept for the next start."""
+        return self.root / ".cache" / "queue.sqlite3"
+
+    @property
+    def pace_file(self) -> Path:
+        """Where it is remembered how long pictures take on this machine."""
+        return self.root / ".cache" / "pace.json"
+
+    @property
     def preset_folders(self) -> tuple[Path, ...]:
         """Where presets are looked for, the user's first."""
         return (self.user_presets, self.presets)

@@ -27,12 +27,17 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """A finished picture is on disk at `path` (absolute)."""
+    """A finished picture is on disk at `path` (absolute).
+
+    `index` counts the pictures of the task from 0. A `sheet` shows several of them, and is none of them itself.
+    """
 
     path: str
     seed: int
     width: int
     height: int
+    index: int = 0
+    sheet: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from core.events import Event, Finished, Progress, Saved, Warned
 from core.output.record import Record
 from core.output.save import save_and_log
 from core.performance import effective, with_mode_lora
+from core.prompt.continuation import cleaned
 from core.prompt.plan import ImagePlan, plan_images, typed_otherwise
+from core.sheet import sheets
 from core.task import AsyncTask, Interrupted
 from core.weights.info import PARTS
 
@@ -23,9 +27,11 @@ if TYPE_CHECKING:
 
     from core.output.history import History
     from core.pipeline import Pipeline
+    from core.prompt.resources import PromptResources
 
 log = logging.getLogger(__name__)
 
+MOST_TOLD = 120  # characters of what was added to a prompt; the picture's settings have all of it
 PREVIEW_INTERVAL = 0.12  # seconds; more pictures a second than an eye wants cost the run more than they give
 
 
@@ -35,17 +41,19 @@ def handler(task: AsyncTask, pipeline: Pipeline, history: History | None = None)
     Raises UserError for what the user can mend. Stop ends the loop over pictures, Skip drops the one under way.
     """
     started = time.monotonic()
-    plans = plan_images(effective(task.settings), pipeline.prompt_resources)
+    plans = planned(task, pipeline.prompt_resources)
     clock = _Clock(len(plans))
-    paths: list[str] = []
+    before = len(task.made)
     notices = [*pipeline.take_notices(), *(notice for plan in plans for notice in plan.notices)]
     told = {Warned(message=notice): None for notice in notices}  # each once, however many pictures it is about
     yield from tuple(told)
     for plan in plans:
+        if plan.index in task.made:  # before the program was ended and started again
+            continue
         try:
             for event in _one_picture(task, pipeline, plan, clock, history):
                 if isinstance(event, Saved):
-                    paths.append(event.path)
+                    task.made[event.index] = event.path
                 if isinstance(event, Warned):
                     if event in told:
                         continue
@@ -58,9 +66,20 @@ def handler(task: AsyncTask, pipeline: Pipeline, history: History | None = None)
             clock.picture_skipped()
         if task.stopped:
             break
+    if not task.stopped and (task.grid or task.settings.image_grid):
+        record = _record_of_sheet(task, pipeline, made_now=len(task.made) > before)
+        yield from sheets(task, record, pipeline.outputs, _remember(task, history))
     seconds = time.monotonic() - started
-    log.info("Made %d of %d pictures in %.1f s", len(paths), len(plans), seconds)
-    yield Finished(paths=tuple(paths), seconds=seconds, stopped=task.stopped)
+    log.info("Made %d of %d pictures in %.1f s", len(task.made) - before, len(plans), seconds)
+    yield Finished(paths=tuple(task.made.values()), seconds=seconds, stopped=task.stopped)
+
+
+def planned(task: AsyncTask, resources: PromptResources) -> list[ImagePlan]:
+    """One plan for each picture of the request, or for each cell of its grid. Raises BadSetting."""
+    if not task.cells:
+        return plan_images(effective(task.settings), resources)
+    plans = (plan for cell in task.cells for plan in plan_images(effective(cell.settings), resources))
+    return [replace(plan, index=index) for index, plan in enumerate(plans)]
 
 
 def _one_picture(
@@ -77,9 +96,15 @@ def _one_picture(
             parts={part: getattr(settings, part) for part in PARTS},
             refiner_model=settings.refiner_model if settings.switch_step < settings.steps else "",
             loras=with_mode_lora(plan.loras, settings.performance, pipeline.catalog.files("loras")),
+            expander=settings.expander if plan.expansion and not settings.prompt_expansion else "",
             check=task.check,
         )
         yield from (Warned(message=notice) for notice in pipeline.take_notices())
+        if plan.expansion:
+            yield clock.at(plan, "Continuing the prompt")
+            plan = pipeline.expand_prompt(plan, check=task.check)
+            added = plan.settings.prompt_expansion.removeprefix(cleaned(plan.main)).strip(", ")
+            yield clock.at(plan, f"Added to the prompt: {shorten(added, MOST_TOLD)}" if added else "Nothing to add")
         try:
             picture = yield from _sampled(task, pipeline, plan, clock)
             break
@@ -87,12 +112,22 @@ def _one_picture(
             yield Warned(message=pipeline.take_safer_precision(problem))
     yield clock.at(plan, "Saving")
     settings = replace(plan.settings, base_model=pipeline.base_name)
-    record = Record(settings, pipeline.base_hash(), typed=typed_otherwise(task.settings, plan))
-    remember = None if history is None else partial(history.add, owner=task.owner)
-    saved = save_and_log(picture, record, pipeline.outputs, remember)
+    record = Record(settings, pipeline.base_hash(), typed=typed_otherwise(task.request(plan.index), plan))
+    saved = save_and_log(picture, record, pipeline.outputs, _remember(task, history))
     clock.picture_done()
     yield from (Warned(message=warning) for warning in saved.warnings)
-    yield Saved(path=str(saved.path), seed=plan.seed, width=settings.width, height=settings.height)
+    yield Saved(path=str(saved.path), seed=plan.seed, width=settings.width, height=settings.height, index=plan.index)
+
+
+def _remember(task: AsyncTask, history: History | None) -> Callable[[Path, Record], object] | None:
+    return None if history is None else partial(history.add, owner=task.owner)
+
+
+def _record_of_sheet(task: AsyncTask, pipeline: Pipeline, made_now: bool) -> Record:
+    """What is known of the sheet of all pictures: the request itself. Without a picture `made_now` no model is loaded."""
+    if not made_now or task.settings.base_model not in ("", pipeline.base_name):
+        return Record(task.settings)
+    return Record(replace(task.settings, base_model=pipeline.base_name), pipeline.base_hash())
 
 
 def _sampled(

@@ -31,6 +31,7 @@ from core.sampling.refiner import ALMOST_ALL, swap_threshold
 from core.settings import Lora, Settings
 from core.stages import Workplace, base_prediction, base_stage, refiner_stage, sdxl_space
 from core.text.encode import TextConditions, TextEncoder
+from core.text.expansion import Expansions
 from core.text.tokenizer import ClipTokenizer
 from core.weights import lora
 from core.weights.checkpoint import Checkpoint, load_checkpoint, load_vae
@@ -98,6 +99,8 @@ class Pipeline:
         self._refiner: RefinerModel | None = None
         self._interposer: Interposer | None = None
         self._loras = lora.Loras(catalog.files("loras"))
+        half = device.torch_device.type == "cuda" and device.unet_dtype != torch.float32
+        self._expansions = Expansions(catalog.files("prompt_expansion"), self._memory, half=half)
         self._clip_skip = 2
         self._hashing = ThreadPoolExecutor(1, thread_name_prefix="hash")
         self._notices = list(device.warnings)
@@ -113,13 +116,15 @@ class Pipeline:
         use_synthetic_refiner: bool = False,
         loras: Sequence[Lora] = (),
         base_loras: Sequence[Lora] = (),
+        expander: str = "",
         check: Check | None = None,
     ) -> None:
         """Bring the models to what a request needs; loads only what differs from the last time.
 
         `base_model` and `refiner_model` are names of the catalogue; "" is its default, and no refiner. A refiner that is
         the base model's file is none. `use_synthetic_refiner` counts where no refiner is named. `parts` as in
-        `refresh_base_model`. Raises ModelNotFound, BadModelFile.
+        `refresh_base_model`; `expander` as in the settings, "" where no prompt is to be continued. Raises ModelNotFound,
+        BadModelFile.
         """
         self.refresh_base_model(base_model or self.catalog.default(), parts)
         self.assert_model_integrity()
@@ -128,6 +133,8 @@ class Pipeline:
         else:
             self.refresh_refiner_model(refiner_model)
         self.refresh_loras(loras, base_loras, check=check)
+        if expander:
+            self._expansions.refresh(expander)
         self.prepare_text_encoder()
         if check:
             check()
@@ -268,11 +275,12 @@ class Pipeline:
     def take_notices(self) -> list[str]:
         """What the user should know about device and model files, as sentences; each is given once."""
         notices, self._notices = self._notices, []
-        return notices + (self._base.text.take_notices() if self._base else [])
+        return notices + self._expansions.take_notices() + (self._base.text.take_notices() if self._base else [])
 
     def free_memory(self) -> None:
         """After running out of memory: let go of everything; the next request loads anew."""
         self._base = self._refiner = self._interposer = None
+        self._expansions.forget()
         self._memory.forget()
 
     @property
@@ -313,10 +321,21 @@ class Pipeline:
         """Forget all encoded texts."""
         self._loaded().text.clear_cache()
 
+    def expand_prompt(self, plan: ImagePlan, *, check: Check | None = None) -> ImagePlan:
+        """`plan` with the text that continues its prompt in `settings.prompt_expansion`, if one is asked for and missing."""
+        if not plan.expansion or plan.settings.prompt_expansion:
+            return plan
+        text = self._expansions(plan, self._loaded().text.vocabulary, check=check)
+        log.info("Continued the prompt with seed %d: %s", plan.seed, text)
+        return replace(plan, settings=replace(plan.settings, prompt_expansion=text))
+
     def process_prompt(self, plan: ImagePlan, settings: Settings, *, check: Check | None = None) -> Conditions:
         """The conditions of one picture. At guidance scale 1 the negative side is not even encoded."""
         self.set_clip_skip(settings.clip_skip)
-        positive = self.clip_encode(plan.positive, plan.positive_pooled, check=check)
+        continued = self.expand_prompt(plan, check=check).settings.prompt_expansion if plan.expansion else ""
+        positive = self.clip_encode(
+            (*plan.positive, *([continued] if continued else ())), plan.positive_pooled, check=check
+        )
         if settings.guidance_scale == 1.0:
             return Conditions(positive, None)
         return Conditions(positive, self.clip_encode(plan.negative, plan.negative_pooled, check=check))

@@ -28,6 +28,7 @@ AUTO_ON_OFF = ("auto", "on", "off")
 NOISE_DEVICES = ("cpu", "device")
 PERFORMANCES = ("custom", "quality", "speed", "extreme_speed", "lightning", "hyper_sd", "dmd2")
 REFINER_SWAPS = ("joint", "separate", "vae")
+EXPANDERS = ("auto", "gpt2", "phrases")
 
 # Width and height of the sizes that SDXL was trained on (about 1024 x 1024 pixels each), from tall to wide.
 ASPECT_RATIOS = (
@@ -106,9 +107,12 @@ class Settings:
     freeu_s1: float = _ranged(0.99, 0.0, 4.0)
     freeu_s2: float = _ranged(0.95, 0.0, 4.0)
     styles: tuple[str, ...] = _several(100)  # names of the style library, merged in this order
+    expander: str = _choice("auto", EXPANDERS)  # what continues the prompt where the style Fooocus V2 asks for it
+    prompt_expansion: str = _text("", 30_000)  # the prompt as it was continued; "" or of another prompt = anew
     read_wildcards_in_order: bool = False
     prompt_syntax: bool = True  # False: no wildcards, arrays and tags, the prompts are taken as they stand
     seed_increment: bool = True  # False: every picture of the request has the same seed
+    image_grid: bool = False  # at the end one more picture that shows all of the request
     preview: bool = True
     output_format: str = _choice("png", OUTPUT_FORMATS)
     save_metadata: bool = True

@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+from core.axes import Cell, Grid
 from core.events import Event, Failed, Finished, Progress
 from core.settings import Settings
 
@@ -19,12 +20,19 @@ class AsyncTask:
     """One request and what became of it. Safe to use from several threads.
 
     `state` is "waiting", "running", "finished", "stopped" or "failed". `owner` names the browser session it belongs to.
+    With a `grid` the request is one picture for each of its cells. `made` are the pictures that are on disk already, by
+    their number from 0. Raises BadSetting for a grid that does not suit the settings.
     """
 
-    def __init__(self, settings: Settings, owner: str = "") -> None:
+    def __init__(
+        self, settings: Settings, owner: str = "", *, grid: Grid | None = None, made: Mapping[int, str] | None = None
+    ) -> None:
         self.id = secrets.token_urlsafe(18)
         self.settings = settings
         self.owner = owner
+        self.grid = grid
+        self.cells: tuple[Cell, ...] = grid.cells(settings) if grid else ()
+        self.made: dict[int, str] = dict(made or {})
         self.created = time.time()
         self.state = "waiting"
         self.last_stop: str | None = None  # None, "skip" or "stop"
@@ -34,6 +42,15 @@ class AsyncTask:
         self._version = 0
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures are asked for."""
+        return len(self.cells) or self.settings.image_number
+
+    def request(self, index: int) -> Settings:
+        """The settings that picture `index` is asked for with."""
+        return self.cells[index].settings if self.cells else self.settings
 
     @property
     def done(self) -> bool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.errors import UserError
-from core.events import Event, Failed, Finished
+from core.events import Event, Failed, Finished, Saved
+from core.pace import Pace
+from core.queue_store import LeftTask, QueueStore
 from core.task import AsyncTask, Interrupted
 
 if TYPE_CHECKING:
@@ -23,15 +26,38 @@ LONGEST_QUEUE = 200
 Handler = Callable[[AsyncTask, "Pipeline"], Iterator[Event]]
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds that the tasks of one owner will take, each by its id where that is known.
+
+    `until_done` runs from now until the last of them is done, tasks of others before it counted in, None if nothing is
+    known; `complete` tells whether it holds all of them.
+    """
+
+    tasks: Mapping[str, float] = field(default_factory=dict)
+    until_done: float | None = None
+    complete: bool = True
+
+
 class Worker:
     """Owns `async_tasks` and the thread that iterates `handler(task, pipeline)` for one after the other.
 
     `make_pipeline` is called inside the thread, so that the page is up before torch is imported; if it fails, the task
-    at hand fails with its message and the next task tries again.
+    at hand fails with its message and the next task tries again. `store` keeps what waits or runs for the next start,
+    `pace` learns how long tasks take.
     """
 
-    def __init__(self, handler: Handler, make_pipeline: Callable[[], Pipeline]) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        make_pipeline: Callable[[], Pipeline],
+        store: QueueStore | None = None,
+        pace: Pace | None = None,
+    ) -> None:
         self.async_tasks: deque[AsyncTask] = deque()
+        self._store = store or QueueStore()
+        self._pace = pace or Pace()
+        self._held: set[str] = set()  # owners whose tasks wait until they say otherwise
         self._handler = handler
         self._make_pipeline = make_pipeline
         self._pipeline: Pipeline | None = None
@@ -47,7 +73,10 @@ class Worker:
         self._thread.start()
 
     def close(self, timeout: float = 5.0) -> None:
-        """Stop the running task, drop the waiting ones and end the thread; waits at most `timeout` seconds."""
+        """Stop the running task, drop the waiting ones and end the thread; waits at most `timeout` seconds.
+
+        The store goes on holding all of them, for the next start.
+        """
         with self._changed:
             self._closing = True
             waiting = list(self.async_tasks)
@@ -59,13 +88,18 @@ class Worker:
             _end_unstarted(task)
         if self._thread:
             self._thread.join(timeout)
+        self._store.close()
 
-    def submit(self, task: AsyncTask) -> None:
-        """Append `task` to the queue and return at once. Raises UserError when the queue is full."""
+    def submit(self, *tasks: AsyncTask) -> None:
+        """Append `tasks` to the queue, all or none, and return at once. Raises UserError when there is no room."""
         with self._changed:
-            if len(self.async_tasks) >= LONGEST_QUEUE:
+            room = LONGEST_QUEUE - len(self.async_tasks)
+            if not room:
                 raise UserError(f"{LONGEST_QUEUE} tasks are waiting already. Cancel some or wait until they are done.")
-            self.async_tasks.append(task)
+            if len(tasks) > room:
+                raise UserError(f"These are {len(tasks)} tasks, and the queue has room for {room} more. Take fewer.")
+            self.async_tasks.extend(tasks)
+            self._store.add(tasks)
             self._changed.notify_all()
 
     def cancel(self, task_id: str, owner: str) -> bool:
@@ -74,6 +108,7 @@ class Worker:
             task = self._find(task_id, owner)
             if task is None or task.done:
                 return False
+            self._store.drop([task])
             task.stop()
             if task is self._running:
                 return True
@@ -81,6 +116,86 @@ class Worker:
             self._keep(task)
         _end_unstarted(task)
         return True
+
+    def cancel_all(self, owner: str) -> int:
+        """Stop or drop all tasks of `owner`; how many that were."""
+        with self._changed:  # the waiting ones first, so that none of them begins
+            tasks = [*self._waiting(owner), *([self._running] if self._running else [])]
+        return sum(self.cancel(task.id, owner) for task in tasks)
+
+    def withdraw(self, task_id: str, owner: str) -> AsyncTask | None:
+        """Take a waiting task of `owner` off the queue as if it had never been asked for; None if there is none."""
+        with self._changed:
+            task = next((task for task in self._waiting(owner) if task.id == task_id), None)
+            if task is not None:
+                self._store.drop([task])
+                self.async_tasks.remove(task)
+        return task
+
+    def move(self, task_id: str, owner: str, place: int) -> bool:
+        """Put a waiting task of `owner` at `place` (from 0) among the others of `owner`, who keep the places they have.
+
+        Nobody else's task moves. False if `owner` has no such task.
+        """
+        with self._changed:
+            mine = self._waiting(owner)
+            task = next((task for task in mine if task.id == task_id), None)
+            if task is None:
+                return False
+            slots = [index for index, other in enumerate(self.async_tasks) if other.owner == owner]
+            mine.remove(task)
+            mine.insert(max(0, place), task)
+            for index, other in zip(slots, mine, strict=True):
+                self.async_tasks[index] = other
+            self._store.order(self.async_tasks)
+        return True
+
+    def hold(self, owner: str) -> None:
+        """Begin no further task of `owner`; what runs goes on."""
+        with self._changed:
+            self._held.add(owner)
+
+    def release(self, owner: str) -> None:
+        """Go on with the tasks of `owner`."""
+        with self._changed:
+            self._held.discard(owner)
+            self._changed.notify_all()
+
+    def held(self, owner: str) -> bool:
+        """Whether the tasks of `owner` are held."""
+        with self._changed:
+            return owner in self._held
+
+    def left_over(self, owner: str) -> list[LeftTask]:
+        """What `owner` had asked for when the program ended last time, neither taken up nor forgotten since."""
+        return self._store.left(owner) if owner else []
+
+    def forget_left_over(self, owner: str) -> None:
+        """Drop it: it was submitted anew, or nobody wants it."""
+        self._store.forget_left(owner)
+
+    def forecast(self, owner: str) -> Forecast:
+        """How long the tasks of `owner` will take, as far as this machine has made pictures like theirs."""
+        with self._changed:
+            running, waiting, held = self._running, list(self.async_tasks), set(self._held)
+        tasks = [*([running] if running else []), *waiting]
+        last = max((index for index, task in enumerate(tasks) if task.owner == owner), default=-1)
+        own: dict[str, float] = {}
+        total, known, complete = 0.0, False, True
+        for task in tasks[: last + 1]:
+            if task.owner != owner and task.owner in held and task is not running:
+                continue
+            seconds = self._seconds_left(task)
+            complete = complete and seconds is not None
+            if seconds is not None:
+                total, known = total + seconds, True
+                if task.owner == owner:
+                    own[task.id] = seconds
+        return Forecast(own, total if known else None, complete)
+
+    def estimate(self, task: AsyncTask) -> float | None:
+        """Seconds that `task`, which need not be submitted, will take; None if nothing like it was made here yet."""
+        return self._pace.seconds(task)
 
     def find(self, task_id: str, owner: str) -> AsyncTask | None:
         """The task of that id if it belongs to `owner`."""
@@ -93,11 +208,13 @@ class Worker:
             return [task for task in self._all() if task.owner == owner]
 
     def position(self, task: AsyncTask) -> int:
-        """How many tasks (of anybody) come before `task`; 0 when it runs or is done."""
+        """How many tasks (of anybody whose tasks are not held) come before `task`; 0 when it runs or is done."""
         with self._changed:
             if task not in self.async_tasks:
                 return 0
-            return self.async_tasks.index(task) + (self._running is not None)
+            before = list(self.async_tasks)[: self.async_tasks.index(task)]
+            ahead = [other for other in before if other.owner == task.owner or other.owner not in self._held]
+            return len(ahead) + (self._running is not None)
 
     def _all(self) -> list[AsyncTask]:
         running = [self._running] if self._running else []
@@ -105,6 +222,20 @@ class Worker:
 
     def _find(self, task_id: str, owner: str) -> AsyncTask | None:
         return next((task for task in self._all() if task.id == task_id and task.owner == owner), None)
+
+    def _waiting(self, owner: str) -> list[AsyncTask]:
+        return [task for task in self.async_tasks if task.owner == owner]
+
+    def _next(self) -> AsyncTask | None:
+        return next((task for task in self.async_tasks if task.owner not in self._held), None)
+
+    def _seconds_left(self, task: AsyncTask) -> float | None:
+        if task.state != "running":
+            return self._pace.seconds(task)
+        if task.progress.seconds_left is not None:
+            return task.progress.seconds_left
+        whole = self._pace.seconds(task)
+        return None if whole is None else whole * (1 - task.progress.share)
 
     def _keep(self, task: AsyncTask) -> None:
         self._finished.append(task)
@@ -119,21 +250,32 @@ class Worker:
             log.exception("The engine could not start; the next task tries again")
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closing or bool(self.async_tasks))
-                if self._closing:
+                self._changed.wait_for(lambda: self._closing or self._next() is not None)
+                task = self._next()
+                if self._closing or task is None:
                     return
-                task = self._running = self.async_tasks.popleft()
+                self.async_tasks.remove(task)
+                self._running = task
                 task.state = "running"
+            self._store.begin(task)
             self._carry_out(task)
             with self._changed:
+                if not (self._closing and task.state == "stopped"):
+                    self._store.drop([task])
                 self._running = None
                 self._keep(task)
 
     def _carry_out(self, task: AsyncTask) -> None:
+        watch = self._pace.watch(task)
         try:
             if self._pipeline is None:
                 self._pipeline = self._make_pipeline()
             for event in self._handler(task, self._pipeline):
+                watch.see(event)
+                if isinstance(event, Saved) and not event.sheet:
+                    self._store.progress(task)
+                if isinstance(event, Finished):
+                    watch.end()
                 task.publish(event)
         except UserError as error:
             task.publish(Failed(message=str(error)))

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from core.output.history import History
+from core.presets_shelf import Shelf
+from core.prompt.resources import PromptResources
 from core.settings import Settings
 from core.task import AsyncTask
+from core.queue_store import LeftTask
+from core.worker import Forecast
+from core.weights.fetching import Downloads
 from core.weights.lora_info import LoraInfo
 
 
 class TaskQueue(Protocol):
     """The side of `core.worker.Worker` that the page sees."""
 
-    def submit(self, task: AsyncTask) -> None:
-        """Append `task`; returns at once. Raises UserError when the queue is full."""
+    def submit(self, *tasks: AsyncTask) -> None:
+        """Append `tasks`, all or none; returns at once. Raises UserError when the queue is full."""
 
     def cancel(self, task_id: str, owner: str) -> bool:
         """Stop a running task or drop a waiting one of `owner`."""
@@ -30,6 +35,36 @@ class TaskQueue(Protocol):
     def position(self, task: AsyncTask) -> int:
         """How many tasks (of anybody) come before `task`."""
 
+    def cancel_all(self, owner: str) -> int:
+        """Stop or drop all tasks of `owner`."""
+
+    def withdraw(self, task_id: str, owner: str) -> AsyncTask | None:
+        """Take a waiting task of `owner` off the queue as if it had never been there."""
+
+    def move(self, task_id: str, owner: str, place: int) -> bool:
+        """Put a waiting task of `owner` at `place` among the others of `owner`."""
+
+    def hold(self, owner: str) -> None:
+        """Begin no further task of `owner`."""
+
+    def release(self, owner: str) -> None:
+        """Go on with the tasks of `owner`."""
+
+    def held(self, owner: str) -> bool:
+        """Whether the tasks of `owner` are held."""
+
+    def left_over(self, owner: str) -> list[LeftTask]:
+        """What `owner` had asked for when the program ended last time."""
+
+    def forget_left_over(self, owner: str) -> None:
+        """Drop that."""
+
+    def forecast(self, owner: str) -> Forecast:
+        """How long the tasks of `owner` will take."""
+
+    def estimate(self, task: AsyncTask) -> float | None:
+        """Seconds that `task` will take, None if unknown."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class App:
@@ -39,6 +74,7 @@ class App:
     checkpoint was made for; `defaults(name)` are the settings recommended for it ("" = the installation's default
     checkpoint), its file name filled in as `base_model`. Both may raise UserError. `files(kind)` names what there is of a
     kind of file, and `lora_info(name)` what a LoRA's header says (may raise UserError). Kinds: "checkpoints", "loras", "vae", "text_encoders", "embeddings", "styles", "wildcards".
+    `resources` are what prompts may name.
     """
 
     worker: TaskQueue
@@ -47,5 +83,9 @@ class App:
     defaults: Callable[[str], Settings]
     files: Callable[[str], Sequence[str]] = lambda kind: ()
     lora_info: Callable[[str], LoraInfo]
+    resources: PromptResources = field(default_factory=PromptResources)
     history: History | None = None
+    shelf: Shelf | None = None
+    downloads: Downloads | None = None
+    open_to_others: bool = False
     title: str = "Easel"

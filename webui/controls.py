@@ -30,6 +30,7 @@ from core.settings import (
 
 LIMITS = {field.name: field.metadata for field in fields(Settings)}
 LISTS = tuple(field.name for field in fields(Settings) if str(field.type).startswith("tuple"))  # shown as JSON text
+LONGEST_SEED = 100  # digits; Python itself refuses to read numbers of thousands
 FREEU_HELP = "1 is off"
 
 
@@ -82,6 +83,19 @@ CONTROLS: dict[str, Callable[..., Any]] = {
     "adm_scaler_end": _slider("adm_scaler_end", 0.05, "Size hints until", "Share of the run; 0 is off"),
     "prediction": _dropdown("prediction", PREDICTIONS, "Prediction type", "auto: as the checkpoint says"),
     "zero_terminal_snr": _dropdown("zero_terminal_snr", AUTO_ON_OFF, "Zero terminal SNR", "auto: as the checkpoint says"),
+    "styles": partial(gr.Textbox, label="Styles", elem_id="styles", visible="hidden"),
+    "prompt_syntax": partial(
+        gr.Checkbox, label="Wildcards, arrays and tags", elem_id="prompt_syntax",
+        info="Off: the prompts are taken as they stand",
+    ),
+    "read_wildcards_in_order": partial(
+        gr.Checkbox, label="Read wildcards in order", elem_id="read_wildcards_in_order",
+        info="Picture by picture the next line of the file, instead of one by chance",
+    ),
+    "seed_increment": partial(
+        gr.Checkbox, label="A new seed for each picture", elem_id="seed_increment",
+        info="Off: all pictures of a request have the same seed",
+    ),
     "performance": partial(
         gr.Dropdown, [(mode.label, name) for name, mode in MODES.items()], label="Performance", elem_id="performance",
         info="How much time a picture may take",
@@ -107,7 +121,7 @@ CONTROLS: dict[str, Callable[..., Any]] = {
 # What a person brings along from one base model to the next; everything else follows the model's recommendation.
 OWN = (
     "prompt", "negative_prompt", "base_model", "image_number", "seed", "output_format", "save_metadata", "performance",
-    "loras", "styles", "refiner_model", "refiner_switch", "refiner_swap", "vae", "text_encoder_l", "text_encoder_g",
+    "loras", "styles", "prompt_syntax", "read_wildcards_in_order", "seed_increment", "refiner_model", "refiner_switch", "refiner_swap", "vae", "text_encoder_l", "text_encoder_g",
     "preview", "noise_device", "freeu", "freeu_b1", "freeu_b2", "freeu_s1", "freeu_s2",
 )  # fmt: skip
 RECOMMENDED = tuple(name for name in CONTROLS if name not in OWN)
@@ -187,8 +201,8 @@ def settings_from(values: Mapping[str, Any], recommended: Settings, any_seed: bo
 
 def parse_seed(text: str) -> int:
     """The seed written in `text`. Raises BadSetting."""
-    if not text.strip().isdecimal():
+    if not text.strip().isdecimal() or len(text.strip()) > LONGEST_SEED:
         raise BadSetting(
-            f"The seed is {text!r}; it must be a whole number from 0 to {MAX_SEED}, or choose a random seed."
+            f"The seed is {text[:200]!r}; it must be a whole number from 0 to {MAX_SEED}, or choose a random seed."
         )
     return int(text)

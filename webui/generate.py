@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from core.errors import UserError
-from core.settings import Settings
+from core.axes import Grid, read_axis
+from core.errors import BadSetting, UserError
+from core.settings import Settings, random_seed
 from core.task import AsyncTask
 from webui.app import App
 from webui.controls import settings_from
 from webui.render import View, view
+from webui.task_list import Standing
 
+MOST_PROMPTS = 200  # of one list
 INTERVAL = 0.1  # seconds over which changes are gathered: at most ten updates a second
 
 
@@ -68,6 +73,13 @@ class Bell:
         for waker in wakers:
             waker.pull(urgent=task.done)
 
+    def ring_all(self) -> None:
+        """The order of the queue changed, or who waits in it: everybody may stand elsewhere now."""
+        with self._lock:
+            wakers = list(self._wakers)
+        for waker in wakers:
+            waker.pull(urgent=True)
+
 
 class Desk:
     """Takes requests and tells how they stand. One for the page, shared by all browsers."""
@@ -78,17 +90,68 @@ class Desk:
 
     def submit(self, values: Mapping[str, Any], owner: str, *, any_seed: bool) -> Settings:
         """Queue a task with the controls' `values` by name; returns its settings. Raises UserError."""
-        settings = settings_from(values, self.app.defaults(values.get("base_model") or ""), any_seed)
-        task = AsyncTask(settings, owner)
-        task.subscribe(lambda: self.bell.ring(task))
-        self.app.worker.submit(task)
-        self.bell.ring(task)
+        settings = self._settings(values, any_seed)
+        self._send([AsyncTask(settings, owner)])
         return settings
+
+    def submit_list(self, values: Mapping[str, Any], owner: str, text: str, *, any_seed: bool) -> int:
+        """Queue one task for each line of `text`, its prompt; returns how many. Raises UserError."""
+        prompts = [line for line in map(str.strip, text.splitlines()) if line]
+        if not prompts:
+            raise BadSetting("The list is empty. Write one prompt a line, or choose a text file that has one a line.")
+        if len(prompts) > MOST_PROMPTS:
+            raise BadSetting(f"The list has {len(prompts)} prompts; at most {MOST_PROMPTS} are possible at once.")
+        base = self._settings(values, any_seed)
+        requests = [replace(base, prompt=p, seed=random_seed() if any_seed else base.seed) for p in prompts]
+        self._send([AsyncTask(settings, owner) for settings in requests])
+        return len(prompts)
+
+    def submit_grid(self, values: Mapping[str, Any], owner: str, axes: Mapping[str, str], *, any_seed: bool) -> Settings:
+        """Queue a task for the grid of two settings that `axes` says; returns its settings. See `grid_task`."""
+        task = self.grid_task(values, owner, axes, any_seed=any_seed)
+        self._send([task])
+        return task.settings
+
+    def grid_task(self, values: Mapping[str, Any], owner: str, axes: Mapping[str, str], *, any_seed: bool) -> AsyncTask:
+        """A task, not yet queued, for a grid: `axes` has the settings `x` and `y` ("" = none) and their values as text.
+
+        Raises UserError.
+        """
+        x = read_axis(axes["x"], axes["x_values"], self.app.files)
+        y = read_axis(axes["y"], axes["y_values"], self.app.files) if axes["y"] else None
+        return AsyncTask(self._settings(values, any_seed), owner, grid=Grid(x, y))
+
+    def act(self, action: str, owner: str, task_id: str, place: int) -> AsyncTask | None:
+        """What a button of the task list does, only ever to `owner`'s own tasks. Returns the task to edit, if any.
+
+        Raises UserError when the queue has no room for the tasks of the last run.
+        """
+        worker = self.app.worker
+        taken = None
+        match action:
+            case "cancel":
+                worker.cancel(task_id, owner)
+            case "cancel_all":
+                worker.cancel_all(owner)
+            case "move":
+                worker.move(task_id, owner, place)
+            case "hold":
+                worker.hold(owner)
+            case "release":
+                worker.release(owner)
+            case "edit":
+                taken = worker.withdraw(task_id, owner)
+            case "take_up":
+                self._send([left.task(owner) for left in worker.left_over(owner)])
+                worker.forget_left_over(owner)
+            case "forget":
+                worker.forget_left_over(owner)
+        self.bell.ring_all()
+        return taken
 
     def cancel(self, task_id: str, owner: str) -> None:
         """Stop or drop that task, if it is `owner`'s."""
-        if self.app.worker.cancel(task_id, owner):
-            self._ring(owner)
+        self.act("cancel", owner, task_id, 0)
 
     def stop(self, owner: str) -> None:
         """Stop what runs for `owner`; what is waiting goes on."""
@@ -109,7 +172,9 @@ class Desk:
 
     def view(self, owner: str) -> View:
         """How the tasks of `owner` stand."""
-        return view(self.app.worker.tasks(owner), self.app.worker.position)
+        worker = self.app.worker
+        standing = Standing(worker.held(owner), worker.left_over(owner), worker.forecast(owner))
+        return view(worker.tasks(owner), worker.position, standing)
 
     async def watch(self, owner: str) -> AsyncGenerator[View, None]:
         """A View now and after each change (at most one every INTERVAL), until none of `owner`'s tasks is under way."""
@@ -120,6 +185,16 @@ class Desk:
                 if not under_way:
                     return
                 await waker.wait()
+
+    def _settings(self, values: Mapping[str, Any], any_seed: bool) -> Settings:
+        return settings_from(values, self.app.defaults(values.get("base_model") or ""), any_seed)
+
+    def _send(self, tasks: Sequence[AsyncTask]) -> None:
+        for task in tasks:
+            task.subscribe(partial(self.bell.ring, task))
+        self.app.worker.submit(*tasks)
+        for task in tasks[:1]:
+            self.bell.ring(task)
 
     def _running(self, owner: str) -> AsyncTask | None:
         return next((task for task in self.app.worker.tasks(owner) if task.state == "running"), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from datetime import date
@@ -13,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from core.errors import HistoryError
+from core.errors import BadMetadata, HistoryError
 from core.output.day_page import day_page
 from core.output.history import History
 from core.output.history_rows import Picture
+from core.output.metadata import stripped
 from webui.pictures import TYPES
 from webui.visitors import owner_of
 
@@ -81,6 +83,9 @@ def history_routes(history: History) -> list[Route]:
         kind = TYPES.get(file.suffix.lower())
         if kind is None or not file.is_file():
             raise LookupError
+        if request.query_params.get("plain") == "1":
+            name = f'attachment; filename="{_ascii(picture.name)}"'
+            return Response(stripped(file), media_type=kind, headers={**PRIVATE, "Content-Disposition": name})
         return FileResponse(
             file, media_type=kind, filename=picture.name, content_disposition_type="inline", headers=PRIVATE
         )
@@ -150,6 +155,8 @@ def _reading(answer: Answer) -> Callable[[Request], Response]:
             return answer(request, visitor)
         except LookupError:
             return PlainTextResponse("There is no such picture.", status_code=404)
+        except BadMetadata as problem:
+            return _refused(str(problem), 422)
         except HistoryError as problem:
             return _refused(str(problem), 503)
 
@@ -219,6 +226,11 @@ def _short(picture: Picture) -> dict[str, Any]:
         "foreign": picture.foreign,
         "trashed": picture.home != "",
     }
+
+
+def _ascii(name: str) -> str:
+    """A file's name as it can stand in a header."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
 
 
 def _refused(message: str, status: int) -> Response:

@@ -12,15 +12,18 @@ import gradio as gr
 from core.errors import UserError
 from core.settings import Settings
 from webui.app import App
-from webui.controls import FORCEABLE, RECOMMENDED, performed, remembered_values, shown
+from webui.controls import FORCEABLE, RECOMMENDED, performed, remembered_values, settings_from, shown
 from webui.generate import Desk, defaults_or_problem
 from webui.render import View, problem, view
 from webui.reuse import reused
 from webui.sizes import labels, matching_label, parse_label
 from webui.tabs.advanced import advanced_tab
+from webui.tabs.history import history_tab
 from webui.tabs.models import model_choices, models_tab, refreshed
 from webui.tabs.place import Placed
+from webui.tabs.presets import preset_events
 from webui.tabs.settings import settings_tab
+from webui.tabs.styles import styles_tab
 from webui.visitors import owner_of
 
 SDXL = (1024, 1024)
@@ -32,6 +35,7 @@ HEADER = """
 """
 OFFER = '<button type="button" id="settings_offer" hidden>Use the settings in this text</button>'
 KEYS = '<p class="keys hide-on-touch"><kbd>Ctrl</kbd> <kbd>Enter</kbd> generates, <kbd>Esc</kbd> stops</p>'
+BECOMES = '<details id="becomes"><summary>What the prompt becomes</summary><div class="body"></div></details>'
 CANCEL = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-task]');
@@ -71,15 +75,20 @@ def build_page(app: App) -> gr.Blocks:
                         button = gr.Button(
                             "Generate", elem_id="generate_button", variant="primary", min_width=150, scale=0
                         )
+                    gr.HTML(BECOMES)
                 tasks = gr.HTML("", elem_id="tasks", js_on_load=CANCEL)
                 gallery = gr.HTML("", elem_id="final_gallery")
-            with gr.Column(elem_id="settings", min_width=0), gr.Tabs(elem_id="tabs"):
+            with gr.Column(elem_id="settings", min_width=0), gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
                 with gr.Tab("Settings", id="settings", render_children=True):
-                    tab = settings_tab(placed, native)
+                    tab = settings_tab(app, placed, native)
+                with gr.Tab("Styles", id="styles", render_children=True):
+                    styles_tab(placed)
                 with gr.Tab("Models", id="models", render_children=True):
                     refresh = models_tab(app, placed).refresh
                 with gr.Tab("Advanced", id="advanced", elem_id="advanced", render_children=True):
                     advanced_tab(placed)
+                with gr.Tab("History", id="history_tab", render_children=True):
+                    history_tab(app)
         controls, aspect, any_seed = placed.controls, tab.aspect, tab.any_seed
         parts = {"stage": stage, "progress": progress, "tasks": tasks, "gallery": gallery}
 
@@ -148,6 +157,12 @@ def build_page(app: App) -> gr.Blocks:
             kept, changes = performed(values[controls["performance"]], shown_now, values[own], shown(settings))
             return {own: kept, **{controls[name]: gr.update(**change) for name, change in changes.items()}}
 
+        def current(values: dict[Any, Any]) -> Settings:
+            """The settings as the controls show them; a seed that is none counts as 0."""
+            by_name = {name: values[control] for name, control in controls.items()}
+            by_name["seed"] = by_name["seed"] if str(by_name["seed"]).isdecimal() else "0"
+            return settings_from(by_name, app.defaults(by_name.get("base_model") or ""), any_seed=False)
+
         def reset_all() -> dict[Any, Any]:
             settings, complaint = defaults_or_problem(app, "")
             own = ("prompt", "negative_prompt", "seed")
@@ -198,6 +213,9 @@ def build_page(app: App) -> gr.Blocks:
         performance = controls["performance"]
         forceable = [controls[name] for name in FORCEABLE]
         performance.change(follow_performance, {performance, own, *forceable}, [own, *forceable], **QUIET)
+        if tab.presets and app.shelf:
+            allowed = not app.open_to_others
+            preset_events(tab.presets, app.shelf, controls, current, filled, everything, message, allowed=allowed)
         tab.reset.click(reset_all, None, everything, **QUIET)
         stop.click(stop_running, **QUIET)
         skip.click(skip_picture, **QUIET)

@@ -89,7 +89,7 @@ def prompt_routes(app: App, assets: Path = ASSETS) -> list[Route]:
         if not isinstance(values, dict) or not isinstance(index, int) or not isinstance(draw, int) or index < 0:
             raise BadRequest('"settings" must be the values by name, "index" and "draw" whole numbers.')
         given = {name: values[name] for name in OF_THE_PROMPT if name in values}
-        chance = values.get("any_seed") is True
+        chance = values.get("any_seed") is True or "seed" not in values
         if chance:  # the seed is not drawn yet; any one shows what may come
             given["seed"] = str(draw)
         try:

@@ -9,6 +9,7 @@ from html import escape
 
 from core.events import Failed, Finished, Saved, Warned
 from core.task import AsyncTask
+from webui.task_list import Standing, excerpt, task_list
 
 EXAMPLES = (
     "a red apple",
@@ -18,7 +19,6 @@ EXAMPLES = (
     "a rocket on a yellow background",
 )
 MOST_PICTURES = 60
-LONGEST_EXCERPT = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +37,17 @@ class View:
         return {n: getattr(self, n) for n in names if old is None or getattr(self, n) != getattr(old, n)}
 
 
-def view(tasks: Sequence[AsyncTask], position: Callable[[AsyncTask], int]) -> View:
+def view(
+    tasks: Sequence[AsyncTask], position: Callable[[AsyncTask], int], standing: Standing = Standing()
+) -> View:
     """What to show for `tasks`: the running one, the waiting ones in order, then the finished ones, newest first."""
     under_way = [task for task in tasks if not task.done]
     running = next((task for task in under_way if task.state == "running"), None)
     shown = running or (under_way[0] if under_way else next(iter(tasks), None))
     return View(
         stage=_stage(shown),
-        progress="" if shown is None else _summary(shown) if shown.done else _progress(shown, position),
-        tasks=_task_list(under_way, position),
+        progress="" if shown is None else _summary(shown) if shown.done else _progress(shown, position, standing),
+        tasks=task_list(under_way, position, standing),
         gallery=_gallery(tasks),
         running=running is not None,
     )
@@ -54,6 +56,11 @@ def view(tasks: Sequence[AsyncTask], position: Callable[[AsyncTask], int]) -> Vi
 def problem(message: str) -> str:
     """`message`, written for the user, as a box."""
     return f'<div class="problem" role="alert">{escape(message)}</div>' if message else ""
+
+
+def notice(message: str) -> str:
+    """`message`, written for the user, which is no problem, as a box."""
+    return f'<div class="notice" role="status">{escape(message)}</div>' if message else ""
 
 
 def picture_url(task: AsyncTask, index: int) -> str:
@@ -82,8 +89,10 @@ def _stage(task: AsyncTask | None) -> str:
     warnings = "".join(f'<p class="note">{escape(e.message)}</p>' for e in task.kept() if isinstance(e, Warned))
     if not task.done:
         return _live(task) + warnings
-    saved = pictures(task)
-    shots = "".join(_shot(task, index, picture) for index, picture in enumerate(saved))
+    saved = list(enumerate(pictures(task)))
+    if task.grid and saved and saved[-1][1].sheet:  # it shows all the others
+        saved = saved[-1:]
+    shots = "".join(_shot(task, index, picture) for index, picture in saved)
     failure = "".join(problem(event.message) for event in task.kept() if isinstance(event, Failed))
     if not shots and not failure:
         return '<div class="hint"><p>Stopped. Nothing was saved.</p></div>'
@@ -106,12 +115,12 @@ def _live(task: AsyncTask) -> str:
     if task.preview is None:
         return '<div class="blank" aria-hidden="true"></div>'
     encoded = base64.b64encode(task.preview).decode("ascii")
-    label = escape(f"Preview: {_excerpt(task)}")
+    label = escape(f"Preview: {excerpt(task.settings)}")
     return f'<div class="live"><img class="preview" alt="{label}" src="data:image/jpeg;base64,{encoded}"></div>'
 
 
-def _progress(task: AsyncTask, position: Callable[[AsyncTask], int]) -> str:
-    text, facts = _status(task, position)
+def _progress(task: AsyncTask, position: Callable[[AsyncTask], int], standing: Standing) -> str:
+    text, facts = _status(task, position, standing)
     percent = round(100 * task.progress.share)
     return (
         f'<div class="bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
@@ -126,15 +135,17 @@ def _summary(task: AsyncTask) -> str:
     if end is None:
         return ""
     count = len(end.paths)
-    made = "" if task.settings.image_number == 1 else f"{count} of {task.settings.image_number} images"
+    made = "" if task.pictures == 1 else f"{count} of {task.pictures} images"
     facts = [fact for fact in (made, f"seed {task.settings.seed}" if count else "") if fact]
     text = "Stopped" if end.stopped else f"Done in {duration(end.seconds)}"
     return f'<div class="status"><span class="text">{text}</span><span class="facts">{" · ".join(facts)}</span></div>'
 
 
-def _status(task: AsyncTask, position: Callable[[AsyncTask], int]) -> tuple[str, str]:
+def _status(task: AsyncTask, position: Callable[[AsyncTask], int], standing: Standing) -> tuple[str, str]:
     if task.stopped:
         return "Stopping", ""
+    if task.state == "waiting" and standing.held:
+        return "Paused", ""
     if task.state == "waiting":
         ahead = position(task)
         return f"Waiting for {ahead} other {'task' if ahead == 1 else 'tasks'}" if ahead else "Getting ready", ""
@@ -149,26 +160,6 @@ def _status(task: AsyncTask, position: Callable[[AsyncTask], int]) -> tuple[str,
     return progress.text, " · ".join(facts)
 
 
-def _task_list(tasks: Sequence[AsyncTask], position: Callable[[AsyncTask], int]) -> str:
-    if not tasks:
-        return ""
-    return f'<ul class="tasks" aria-label="Running and waiting tasks">{"".join(_task(t, position) for t in tasks)}</ul>'
-
-
-def _task(task: AsyncTask, position: Callable[[AsyncTask], int]) -> str:
-    settings = task.settings
-    pieces = [f"{settings.width} × {settings.height}", f"{settings.steps} steps"]
-    if settings.image_number > 1:
-        pieces.append(f"{settings.image_number} images")
-    state = "stopping" if task.stopped else "running" if task.state == "running" else f"waiting, {position(task)} ahead"
-    excerpt = escape(_excerpt(task))
-    return (
-        f'<li class="{escape(task.state)}"><span class="excerpt">{excerpt}</span>'
-        f'<span class="facts">{escape(" · ".join(pieces))}</span><span class="state">{escape(state)}</span>'
-        f'<button type="button" class="cancel" data-task="{escape(task.id)}" aria-label="Cancel: {excerpt}">Cancel</button></li>'
-    )
-
-
 def _gallery(tasks: Sequence[AsyncTask]) -> str:
     shots = [
         _shot(task, index, picture)
@@ -180,14 +171,11 @@ def _gallery(tasks: Sequence[AsyncTask]) -> str:
 
 def _shot(task: AsyncTask, index: int, picture: Saved) -> str:
     address = picture_url(task, index)
-    text = escape(task.settings.prompt or "No prompt")
+    prompt = task.request(picture.index).prompt or "No prompt"
+    text = escape(f"All pictures on one: {prompt}" if picture.sheet else prompt)
     return (
         f'<a class="shot" href="{address}" data-seed="{picture.seed}" data-size="{picture.width} × {picture.height}" '
         f'data-prompt="{text}"><img loading="lazy" src="{address}" alt="{text}" '
         f'width="{picture.width}" height="{picture.height}"></a>'
     )
 
-
-def _excerpt(task: AsyncTask) -> str:
-    text = " ".join(task.settings.prompt.split()) or "No prompt"
-    return text if len(text) <= LONGEST_EXCERPT else text[: LONGEST_EXCERPT - 1] + "…"

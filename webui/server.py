@@ -15,10 +15,12 @@ from core.errors import BadConfig
 from core.port import port_trouble
 from webui.alive import alive_route
 from webui.app import App
+from webui.download_routes import download_routes
 from webui.history_routes import history_routes
 from webui.lora_routes import lora_routes
 from webui.page import build_page
 from webui.pictures import picture_route
+from webui.prompt_routes import prompt_routes
 from webui.reuse import read_route
 from webui.theme import easel_theme
 from webui.visitors import LOOPBACK, Visitors
@@ -27,8 +29,8 @@ log = logging.getLogger(__name__)
 
 IDLE_SLEEP = 0.02  # seconds between two looks of Gradio's idle queue; its own 0.001 burns 5 % of a core for ever
 LARGEST_UPLOAD = "20mb"
-STYLES = ("style.css", "history.css")
-SCRIPTS = ("page.js", "loras.js", "history.js")  # in this order: the first makes window.easel
+STYLES = ("style.css", "styles.css")
+SCRIPTS = ("page.js", "loras.js", "prompt.js")  # in this order: the first makes window.easel
 
 
 def serve(
@@ -83,8 +85,14 @@ def start(
             alive_route(),
             read_route(app),
             picture_route(app.worker),
+            *prompt_routes(app),
             *lora_routes(lambda: list(app.files("loras")), app.lora_info),
             *(history_routes(app.history) if app.history else []),
+            *(
+                download_routes(app.downloads, app.shelf, allowed=not app.open_to_others)
+                if app.downloads and app.shelf
+                else []
+            ),
         ],
     }
     page.launch(

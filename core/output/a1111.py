@@ -26,7 +26,7 @@ from core.output.resolve import stem_of
 from core.settings import Lora, Settings, parse_setting, written_setting
 
 # What says nothing about the picture itself.
-NOT_OF_THE_PICTURE = ("image_number", "preview", "output_format", "save_metadata")
+NOT_OF_THE_PICTURE = ("image_number", "image_grid", "preview", "output_format", "save_metadata")
 
 MOST_PAIRS = 500  # more are not looked at
 

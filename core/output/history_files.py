@@ -14,7 +14,7 @@ from typing import Any
 
 from core.errors import BadMetadata
 from core.output.fingerprint import fingerprint
-from core.output.metadata import read_settings
+from core.output.metadata import ReadMetadata, read_settings
 from core.output.record import Origin
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
@@ -86,8 +86,10 @@ def read_picture(file: Path, path: str) -> Contents | None:
     about: dict[str, Any] = {"width": width, "height": height, "fingerprint": mark, "created": _created(path, modified)}
     if read is None:
         return Contents(**about)
-    model = str(read.settings.get("base_model") or read.model)
-    return Contents(**about, settings=_plain(read.settings), model=model, source=read.source, origin=read.origin)
+    settings = _with_names(read)
+    return Contents(
+        **about, settings=settings, model=settings.get("base_model", ""), source=read.source, origin=read.origin
+    )
 
 
 def size_of(file: Path) -> tuple[int, int] | None:
@@ -101,10 +103,20 @@ def size_of(file: Path) -> tuple[int, int] | None:
         return None
 
 
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """`settings` as JSON knows them: lists for tuples, objects for LoRAs."""
-    plain: dict[str, Any] = json.loads(json.dumps(settings, default=vars))
-    return plain
+def _with_names(read: ReadMetadata) -> dict[str, Any]:
+    """The settings as JSON knows them, with the model files and styles that the picture names but cannot point to."""
+    settings: dict[str, Any] = json.loads(json.dumps(read.settings, default=vars))
+    for one in read.named:
+        if not one.name or read.settings.get(one.field):
+            continue
+        if one.field == "loras":
+            entry = {"name": one.name, "weight": one.weight, "enabled": one.enabled}
+            settings["loras"] = [*settings.get("loras", ()), entry]
+        elif one.field == "styles":
+            settings["styles"] = [*settings.get("styles", ()), one.name]
+        else:
+            settings[one.field] = one.name
+    return settings
 
 
 def _created(path: str, modified: float) -> int:

@@ -67,7 +67,7 @@ def save_picture(pixels: NDArray[np.uint8], record: Record, outputs: Path) -> Sa
     stem = f"{record.created.strftime('%H-%M-%S')}_{record.settings.seed}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return SavedPicture(_place(data, folder, stem, f".{record.settings.output_format}"), warnings)
+        return SavedPicture(place(data, folder, stem, f".{record.settings.output_format}"), warnings)
     except OSError as problem:
         raise OutputError(f"The picture cannot be saved in {folder}: {explained(problem)}") from problem
 
@@ -91,8 +91,8 @@ def encode_picture(pixels: NDArray[np.uint8], record: Record) -> tuple[bytes, tu
     return data.getvalue(), (warning,) if warning else ()
 
 
-def _place(data: bytes, folder: Path, stem: str, ending: str) -> Path:
-    """Write `data` under a temporary name in `folder` and move it to the first free name."""
+def place(data: bytes, folder: Path, stem: str, ending: str) -> Path:
+    """Write `data` under a temporary name in `folder` and move it to the first free name. Raises OSError."""
     part = folder / f".{secrets.token_hex(8)}.part"
     try:
         write_new(part, data)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from core.errors import BadSetting
+from core.prompt.continuation import continues
 from core.prompt.resolve import Resolved, resolve
 from core.prompt.resources import Lookup, PromptResources
 from core.settings import MAX_SEED, Lora, Settings
@@ -17,7 +18,8 @@ class ImagePlan:
 
     `positive` and `negative` are encoded text by text and joined on the token axis; the pooled vectors of the first
     `positive_pooled` (`negative_pooled`) texts are summed. With `expansion` the continuation of `main`, drawn with the
-    seed modulo 2^32, is one more positive text, not counted in the pooled vector.
+    seed modulo 2^32, is one more positive text, not counted in the pooled vector; `settings.prompt_expansion` is that text if
+    it is given already, else "".
 
     `settings` make this picture again alone: one picture, its own seed, the prompts and styles that chance and its place
     in the request gave it. `notices` are sentences for the user.
@@ -34,6 +36,9 @@ class ImagePlan:
     loras: tuple[Lora, ...]
     notices: tuple[str, ...]
     settings: Settings
+
+
+_BY_CHANCE = ("prompt", "negative_prompt", "styles", "loras", "prompt_expansion")  # settings that chance may complete
 
 
 def plan_images(settings: Settings, resources: PromptResources | None = None) -> list[ImagePlan]:
@@ -79,7 +84,7 @@ def explain(settings: Settings, resources: PromptResources | None = None, index:
 def typed_otherwise(settings: Settings, plan: ImagePlan) -> dict[str, Any]:
     """Of the request `settings` the prompts, styles and LoRAs that the picture's own settings have otherwise."""
     typed, own = settings.to_dict(), plan.settings.to_dict()
-    return {name: typed[name] for name in ("prompt", "negative_prompt", "styles", "loras") if typed[name] != own[name]}
+    return {name: typed[name] for name in _BY_CHANCE if typed[name] != own[name]}
 
 
 def seed_of(settings: Settings, index: int) -> int:
@@ -89,7 +94,8 @@ def seed_of(settings: Settings, index: int) -> int:
 
 def _alone(settings: Settings, seed: int, found: Resolved, lookup: Lookup) -> Settings:
     """The request for this picture alone. If its prompts would be read in another way once more, it says so."""
-    alone = replace(settings, seed=seed, image_number=1, styles=found.styles)
+    given = settings.prompt_expansion if found.expansion and continues(settings.prompt_expansion, found.main) else ""
+    alone = replace(settings, seed=seed, image_number=1, styles=found.styles, prompt_expansion=given)
     if found.as_typed:
         return alone
     alone = replace(alone, prompt=found.prompt, negative_prompt=found.negative_prompt, loras=found.loras)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from core.models.clip import CLIPText
 from core.text.chunks import Chunk, tokenize
 from core.text.emphasis import MARK
 from core.text.tokenizer import END, START, ClipTokenizer
+from core.text.vocabulary import Vocabulary
 from core.weights.embeddings import Embedding, EmbeddingFiles, Embeddings
 
 Check = Callable[[], None]
@@ -68,6 +70,12 @@ class TextEncoder:
         """What the user should know about the embeddings named since the last call, as sentences."""
         notices, self._notices = self._notices, []
         return notices
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Which words the encoders know."""
+        clips = [clip for clip in (self.clip_l, self.clip_g) if clip is not None]
+        return Vocabulary.of(self.tokenizer, [clip.text_model.embeddings.token_embedding.weight for clip in clips])
 
     def clear_cache(self) -> None:
         """Forget all encoded texts."""

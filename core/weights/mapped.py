@@ -64,7 +64,7 @@ class MappedFile:
 
     def _tensor(self, entry: TensorEntry, dtype: torch.dtype, target: Tensor, buffer: Tensor) -> Tensor:
         view = self.stored(entry)
-        tensor = _converted(view.to(self.device), target, buffer)
+        tensor = converted(view.to(self.device), target, buffer)
         if tensor.data_ptr() != view.data_ptr():
             self.let_go(entry)
         return in_shape(tensor, entry)
@@ -107,7 +107,7 @@ class _Arena:
         return taken
 
 
-def _converted(stored: Tensor, target: Tensor, buffer: Tensor) -> Tensor:
+def converted(stored: Tensor, target: Tensor, buffer: Tensor) -> Tensor:
     """`stored` (n,) in the type of `target` (n,); itself if it is so already, else on a CPU written into `target`.
 
     One 16-bit type becomes the other by way of float32, a `buffer` of that at a time: exactly the same numbers with a

@@ -1,17 +1,37 @@
-"""Who is on the device now, and whether what comes next fits."""
+"""Who is on the device now, how much may be there, and what is done when that is too little.
+
+Networks rest on the CPU, where their weights are views of the file, or converted copies. A network that is to compute is
+brought: as a whole if there is room, or so that some of its blocks stay on the device and the others come and go while it
+runs (see `streaming`). What rests is kept, so that leaving the device copies nothing back.
+"""
 
 from __future__ import annotations
 
+import gc
 import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from core.weights.patched import patches_on
+from core.weights.streaming import DIVISIBLE, Streamed, bytes_of, tensors_of, type_on_device, units
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 MIB = 2**20
-HEADROOM = 1024 * MIB  # left free for what the estimates do not know
+HEADROOM = 1024 * MIB  # left free for what the estimates do not know; of a small budget an eighth
+LEAST_SHARE = 1 / 16  # of a network's blocks to stay on the device; less is none
+
+MOVED_OFF = "Memory ran short: networks that were not at work were moved off the device, and the picture goes on."
+STREAMING = (
+    "Memory ran short: the blocks of the network at work now come to the device when their turn comes, which is slower."
+)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -22,11 +42,6 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def size_of(module: nn.Module) -> int:
-    """Bytes of the module's weights."""
-    return sum(p.numel() * p.element_size() for p in [*module.parameters(), *module.buffers()])
-
-
 def sampling_bytes(rows: int, height: int, width: int, element: int) -> int:
     """What a network call on `rows` latents of height x width cells takes beside the weights, in bytes.
 
@@ -35,44 +50,138 @@ def sampling_bytes(rows: int, height: int, width: int, element: int) -> int:
     return rows * height * width * element * MIB // 50
 
 
-def decoding_bytes(height: int, width: int, element: int) -> int:
-    """What decoding a latent of height x width cells takes beside the weights, in bytes (the reference's estimate)."""
-    return 2178 * height * width * 64 * element
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that there was too little memory, on whichever device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    words = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in words or "out of memory" in words)
+
+
+@dataclass(frozen=True, eq=False)
+class Way(Generic[T]):
+    """One way to compute something: what it takes beside the weights in bytes, how, and what to tell when it comes to it."""
+
+    name: str
+    need: int
+    go: Callable[[], T]
+    words: str = ""
+
+
+@dataclass(eq=False)
+class _Place:
+    """A network that was brought."""
+
+    module: nn.Module
+    dtype: torch.dtype | None
+    share: float = 1.0  # of its blocks that stay
+    streamed: Streamed | None = None
+    coming: tuple[nn.Module, ...] = ()  # the blocks that do not
 
 
 class Memory:
-    """Owner of what is on the device. Networks rest on the CPU when there is no room for all of them.
+    """Owner of what is on `device`. `budget`: the bytes that networks and their work may take; None: what is free.
 
-    On a CPU there is nothing to move, and all of this costs nothing.
+    On a CPU without a budget there is nothing to move, and all of this costs nothing.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, budget: int | None = None) -> None:
         self.device = device
-        self._resident: list[nn.Module] = []  # least recently used first
+        self.budget = budget
+        self._places: list[_Place] = []  # least recently used first
+        self._rest: dict[Tensor, tuple[Tensor, object]] = {}  # what is on the device -> as it rests, its patches then
+        self._most: dict[nn.Module, float] = {}  # the share at which a network last found memory
+        self._failed: dict[str, int] = {}  # name of a way -> the least need at which it found no memory
+        self._notices: list[str] = []
 
-    def bring(self, module: nn.Module, working: int = 0) -> None:
-        """Make sure that `module` is on the device with `working` bytes to spare, moving others off where needed."""
-        if self.device.type == "cpu":
+    def bring(self, module: nn.Module, working: int = 0, dtype: torch.dtype | None = None) -> None:
+        """Make `module` ready to compute on the device, in `dtype` (None: as it is), with `working` bytes to spare.
+
+        Moves others off where needed. Raises what torch raises if there is no memory even for one block at a time.
+        """
+        if self._stays(module, dtype):
             return
-        if module in self._resident:
-            self._resident.remove(module)
-            missing = 0
-        else:
-            missing = size_of(module)
-        while self._resident and free_bytes(self.device) < missing + working + HEADROOM:
-            self._resident.pop(0).to("cpu")
+        place = self._taken(module) or _Place(module, dtype)
+        place.dtype = dtype
+        self._places.append(place)  # the most recently used one
+        weights = list(tensors_of(module))
+        size = bytes_of(weights, dtype)
+        while self._room(weights) < size + working + self._headroom() and self._send_away(keep=place):
+            pass
+        room = self._room(weights) - working - self._headroom()
+        place.share = min(self._most.get(module, 1.0), 1.0 if room >= size else self._share(module, dtype, room))
+        while True:
+            try:
+                self._put(place)
+                return
+            except Exception as error:
+                if not out_of_memory(error) or (len(self._places) == 1 and not place.share):
+                    raise
+            self._step_down(place)  # here: the error holds on to what had been computed
+
+    def run(self, module: nn.Module, ways: Sequence[Way[T]]) -> T:
+        """What the first of `ways`, ordered by their need, gives that there is memory for; `module` is there already.
+
+        On running out of memory others are moved off the device, then the next way is gone, then the network streamed;
+        each is told in a sentence. Raises the last error if nothing helps.
+        """
+        left = [way for way in ways[:-1] if self._seems_possible(way)] + list(ways[-1:])
+        while True:
+            way = left[0]
+            try:
+                return way.go()
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                place = next((place for place in self._places if place.module is module), None)
+                others = [each for each in self._places if each is not place]
+                if not others and len(left) == 1 and not (place and place.share):
+                    raise
+            if others:
+                self._tell(MOVED_OFF)
+                while self._send_away(keep=place):
+                    pass
+            elif len(left) > 1:
+                self._failed[way.name] = min(way.need, self._failed.get(way.name, way.need))
+                left = left[1:]
+                self._tell(left[0].words)
+            elif place:
+                self._step_down(place)
+                self._put(place)
             self.empty_cache()
-        module.to(self.device)
-        self._resident.append(module)
+
+    def rest(self, module: nn.Module) -> None:
+        """Send `module` off the device."""
+        place = self._taken(module)
+        if place:
+            self._close(place)
+            self._send_home(tensors_of(module), keep=None)
+
+    def rest_all(self) -> None:
+        """Send everything off the device and give the memory back."""
+        while self._send_away(keep=None):
+            pass
+        self.empty_cache()
 
     def drop(self, module: nn.Module) -> None:
         """`module` is about to be gone: do not count on it."""
-        if module in self._resident:
-            self._resident.remove(module)
+        place = self._taken(module)
+        if place:
+            self._close(place)
+            shared = {id(tensor) for each in self._places for tensor in tensors_of(each.module)}
+            for tensor in tensors_of(module):
+                if id(tensor) not in shared:
+                    self._rest.pop(tensor, None)
+        self._most.pop(module, None)
 
     def forget(self) -> None:
         """All networks are gone: give their memory back."""
-        self._resident.clear()
+        for place in self._places:
+            self._close(place)
+        self._places.clear()
+        self._rest.clear()
+        self._most.clear()
+        self._failed.clear()
         self.empty_cache()
 
     def empty_cache(self) -> None:
@@ -81,3 +190,134 @@ class Memory:
             torch.cuda.empty_cache()
         elif self.device.type == "mps":
             torch.mps.empty_cache()
+
+    def room(self) -> int:
+        """Bytes that can still be taken on the device."""
+        free = free_bytes(self.device)
+        if self.budget is None:
+            return free
+        streams = sum(place.streamed.size for place in self._places if place.streamed)
+        return min(free, self.budget - streams - sum(tensor.nbytes for tensor in self._rest))
+
+    def take_notices(self) -> list[str]:
+        """What was done for want of memory since the last call, as sentences."""
+        notices, self._notices = self._notices, []
+        return notices
+
+    def _stays(self, module: nn.Module, dtype: torch.dtype | None) -> bool:
+        """Whether `module` can compute where it rests."""
+        if self.device.type != "cpu" or self.budget is not None:
+            return False
+        return dtype is None or all(
+            not tensor.is_floating_point() or tensor.itemsize == 1 or tensor.dtype == dtype
+            for tensor in tensors_of(module)
+        )
+
+    def _headroom(self) -> int:
+        return HEADROOM if self.budget is None else min(HEADROOM, self.budget // 8)
+
+    def _room(self, weights: Sequence[Tensor]) -> int:
+        """Bytes that can be taken if `weights` leave."""
+        return self.room() + sum(weight.nbytes for weight in weights if weight in self._rest)
+
+    def _seems_possible(self, way: Way[T]) -> bool:
+        return way.need <= self.room() and way.need < self._failed.get(way.name, way.need + 1)
+
+    def _share(self, module: nn.Module, dtype: torch.dtype | None, room: int) -> float:
+        """The share of the module's blocks that can stay while the others take turns in two places."""
+        blocks = _blocks(module)
+        sizes = [bytes_of(list(tensors_of(block)), dtype) for block in blocks]
+        if not blocks:
+            return 1.0
+        always = bytes_of(list(tensors_of(module)), dtype) - sum(sizes)
+        share = (room - always - 2 * max(sizes)) / sum(sizes)
+        return share if share >= LEAST_SHARE else 0.0
+
+    def _step_down(self, place: _Place) -> None:
+        """Make room for `place`: others leave, or half of the blocks that stay become ones that come and go."""
+        if self._send_away(keep=place):
+            self._tell(MOVED_OFF)
+            while self._send_away(keep=place):
+                pass
+        else:
+            place.share = place.share / 2 if place.share > LEAST_SHARE and _blocks(place.module) else 0.0
+            self._most[place.module] = place.share
+            self._tell(STREAMING)
+        self.empty_cache()
+
+    def _put(self, place: _Place) -> None:
+        """Bring what of `place` is to stay on the device, and let the rest come and go."""
+        coming = _chosen(_blocks(place.module), 1 - place.share, place.dtype)
+        if place.streamed and coming != place.coming:
+            self._close(place)
+        away = {id(tensor) for tensor in tensors_of(*coming)}
+        weights = list(tensors_of(place.module))
+        self._send_home((tensor for tensor in weights if id(tensor) in away), keep=None)
+        for tensor in weights:
+            if id(tensor) not in away and tensor not in self._rest:
+                moved = tensor.data.to(self.device, type_on_device(tensor, place.dtype))
+                self._rest[tensor] = (tensor.data, patches_on(tensor))
+                tensor.data = moved
+        if place.streamed:
+            place.streamed.renew()
+        elif coming:
+            place.streamed = Streamed(coming, self.device, place.dtype)
+            log.info("%d of %d blocks come and go", len(coming), len(_blocks(place.module)))
+        place.coming = coming
+
+    def _send_away(self, keep: _Place | None) -> bool:
+        """Send the least recently used network off the device, but not `keep`; False if there is none."""
+        place = next((place for place in self._places if place is not keep), None)
+        if place is None:
+            return False
+        self._places.remove(place)
+        self._close(place)
+        self._send_home(tensors_of(place.module), keep=keep)
+        self.empty_cache()
+        return True
+
+    def _send_home(self, tensors: Iterable[Tensor], keep: _Place | None) -> None:
+        """The weights `tensors` rest again, but for those that `keep` uses, too."""
+        kept = {id(tensor) for tensor in tensors_of(keep.module)} if keep else set()
+        for tensor in tensors:
+            if id(tensor) in kept or tensor not in self._rest:
+                continue
+            resting, patches = self._rest.pop(tensor)
+            unchanged = patches is not None and patches_on(tensor) == patches
+            tensor.data = resting if unchanged and resting.device.type == "cpu" else tensor.data.to("cpu")
+
+    def _taken(self, module: nn.Module) -> _Place | None:
+        """The place of `module`, no longer in the list."""
+        place = next((place for place in self._places if place.module is module), None)
+        if place:
+            self._places.remove(place)
+        return place
+
+    def _close(self, place: _Place) -> None:
+        if place.streamed:
+            place.streamed.close()
+            place.streamed, place.coming = None, ()
+
+    def _tell(self, words: str) -> None:
+        if words and words not in self._notices:
+            log.warning(words)
+            self._notices.append(words)
+
+
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    """The blocks that may come and go. What stands outside the network's lists (the time embedding, say) always stays."""
+    if not isinstance(module, DIVISIBLE):
+        return []
+    return [unit for child in module.children() if isinstance(child, DIVISIBLE) for unit in units(child)]
+
+
+def _chosen(blocks: Sequence[nn.Module], share: float, dtype: torch.dtype | None) -> tuple[nn.Module, ...]:
+    """Blocks of about the share `share` (0 to 1) of all bytes, evenly spread, so that copies go on beside computation."""
+    chosen, due = [], 0.0
+    for block in blocks:
+        size = bytes_of(list(tensors_of(block)), dtype)
+        due += share * size
+        if due >= size / 2 or share == 1:
+            chosen.append(block)
+            due -= size
+    return tuple(chosen) if share else ()

@@ -87,10 +87,10 @@ def arrive(page: Any, address: str) -> None:
 
 
 @contextmanager
-def running(command: list[str], address: str, seconds: float = 120.0) -> Iterator[str]:
+def running(command: list[str], address: str, seconds: float = 120.0, **environ: str) -> Iterator[str]:
     """A server started as a process of its own, from when it answers; it must end cleanly on SIGTERM."""
     # One thread: two servers of two test processes on two cores would wait for each other at every layer.
-    environment = os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "EASEL_THREADS": "1"}
+    environment = os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "EASEL_THREADS": "1"} | environ
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment)
     try:
         deadline = time.monotonic() + seconds

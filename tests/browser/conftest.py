@@ -27,5 +27,5 @@ def address(browser: Any, outputs: Path) -> Iterator[str]:
         )
     port = free_port()
     command = ["launch.py", "--port", str(port), "--disable-in-browser", "--skip-install", "--output", str(outputs)]
-    with running(command, f"http://127.0.0.1:{port}") as address:
+    with running(command, f"http://127.0.0.1:{port}", EASEL_USER_PRESETS=str(outputs / "presets")) as address:
         yield address

@@ -117,6 +117,7 @@ def test_what_is_deleted_lies_in_the_trash_until_undo(page, outputs):
     search(page, "-number", 4)
     choose(page, 2, 3)
     page.get_by_role("toolbar").get_by_role("button", name="Delete").click()
+    expect(page.locator(COUNT)).to_have_text("2 pictures")
     expect(page.locator(TILES)).to_have_count(2)
     assert len(files(outputs)) == len(before) - 2
     expect(page.locator(".history .toast")).to_contain_text("2 pictures are in the trash.")

@@ -25,6 +25,7 @@ def test_the_json_scheme_fills_every_setting():
         "height": 1152, "guidance_scale": 4.0, "sharpness": 2.0, "adm_scaler_positive": 1.5, "adm_scaler_negative": 0.8,
         "adm_scaler_end": 0.3, "refiner_model": "", "refiner_switch": 0.5, "clip_skip": 2, "sampler": "dpmpp_2m_sde_gpu",
         "scheduler": "karras", "vae": "", "seed": 2**63 - 1,
+        "prompt_expansion": "a lighthouse at dusk, glowing, intricate",
     }  # fmt: skip
     assert read.named == (
         Named(field="styles", name="Fooocus V2"),

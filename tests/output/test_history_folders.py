@@ -200,6 +200,7 @@ def test_pictures_of_other_programs_are_found_in_their_place_and_never_touched(o
     made(history, "a fox")
     history.sync()
     (picture,) = history.search("castle source:a1111 model:dreamy negative:fog date:2026-10-05 seed:5", ME).pictures
+    assert history.settings(picture)["base_model"] == "dreamy"  # to be looked for among the models that are here
     assert picture.foreign and history.file(picture) == file and history.settings(picture)["steps"] == 20
     assert history.mark([picture.key], ME, favourite=True) and prompts(history, "fav") == ["a castle"]
     done, remarks = history.trash([picture.key], ME)

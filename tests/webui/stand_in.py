@@ -15,6 +15,7 @@ from PIL import Image
 
 from core.errors import ModelNotFound
 from core.events import Event, Finished, Progress, Saved
+from core.prompt.resources import PromptResources
 from core.settings import Settings
 from core.task import AsyncTask
 from core.weights.lora_info import LoraInfo
@@ -90,6 +91,7 @@ def make_app(worker: Worker) -> App:
         native_size=lambda name: MODELS.get(name, (256, 256)),
         defaults=settings_of,
         files=lambda kind: FILES.get(kind, []),
+        resources=PromptResources(loras=lambda: FILES["loras"], embeddings=lambda: ["gentle hands.safetensors"]),
         lora_info=lambda name: LoraInfo(name=name, path=Path(name), size=1, family="sdxl", trigger_words=("wool",)),
     )
 

@@ -35,7 +35,7 @@ def test_a_random_seed_differs_from_time_to_time_whatever_the_box_says():
     assert all(0 <= seed <= MAX_SEED for seed in seeds)
 
 
-@pytest.mark.parametrize("text", ["", "abc", "-1", "1.5", "٣x", str(MAX_SEED + 1)])
+@pytest.mark.parametrize("text", ["", "abc", "-1", "1.5", "٣x", str(MAX_SEED + 1), "9" * 5000])
 def test_a_seed_that_is_none_is_refused_with_the_range_that_is_possible(text):
     with pytest.raises(BadSetting, match=f"seed.*{MAX_SEED}"):
         settings_from(shown(Settings()) | {"seed": text}, Settings(), any_seed=False)

@@ -2,9 +2,11 @@
 
 import json
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
@@ -65,6 +67,13 @@ def test_the_file_comes_as_it_is_and_its_thumbnail_as_webp(client, history):
     assert answer.content == history.file(history.picture(key, ME)).read_bytes()
     assert answer.headers["content-type"] == "image/png" and answer.headers["x-content-type-options"] == "nosniff"
     assert client.get(f"{ROOT}/thumbnail/{key}").content[8:12] == b"WEBP"
+
+
+def test_a_picture_can_be_had_without_its_settings(client):
+    answer = client.get(f"{ROOT}/picture/{key_of(client, 'castle')}", params={"plain": "1"})
+    with Image.open(BytesIO(answer.content)) as image:
+        assert image.info == {} and image.getpixel((0, 0)) == (134, 120, 62)
+    assert answer.headers["content-disposition"].startswith("attachment")
 
 
 def test_a_day_is_a_page_to_keep(client):

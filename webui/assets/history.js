@@ -9,7 +9,7 @@
     emptyTrash: "The trash is empty.", one: "1 picture", many: "{n} pictures", reading: "Reading {done} of {total} pictures",
     noPrompt: "No prompt", favourite: "Favourite", select: "Select", selected: "{n} selected", compare: "Compare", remove: "Delete",
     clear: "Clear", restore: "Put back", empty: "Empty the trash", saveDay: "Save this day as a page", close: "Close",
-    use: "Use these settings", download: "Download", previous: "Previous picture", next: "Next picture",
+    use: "Use these settings", download: "Download", bare: "Download without settings", previous: "Previous picture", next: "Next picture",
     undo: "Undo", trashedOne: "1 picture is in the trash.", trashed: "{n} pictures are in the trash.",
     restored: "{n} put back.", deleted: "{n} deleted for good.", used: "Its settings are in the page now.",
     copied: "Its settings are in the clipboard.", noSettings: "This picture does not say how it was made.",
@@ -64,7 +64,7 @@
   const label = (picture) => (picture.prompt || say("noPrompt")).slice(0, 120);
 
   // ---- what there is ---------------------------------------------------------------------------------------------
-  const state = { view: "all", before: null, shown: new Map(), selected: new Set(), undo: null, loading: null, asked: 0, open: null };
+  const state = { view: "all", before: null, total: 0, shown: new Map(), selected: new Set(), undo: null, loading: null, asked: 0, open: null };
 
   const query = make("input", {
     type: "search", class: "query", placeholder: say("hint"), maxLength: 1000, autocomplete: "off", spellcheck: false, "aria-label": say("search"),
@@ -127,10 +127,15 @@
     days.replaceChildren();
   }
 
-  function tellCount(answer) {
+  function tellTotal() {
     const none = query.value.trim() || state.view === "favourites" ? "noMatch" : state.view === "trash" ? "emptyTrash" : "nothing";
-    count.textContent = answer.total === 0 ? say(none) : answer.total === 1 ? say("one") : say("many", { n: answer.total.toLocaleString() });
-    empty.hidden = state.view !== "trash" || answer.total === 0;
+    count.textContent = state.total <= 0 ? say(none) : state.total === 1 ? say("one") : say("many", { n: state.total.toLocaleString() });
+    empty.hidden = state.view !== "trash" || state.total <= 0;
+  }
+
+  function tellCount(answer) {
+    state.total = answer.total;
+    tellTotal();
     complain([...answer.remarks, ...(answer.reading ? [say("reading", answer.reading)] : [])]);
     if (answer.reading) setTimeout(() => isVisible() && !state.selected.size && atTop() && load(true), 3000);
   }
@@ -198,6 +203,8 @@
       const shown = state.shown.get(key);
       if (shown) shown.item.hidden = hidden;
     }
+    state.total += hidden ? -keys.length : keys.length;
+    tellTotal();
     for (const section of days.children) section.hidden = !section.querySelector(".tile:not([hidden])");
     const first = items()[0];
     if (first && !days.querySelector('.tile:not([hidden]) .open[tabindex="0"]')) reachable(first, true);
@@ -378,6 +385,7 @@
     const actions = make("div", { class: "actions" },
       button(say("use"), () => use(whole), { class: "main", autofocus: true }), star,
       make("a", { class: "plain", href: pictureUrl(whole), download: whole.name }, say("download")),
+      make("a", { class: "plain", href: `${pictureUrl(whole)}?plain=1`, download: whole.name }, say("bare")),
       ...(whole.trashed ? [button(say("restore"), () => { state.open.close(); restore([whole.key]); })]
         : whole.foreign ? [] : [button(say("remove"), () => { state.open.close(); throwAway([whole]); }, { class: "danger" })]),
     );

@@ -22,9 +22,11 @@
       try { return localStorage.getItem(SESSION) || ""; } catch { return ""; }
     },
     remember(names, values) {
+      const kept = Object.fromEntries(names.map((name, index) => [name, values[index]]));
+      window.easel.current = kept; // for those parts of the page that follow the controls
+      document.dispatchEvent(new CustomEvent("easel:settings", { detail: kept }));
       clearTimeout(leaving);
       leaving = setTimeout(() => {
-        const kept = Object.fromEntries(names.map((name, index) => [name, values[index]]));
         try { localStorage.setItem(SESSION, JSON.stringify(kept)); } catch { /* private window */ }
       }, 150);
       return [];
@@ -263,10 +265,41 @@
       field("positive_prompt")?.focus();
     }
     if (target?.closest("#theme_toggle")) switchTheme();
+    if (target?.closest("#fetch_preset")) askDownload({ preset: target.closest("#fetch_preset").dataset.preset });
     if (target?.closest("#settings_offer")) {
       window.easel.useSettings(field("positive_prompt").value);
       byId("settings_offer").hidden = true;
     }
+  }
+
+  // ---- downloads of what a preset needs ---------------------------------------------------------------------------
+  const amount = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${Math.round(bytes / 1e6)} MB`);
+  let fetching = 0;
+
+  async function askDownload(wanted) {
+    const place = byId("fetching");
+    if (!place) return;
+    clearTimeout(fetching);
+    try {
+      const how = wanted ? { method: "POST", body: JSON.stringify(wanted) } : { cache: "no-store" };
+      const answer = await fetch("easel/downloads", how);
+      if (!answer.ok) throw new Error(await answer.text());
+      showDownload(place, await answer.json());
+    } catch (error) {
+      place.textContent = error.message;
+    }
+  }
+
+  function showDownload(place, now) {
+    const facts = [now.name, now.total ? `${amount(now.bytes)} / ${amount(now.total)}` : "", now.speed ? `${amount(now.speed)}/s` : ""];
+    place.replaceChildren(make("p", { class: "note" }, now.problem || (now.done ? "Everything is there. Choose the preset again." : facts.filter(Boolean).join(" · "))));
+    if (!now.busy) return;
+    const bar = make("progress", { max: 1, "aria-label": "Download" });
+    if (now.share !== null && now.share !== undefined) bar.value = now.share;
+    const stop = make("button", { type: "button", class: "plain" }, "Stop");
+    stop.addEventListener("click", () => askDownload({}));
+    place.append(bar, stop);
+    fetching = setTimeout(askDownload, 1000);
   }
 
   // ---- the Advanced tab's search: groups and settings whose words hold what is typed -----------------------------
@@ -290,7 +323,7 @@
   function watchMessages() {
     let shown = "";
     new MutationObserver(() => {
-      const problem = document.querySelector("#message .problem");
+      const problem = document.querySelector("#message :is(.problem, .notice)");
       const text = problem ? problem.textContent : "";
       if (text && text !== shown) problem.scrollIntoView({ block: "nearest", behavior: "smooth" });
       shown = text;

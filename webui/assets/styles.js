@@ -37,11 +37,11 @@
     type: "search", class: "query", placeholder: "Search the styles", "aria-label": "Search the styles",
     autocomplete: "off", spellcheck: false, maxLength: 200,
   });
-  const choice = make("select", { class: "group", "aria-label": "Group" });
-  const onlyFavourites = make("button", { type: "button", class: "only", "aria-pressed": "false" }, "Favourites");
-  const refresh = make("button", { type: "button", class: "refresh", title: "Read the style files again" }, "Refresh");
+  const choice = make("select", { class: "tool group", "aria-label": "Group" });
+  const onlyFavourites = make("button", { type: "button", class: "tool only", "aria-pressed": "false" }, "Favourites");
+  const refresh = make("button", { type: "button", class: "tool refresh", title: "Read the style files again" }, "Refresh");
   const chips = make("ul", { class: "chosen", "aria-label": "Chosen styles" });
-  const clear = make("button", { type: "button", class: "clear", hidden: true }, "Remove all");
+  const clear = make("button", { type: "button", class: "tool clear" }, "Remove all");
   const number = make("span", { class: "number" });
   const count = make("p", { class: "count", role: "status" }, number, " ", make("span", {}, "styles found"));
   const problems = make("details", { class: "problems", hidden: true },
@@ -50,7 +50,7 @@
   const help = make("p", { class: "keyhelp hide-on-touch" }, "Arrows move, Space chooses, F marks a favourite, / searches.");
   const preview = make("div", { class: "preview", id: "style_preview", role: "tooltip", hidden: true });
   root.append(
-    make("div", { class: "head" }, search, make("div", { class: "tools" }, choice, onlyFavourites, refresh), chips, clear),
+    make("div", { class: "head" }, search, make("div", { class: "tools" }, choice, onlyFavourites, refresh), chips),
     problems, count, grid, help, preview);
 
   // ---- the control that holds the choice -------------------------------------------------------------------------
@@ -131,7 +131,10 @@
       preview.hidden = !entry;
       if (!entry) return;
       const { style } = entry;
-      const parts = [sample(style), make("strong", { class: "notranslate" }, style.name), make("p", { class: "text" }, style.prompt || "Nothing is added to the prompt.")];
+      const picture = sample(style);
+      const drawn = picture.classList.contains("drawn");
+      preview.classList.toggle("bare", !drawn);
+      const parts = [...(drawn ? [picture] : []), make("strong", { class: "notranslate" }, style.name), make("p", { class: "text" }, style.prompt || "Nothing is added to the prompt.")];
       if (style.negative) parts.push(make("p", { class: "against" }, make("span", {}, "Against:"), " ", make("span", {}, style.negative)));
       preview.replaceChildren(...parts);
       entry.box.setAttribute("aria-describedby", preview.id);
@@ -139,12 +142,18 @@
     }, after);
   }
 
-  // On a wide screen it stands left of the column; on a narrow one style.css keeps it at the foot of the screen.
+  // On a wide screen it stands left of the column; on a narrow one styles.css keeps it at the foot of the screen.
   function place(tile) {
     const beside = root.getBoundingClientRect();
     const room = beside.left - 16;
-    preview.classList.toggle("beside", room > 280);
-    if (room <= 280) { preview.style.left = preview.style.top = ""; return; }
+    const wide = room > 280;
+    preview.classList.toggle("beside", wide);
+    const home = wide ? document.body : root; // the column would draw it behind the prompt
+    if (preview.parentElement !== home) home.append(preview);
+    if (!wide) { 
+      preview.style.left = preview.style.top = "";
+      return;
+    }
     preview.style.left = `${room - preview.offsetWidth - 8}px`;
     preview.style.top = `${Math.max(8, Math.min(tile.top, window.innerHeight - preview.offsetHeight - 8))}px`;
   }
@@ -204,8 +213,8 @@
       }
       return chip;
     }));
+    if (chosen.length > 1) chips.append(make("li", {}, clear));
     chips.hidden = !chosen.length;
-    clear.hidden = chosen.length < 2;
   }
 
   // ---- searching: only what changes is touched -------------------------------------------------------------------
@@ -355,5 +364,5 @@
     if (!entries.some((entry) => entry.isIntersecting)) return;
     observer.disconnect();
     read();
-  }).observe(root);
+  }, { rootMargin: "1500px" }).observe(root); // below the fold of a phone, too
 })();

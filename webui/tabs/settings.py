@@ -7,8 +7,10 @@ from typing import Any
 
 import gradio as gr
 
+from webui.app import App
 from webui.sizes import labels, matching_label
 from webui.tabs.place import Placed, card
+from webui.tabs.presets import PresetCard, preset_card
 
 READ_PICTURE = (
     '<label class="file-button">Take settings from a picture'
@@ -23,12 +25,14 @@ class SettingsTab:
     aspect: Any
     any_seed: Any
     reset: Any
+    presets: PresetCard | None
 
 
-def settings_tab(placed: Placed, native: tuple[int, int]) -> SettingsTab:
+def settings_tab(app: App, placed: Placed, native: tuple[int, int]) -> SettingsTab:
     """Make the tab; `native` is the width and height in pixels that the sizes on offer are scaled to."""
     defaults = placed.defaults
     size = (defaults.width, defaults.height)
+    presets = preset_card(app.shelf, allowed=not app.open_to_others) if app.shelf else None
     with card("Picture"):
         placed.put("negative_prompt")
         aspect = gr.Dropdown(labels(native), value=matching_label(size, native), label="Aspect ratio", elem_id="aspect")
@@ -43,4 +47,4 @@ def settings_tab(placed: Placed, native: tuple[int, int]) -> SettingsTab:
         gr.HTML("", elem_id="forced")  # what the performance mode forces
         gr.HTML(READ_PICTURE)
         reset = gr.Button("Reset all settings", elem_id="reset_settings", size="sm")
-    return SettingsTab(aspect, any_seed, reset)
+    return SettingsTab(aspect, any_seed, reset, presets)

@@ -16,6 +16,7 @@ from core.performance import MODES
 NAMES = {
     "prompt": "prompt",
     "negative_prompt": "negative_prompt",
+    "prompt_expansion": "prompt_expansion",
     "image_number": "image_number",
     "steps": "steps",
     "guidance_scale": "guidance_scale",
@@ -67,7 +68,7 @@ PERFORMANCES = {
 }
 # Made from the other keys, or about the file and not the picture.
 IGNORED = (
-    "full_prompt", "full_negative_prompt", "prompt_expansion", "metadata_scheme", "version", "created_by", "loras",
+    "full_prompt", "full_negative_prompt", "metadata_scheme", "version", "created_by", "loras",
     "base_model_hash", "refiner_model_hash",
 )  # fmt: skip
 OWN_KEYS = (

@@ -1,0 +1,90 @@
+"""presets_shelf: all that a page does with presets: list, choose, save, rename, delete and take back. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from core.errors import BadSetting
+from core.presets import DEFAULT, Preset, list_presets, load_preset, settings_of
+from core.presets_choice import Choice, choose, diff, switched
+from core.presets_store import delete_preset, rename_preset, restore_preset, save_preset, trashed_presets
+from core.settings import Settings
+from core.weights.files import Catalog
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """The presets of an installation and what they come to with its files. `first` is the one that it starts with."""
+
+    catalog: Catalog
+    own: Path  # the user's folder; the only one that is written
+    program: Path
+    first: str = DEFAULT
+    defaults: Preset = field(default_factory=lambda: Preset(name=""))
+    hosts: Sequence[str] = ()
+    older_models: bool = True
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where presets are looked for, the user's first."""
+        return (self.own, self.program)
+
+    def names(self) -> list[str]:
+        """All presets, the default one first."""
+        return list_presets(*self.folders)
+
+    def own_names(self) -> list[str]:
+        """Those that the user may rename and delete."""
+        return list_presets(self.own)
+
+    def program_names(self) -> list[str]:
+        """Those that came with the program."""
+        return list_presets(self.program)
+
+    def choice(self, name: str) -> Choice:
+        """Preset `name`, fitted to the files that are there. Raises BadSetting."""
+        preset = load_preset(name, *self.folders, hosts=self.hosts)
+        return choose(preset, self.catalog, self.folders, self.defaults, older_models=self.older_models)
+
+    def settings(self, name: str, base_model: str = "") -> Settings:
+        """What preset `name` comes to, for `base_model` if one is named. Raises BadSetting, ModelNotFound, BadModelFile."""
+        return settings_of(self.catalog, self.choice(name).settings, {"base_model": base_model} if base_model else {})
+
+    def switched(self, current: Settings, before: str, after: str) -> tuple[Settings, Choice]:
+        """`current` after the change from preset `before` to preset `after`. Raises as `settings`."""
+        choice = self.choice(after)
+        try:
+            plain = self.settings(before)
+        except BadSetting:  # it was deleted meanwhile
+            plain = self.settings(self.first)
+        new = settings_of(self.catalog, choice.settings, {})
+        contained = choice.preset.settings
+        return switched(current, plain, new, contained), choice
+
+    def changes(self, current: Settings, name: str) -> dict[str, tuple[Any, Any]]:
+        """What `current` changes against preset `name`: field -> (value there, value here); neither prompt nor seed."""
+        there = replace(self.settings(name), seed=current.seed, prompt=current.prompt)
+        return diff(current, there)
+
+    def save(self, name: str, settings: Settings, *, with_prompt: bool = False, overwrite: bool = False) -> None:
+        """Keep `settings` as the user's preset `name`. Raises BadSetting for a bad or taken name."""
+        save_preset(name, settings, self.own, with_prompt=with_prompt, replace=overwrite, taken=(self.program,))
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Give the user's preset another name. Raises BadSetting."""
+        rename_preset(name, new_name, self.own, taken=(self.program,))
+
+    def delete(self, name: str) -> None:
+        """Put the user's preset into the trash. Raises BadSetting."""
+        delete_preset(name, self.own)
+
+    def restore(self) -> str:
+        """Take back what was deleted last; returns its name. Raises BadSetting if there is nothing."""
+        trash = trashed_presets(self.own)
+        if not trash:
+            raise BadSetting("No preset has been deleted.")
+        restore_preset(trash[0], self.own)
+        return trash[0].name

@@ -1,0 +1,75 @@
+"""Downloads in the background, for a page: one at a time, with how it stands, and a way to stop it. No torch."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from core.errors import UserError
+from core.weights.download import Transfer, download
+from core.weights.needs import Need
+from core.weights.sources import Source
+
+log = logging.getLogger(__name__)
+
+Fetch: TypeAlias = Callable[[Sequence[tuple[Source, Path]]], Iterator[Transfer]]
+
+
+@dataclass(frozen=True)
+class Fetching:
+    """How the last download stands. `problem` says why it ended early; `done` that all files are there."""
+
+    transfer: Transfer | None = None
+    busy: bool = False
+    done: bool = False
+    problem: str = ""
+
+
+class Downloads:
+    """Fetches files in a thread of its own. What has come stays when it is stopped; the next start goes on from there."""
+
+    def __init__(self, fetch: Fetch = download) -> None:
+        self._fetch = fetch
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._state = Fetching()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def state(self) -> Fetching:
+        """How it stands now."""
+        return self._state
+
+    def start(self, needs: Sequence[Need]) -> None:
+        """Fetch those of `needs` that are not there. Raises UserError while another download runs, or if one is unknown."""
+        wanted = [(need.source, need.folder) for need in needs if not need.present and need.folder is not None]
+        with self._lock:
+            if self._state.busy:
+                raise UserError("A download is running already. Wait for it, or stop it first.")
+            self._stop.clear()
+            self._state = Fetching(busy=True)
+            self._thread = threading.Thread(target=self._run, args=(wanted,), name="download", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the download; what has come of a file stays for the next time."""
+        self._stop.set()
+
+    def _run(self, wanted: Sequence[tuple[Source, Path]]) -> None:
+        transfer = None
+        try:
+            for transfer in self._fetch(wanted):
+                self._state = Fetching(transfer, busy=True)
+                if self._stop.is_set():
+                    self._state = Fetching(transfer, problem="Stopped. The next download goes on from here.")
+                    return
+            self._state = Fetching(transfer, done=True)
+        except UserError as error:
+            self._state = Fetching(transfer, problem=str(error))
+        except Exception as error:
+            log.exception("A download failed")
+            self._state = Fetching(transfer, problem=f"The download failed: {type(error).__name__}: {error}.")

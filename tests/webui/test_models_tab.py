@@ -1,0 +1,74 @@
+"""The Models tab and the performance modes in a browser, over the stand-in engine."""
+
+import json
+
+import pytest
+
+from tests.browser.chromium import visit
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to look at the page")
+expect = playwright.expect
+expect.set_options(timeout=20_000)
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def page(browser, address):
+    with visit(browser, address) as page:
+        yield page
+
+
+def open_tab(page, name):
+    page.get_by_role("tab", name=name).click()
+
+
+def loras(page):
+    return json.loads(page.locator("#loras textarea").input_value() or "[]")
+
+
+def test_loras_are_added_searched_weighed_switched_off_and_removed(page):
+    open_tab(page, "Models")
+    page.click("#add_lora")
+    page.click("#add_lora")
+    first, second = page.locator(".lora").nth(0), page.locator(".lora").nth(1)
+    expect(first.locator(".lora-name")).to_have_value("felt")
+    expect(second.locator(".lora-name")).to_have_value("ink")
+    expect(first.locator(".lora-note")).to_contain_text("wool")
+    second.locator(".lora-weight").fill("-0.35")
+    second.locator(".lora-weight").blur()
+    first.locator("input[type=checkbox]").uncheck()
+    assert loras(page) == [
+        {"name": "felt.safetensors", "weight": 1, "enabled": False},
+        {"name": "ink.safetensors", "weight": -0.35, "enabled": True},
+    ]
+    first.get_by_role("button", name="Remove").click()
+    expect(page.locator(".lora")).to_have_count(1)
+    assert [entry["name"] for entry in loras(page)] == ["ink.safetensors"]
+
+
+def test_loras_follow_the_settings_of_a_picture(page):
+    given = {"prompt": "a bear", "loras": [{"name": "ink.safetensors", "weight": 0.4, "enabled": True}], "steps": 3}
+    page.evaluate("text => window.easel.useSettings(text)", json.dumps(given))
+    open_tab(page, "Models")
+    expect(page.locator(".lora-name")).to_have_value("ink")
+    expect(page.locator(".lora-weight")).to_have_value("0.4")
+
+
+def test_a_mode_shows_what_it_forces_and_gives_it_back(page):
+    steps, guidance = page.locator("#steps input[type=number]"), page.locator("#guidance_scale input[type=number]")
+    steps.fill("12")
+    page.click("#performance input")
+    page.get_by_role("option", name="Lightning").click()
+    expect(steps).to_have_value("4")
+    expect(steps).to_be_disabled()
+    expect(guidance).to_have_value("1")
+    page.click("#performance input")
+    page.get_by_role("option", name="Quality").click()
+    expect(steps).to_have_value("60")
+    expect(guidance).to_have_value("3")
+    expect(guidance).to_be_enabled()
+    page.click("#performance input")
+    page.get_by_role("option", name="Custom").click()
+    expect(steps).to_have_value("12")
+    expect(steps).to_be_enabled()
