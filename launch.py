@@ -92,6 +92,8 @@ def serve(config, args):
     speak("INFO")
     from core.handler import handler
     from core.output.history import History
+    from core.pace import Pace
+    from core.queue_store import QueueStore
     from core.weights.download import download as fetch
     from core.weights.fetching import Downloads
     from core.weights.files import Catalog
@@ -104,7 +106,8 @@ def serve(config, args):
     preset = chosen_preset(config, catalog)
     # Behind a password everybody has a history of their own: the pictures of others are not theirs to see.
     history = History(config.outputs, config.picture_folders, private=config.open_to_others or bool(config.users))
-    worker = Worker(partial(handler, history=history), lambda: make_pipeline(config, catalog))
+    store, pace = QueueStore(config.queue_file), Pace(config.pace_file)
+    worker = Worker(partial(handler, history=history), lambda: make_pipeline(config, catalog), store, pace)
     resources = prompt_resources(config, catalog)
     shelf = Shelf(
         catalog=catalog,
@@ -116,17 +119,16 @@ def serve(config, args):
         older_models=config.older_models,
     )
 
-    def files(kind):
-        return resources.styles.read().names() if kind == "styles" else catalog.files(kind).names()
-
     app = App(
         worker=worker,
         history=history,
         shelf=shelf,
         downloads=Downloads(partial(fetch, mirror=config.hf_mirror)),
         open_to_others=config.open_to_others,
+        languages=config.languages,
+        language=config.language,
         models=catalog.names,
-        files=files,
+        files=lambda kind: catalog.files(kind).names(),
         resources=resources,
         lora_info=lambda name: lora_info(catalog.files("loras").find(name), name),
         native_size=lambda name: catalog.info(name or catalog.default()).native_size,

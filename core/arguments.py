@@ -6,6 +6,22 @@ import argparse
 from collections.abc import Sequence
 
 PRECISIONS = ("fp32", "fp16", "bf16")
+CLIP_PRECISIONS = (*PRECISIONS, "fp8", "fp8-e5m2")
+UNET_PRECISIONS = (*CLIP_PRECISIONS, "int8")
+
+# The reference's memory modes -> what they come to here: a field of Config and its value. Networks stay on the device as
+# long as nothing else needs the room, so that the modes which ask for just that need no budget.
+MEMORY_MODES: dict[str, tuple[str, object, str]] = {
+    "--always-gpu": ("memory_budget", "auto", "the same as --memory-budget auto"),
+    "--always-high-vram": ("memory_budget", "auto", "the same as --memory-budget auto"),
+    "--always-normal-vram": ("memory_budget", "auto", "the same as --memory-budget auto"),
+    "--always-low-vram": ("memory_budget", 4, "the same as --memory-budget 4"),
+    "--always-no-vram": ("memory_budget", 1, "the same as --memory-budget 1"),
+}
+OFFLOAD_MODES: dict[str, tuple[str, object, str]] = {
+    "--always-offload-from-vram": ("offload", True, "give the device's memory back after each request"),
+    "--disable-offload-from-vram": ("offload", False, "keep models on the device between requests (default)"),
+}
 
 # Flags of the reference that change nothing here -> (how many values they take, why they change nothing).
 WITHOUT_EFFECT: dict[str, tuple[int | str, str]] = {
@@ -151,6 +167,11 @@ def _page_flags(parser: argparse.ArgumentParser) -> None:
         "--preset", metavar="NAME", help="settings that the page starts with, a file of the folder presets"
     )
     page.add_argument("--theme", choices=("light", "dark"), help="colours (default: as the browser prefers)")
+    page.add_argument(
+        "--language",
+        metavar="NAME",
+        help="of the page: de, en, es, fr, ja, ru, zh or a file in language/ (default: as the browser prefers)",
+    )
     browser = page.add_mutually_exclusive_group()
     browser.add_argument("--in-browser", action="store_true", help="open the browser (default)")
     browser.add_argument(
@@ -183,7 +204,13 @@ def _folder_flags(parser: argparse.ArgumentParser) -> None:
 def _engine_flags(parser: argparse.ArgumentParser) -> None:
     _folder_flags(parser)
     engine = parser.add_argument_group("device and precision", argument_default=argparse.SUPPRESS)
-    engine.add_argument(
+    mode = engine.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--memory-budget",
+        metavar="GIB",
+        help="memory of the device that the networks and their work may take (default auto: what is free)",
+    )
+    mode.add_argument(
         "--always-cpu",
         nargs="?",
         const="all",
@@ -191,6 +218,8 @@ def _engine_flags(parser: argparse.ArgumentParser) -> None:
         dest="always_cpu",
         help="use no GPU, and this many threads (without THREADS: as many as there are cores)",
     )
+    _constants(mode, MEMORY_MODES)
+    _constants(engine.add_mutually_exclusive_group(), OFFLOAD_MODES)
     engine.add_argument("--gpu-device-id", metavar="N", help="which GPU, counted from 0")
     everything = engine.add_mutually_exclusive_group()
     for precision in ("fp32", "fp16"):
@@ -201,17 +230,27 @@ def _engine_flags(parser: argparse.ArgumentParser) -> None:
             dest="all_precision",
             help=f"every network in {precision}",
         )
-    for part, words in (("unet", "the denoising network"), ("vae", "the image decoder"), ("clip", "the text encoders")):
+    for part, precisions, words in (
+        ("unet", UNET_PRECISIONS, "the denoising network"),
+        ("vae", PRECISIONS, "the image decoder"),
+        ("clip", CLIP_PRECISIONS, "the text encoders"),
+    ):
         choice = engine.add_mutually_exclusive_group()
-        for precision in PRECISIONS:
+        for precision in precisions:
             choice.add_argument(
-                f"--{part}-in-{precision}",
+                f"--{part}-in-{'fp8-e4m3fn' if precision == 'fp8' else precision}",
                 action="store_const",
                 const=precision,
                 dest=f"{part}_precision",
                 help=f"{words} in {precision}",
             )
     engine.add_argument("--vae-in-cpu", action="store_true", help="the image decoder on the CPU")
+
+
+def _constants(group: argparse._MutuallyExclusiveGroup, flags: dict[str, tuple[str, object, str]]) -> None:
+    """Flags that each stand for one value of a field."""
+    for flag, (field, value, words) in flags.items():
+        group.add_argument(flag, action="store_const", const=value, dest=field, help=words)
 
 
 def _install_flags(parser: argparse.ArgumentParser) -> None:

@@ -56,6 +56,11 @@ class Axis:
         """The setting in words."""
         return self.setting.replace("_", " ")
 
+    @property
+    def text(self) -> str:
+        """The values as `read_axis` reads them."""
+        return ", ".join(f'"{v.replace(chr(34), chr(34) * 2)}"' if '"' in v or "," in v else v or NONE for v in self.values)
+
     def shown(self, index: int) -> str:
         """Value `index` as it stands on a sheet."""
         return self.values[index].rpartition("/")[2].removesuffix(".safetensors") or NONE
@@ -120,6 +125,8 @@ class Grid:
         for axis in (x, y):
             if axis and (axis.setting not in SETTINGS or not axis.values):
                 raise BadSetting(f"{axis.setting[:100]!r} cannot be an axis.")
+        if not x:
+            raise BadSetting("The grid is damaged: it has no columns.")
         return cls(x, y)
 
 
@@ -247,7 +254,7 @@ def _file(value: str, setting: str, there: Sequence[str]) -> str:
     if value.lower() == NONE and setting != "base_model":
         return ""
     wanted = value.lower()
-    exact = [name for name in there if wanted in (name.lower(), name.lower().removesuffix(".safetensors"))]
+    exact = [name for name in there if wanted in _spellings(name.lower())]
     found = exact or [name for name in there if wanted in name.lower()]
     if len(found) == 1:
         return found[0]
@@ -256,6 +263,12 @@ def _file(value: str, setting: str, there: Sequence[str]) -> str:
             f"No file for {setting.replace('_', ' ')} is called {value[:100]!r}. There are: {_some(there)}."
         )
     raise BadSetting(f"{value[:100]!r} could be {_some(found)}. Write more of the name.")
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """A file's name, with and without folder and ending."""
+    file = name.rpartition("/")[2]
+    return name, name.removesuffix(".safetensors"), file, file.removesuffix(".safetensors")
 
 
 def _styles(value: str, there: Sequence[str]) -> str:

@@ -71,6 +71,8 @@ class Config:
     share: bool = False
     users: Users = field(default_factory=Users)  # nobody: no password is asked for
     theme: str = "auto"
+    language: str = ""  # of the page; "": as the browser prefers
+    languages: tuple[Path, ...] = ()  # the user's tables of texts; the program's own are always there
     in_browser: bool = True
     device: str = "auto"
     gpu_device_id: int | None = None
@@ -79,6 +81,8 @@ class Config:
     vae_precision: str = "auto"
     clip_precision: str = "auto"
     vae_in_cpu: bool = False
+    memory_budget: float | None = None  # GiB; None: what is free
+    offload: bool = False
     notices: tuple[str, ...] = ()  # sentences for the user: what of other programs' files is not used
 
     @property
@@ -132,6 +136,7 @@ class Config:
             "user_presets": root / "user_presets",
             "wildcards": (*values.pop("wildcards", (root / "wildcards",)), *shared.get("wildcards", ())),
             "styles": (*values.pop("styles", (root / "styles",)), *shared.get("styles", ())),
+            "languages": values.pop("languages", (root / "language",)),
             "model_folders": folders,
             "defaults": _defaults(reference, values.pop("defaults", {}), root, hosts),
             "download_hosts": hosts,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from core.arguments import PRECISIONS
+from core.arguments import CLIP_PRECISIONS, PRECISIONS, UNET_PRECISIONS
 from core.errors import BadConfig
 from core.other_programs import PROGRAMS
 from core.reference_keys import size_of
@@ -112,6 +112,18 @@ def _number(low: float, high: float) -> Reader:
     return read
 
 
+def _budget(value: Any, origin: str, base: Path) -> float | None:
+    """GiB; None for "auto"."""
+    if value == "auto":
+        return None
+    try:
+        return float(_number(0.25, 4096)(value, origin, base))
+    except BadConfig:
+        raise BadConfig(
+            f"{origin} is {_shown(value)}; it must be auto, or gibibytes of memory: a number from 0.25."
+        ) from None
+
+
 def _one_of(*choices: str) -> Reader:
     def read(value: Any, origin: str, base: Path) -> str:
         if value not in choices:
@@ -206,15 +218,27 @@ KEYS: dict[str, Key] = {
     "theme": Key(
         _one_of("auto", "light", "dark"), "auto", "colours: auto, light or dark; auto: as the browser prefers"
     ),
+    "language": Key(
+        _text, "as the browser prefers", "the page's language: de, en, es, fr, ja, ru, zh or a file's name in languages"
+    ),
+    "languages": Key(_folders, "language", "tables of the page's texts: NAME.json, from English to another language"),
     "in_browser": Key(_switch, "true", "open the browser at the start"),
     "device": Key(_one_of("auto", "cpu", "cuda", "mps"), "auto", "auto, cpu, cuda or mps"),
     "gpu_device_id": Key(_whole(0, 127), "the first", "which GPU, counted from 0"),
     "threads": Key(_whole(1, 1024), "as torch chooses", "threads of the processor"),
     "unet_precision": Key(
-        _one_of("auto", *PRECISIONS), "auto", f"of the denoising network: auto, {', '.join(PRECISIONS)}"
+        _one_of("auto", *UNET_PRECISIONS),
+        "auto",
+        f"of the denoising network: auto, {', '.join(PRECISIONS)}; or fp8, fp8-e5m2, int8: weights of 8 bits, half the memory",
     ),
-    "vae_precision": Key(_one_of("auto", *PRECISIONS), "auto", "of the image decoder, as above"),
-    "clip_precision": Key(_one_of("auto", *PRECISIONS), "auto", "of the text encoders, as above"),
+    "vae_precision": Key(_one_of("auto", *PRECISIONS), "auto", f"of the image decoder: auto, {', '.join(PRECISIONS)}"),
+    "clip_precision": Key(
+        _one_of("auto", *CLIP_PRECISIONS), "auto", f"of the text encoders: auto, {', '.join(CLIP_PRECISIONS)}"
+    ),
     "vae_in_cpu": Key(_switch, "false", "the image decoder on the processor"),
+    "memory_budget": Key(
+        _budget, "auto", "gibibytes that the networks and their work may take on the device; auto: what is free"
+    ),
+    "offload": Key(_switch, "false", "give the device's memory back after each request, for other programs"),
 }
 READERS: dict[str, Reader] = {name: key.read for name, key in KEYS.items()}

@@ -14,6 +14,7 @@ from core.errors import BadConfig
 from core.torch_build import supports
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+STORAGE = {"fp8": torch.float8_e4m3fn, "fp8-e5m2": torch.float8_e5m2, "int8": torch.int8}  # for weights alone
 SDXL_BYTES = 4 * 2_567_463_684  # the network in float32
 GIB = 2**30
 
@@ -41,11 +42,15 @@ class Choice(Protocol):
     def clip_precision(self) -> str: ...
     @property
     def vae_in_cpu(self) -> bool: ...
+    @property
+    def memory_budget(self) -> float | None: ...
+    @property
+    def offload(self) -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceChoice:
-    """A `Choice` by itself. Precisions are "auto", "fp32", "fp16" or "bf16"."""
+    """A `Choice` by itself. Precisions are "auto", a key of DTYPES, or (not of the VAE) one of STORAGE."""
 
     device: str = "auto"  # "auto", "cpu", "mps", "cuda" or "cuda:N"
     gpu_device_id: int | None = None  # the N
@@ -54,6 +59,8 @@ class DeviceChoice:
     vae_precision: str = "auto"
     clip_precision: str = "auto"
     vae_in_cpu: bool = False
+    memory_budget: float | None = None  # GiB of the device's memory; None: what is free
+    offload: bool = False  # whether the device's memory is given back after each request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +70,11 @@ class Device:
     torch_device: torch.device
     unet_dtype: torch.dtype
     vae_dtype: torch.dtype
+    unet_storage: torch.dtype | None = None  # of the network's large weights, where that is not what it computes in
     text_dtype: torch.dtype | None = None  # None: as stored; text encoders compute in float32 anyway
     vae_device: torch.device
+    memory_budget: int | None = None  # bytes that networks and their work may take on the device; None: what is free
+    offload: bool = False
     warnings: tuple[str, ...] = ()  # for the user, as sentences
 
 
@@ -95,7 +105,7 @@ def choose_device(choice: Choice | None = None) -> Device:
     device, warnings = _pick(choice)
     if device.type == "cuda":
         unet, vae = _cuda_types(device)
-    elif device.type == "cpu" and choice.unet_precision == "auto":
+    elif device.type == "cpu" and choice.unet_precision not in DTYPES:
         unet, vae = (torch.bfloat16 if bf16_pays() else torch.float32), torch.float32
     else:
         unet = vae = torch.float32
@@ -106,8 +116,11 @@ def choose_device(choice: Choice | None = None) -> Device:
         torch_device=device,
         unet_dtype=DTYPES.get(choice.unet_precision, unet),
         vae_dtype=DTYPES.get(choice.vae_precision, vae),
-        text_dtype=DTYPES.get(choice.clip_precision),
+        unet_storage=STORAGE.get(choice.unet_precision),
+        text_dtype=(DTYPES | STORAGE).get(choice.clip_precision),
         vae_device=vae_device,
+        memory_budget=None if choice.memory_budget is None else int(choice.memory_budget * GIB),
+        offload=choice.offload,
         warnings=(*warnings, *_precision_warnings(choice, device)),
     )
 
@@ -127,7 +140,8 @@ def describe(device: Device) -> DeviceReport:
         name=name,
         torch_build=f"torch {torch.__version__} ({toolkit})",
         device=str(place),
-        unet=_words(device.unet_dtype),
+        unet=_words(device.unet_dtype)
+        + (f", weights stored in {_words(device.unet_storage)}" if device.unet_storage else ""),
         vae=f"{_words(device.vae_dtype)} on {device.vae_device}",
         text="as stored" if device.text_dtype is None else _words(device.text_dtype),
         total_memory=total,
@@ -221,5 +235,5 @@ def _precision_warnings(choice: Choice, device: torch.device) -> list[str]:
 
 
 def _words(dtype: torch.dtype) -> str:
-    names: Mapping[torch.dtype, str] = {value: key for key, value in DTYPES.items()}
+    names: Mapping[torch.dtype, str] = {value: key for key, value in (DTYPES | STORAGE).items()}
     return names.get(dtype, str(dtype))

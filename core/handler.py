@@ -69,6 +69,7 @@ def handler(task: AsyncTask, pipeline: Pipeline, history: History | None = None)
     if not task.stopped and (task.grid or task.settings.image_grid):
         record = _record_of_sheet(task, pipeline, made_now=len(task.made) > before)
         yield from sheets(task, record, pipeline.outputs, _remember(task, history))
+    pipeline.rest()
     seconds = time.monotonic() - started
     log.info("Made %d of %d pictures in %.1f s", len(task.made) - before, len(plans), seconds)
     yield Finished(paths=tuple(task.made.values()), seconds=seconds, stopped=task.stopped)
@@ -112,7 +113,12 @@ def _one_picture(
             yield Warned(message=pipeline.take_safer_precision(problem))
     yield clock.at(plan, "Saving")
     settings = replace(plan.settings, base_model=pipeline.base_name)
-    record = Record(settings, pipeline.base_hash(), typed=typed_otherwise(task.request(plan.index), plan))
+    record = Record(
+        settings,
+        pipeline.base_hash(),
+        hashes=pipeline.hashes(settings, plan.loras),
+        typed=typed_otherwise(task.request(plan.index), plan),
+    )
     saved = save_and_log(picture, record, pipeline.outputs, _remember(task, history))
     clock.picture_done()
     yield from (Warned(message=warning) for warning in saved.warnings)

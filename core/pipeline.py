@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,9 @@ from core.errors import BadPicture, BadSetting
 from core.goals.text import start_from_text
 from core.models.interposer import Interposer
 from core.models.latent_format import SD15, SDXL, LatentSpace
-from core.models.preview import LinearPreview, fit_linear
-from core.models.vae import SD15_SCALE
+from core.models.preview import Preview
+from core.models.vae import SD15_SCALE, VAE
+from core.models.vae_rows import decode_in_rows, rows_bytes
 from core.prompt.plan import ImagePlan
 from core.prompt.resources import PromptResources
 from core.sampling.refiner import ALMOST_ALL, swap_threshold
@@ -37,13 +40,18 @@ from core.weights import lora
 from core.weights.checkpoint import Checkpoint, load_checkpoint, load_vae
 from core.weights.files import Catalog, ModelInfo
 from core.weights.info import PARTS
-from core.weights.memory import Memory, decoding_bytes, free_bytes
+from core.weights.memory import Memory, Way, decoding_bytes, out_of_memory
+from core.weights.previews import preview_for
 from core.weights.refiner import Refiner, check_pair, load_interposer, load_refiner, twin
 
 log = logging.getLogger(__name__)
 
 Check = Callable[[], None]
 
+MOST_ON_CPU = 5 * 2**29  # bytes; a picture that takes more is decoded by rows, which takes a third and no longer
+IN_ROWS = "Memory ran short: the picture is now decoded a few rows at a time."
+IN_TILES = "Memory ran short: the picture is now decoded in tiles, which takes longer and may differ in its finest shades."
+ON_THE_CPU = "Memory ran short: the picture is now decoded on the processor, which takes longer."
 PREVIEW_SCALE = 4  # preview pixels a latent cell: half the picture's side
 
 
@@ -65,7 +73,7 @@ class BaseModel:
     vae_stamp: tuple[str, int, int]  # of the file that the VAE comes from
     checkpoint: Checkpoint
     text: TextEncoder
-    preview: LinearPreview
+    preview: Preview
     sha256: Future[str]
 
     @property
@@ -93,7 +101,7 @@ class Pipeline:
         self.device = device
         self.outputs = outputs
         self.prompt_resources = PromptResources()
-        self._memory = Memory(device.torch_device)
+        self._memory = Memory(device.torch_device, device.memory_budget)
         self._tokenizer = ClipTokenizer()
         self._base: BaseModel | None = None
         self._refiner: RefinerModel | None = None
@@ -135,7 +143,6 @@ class Pipeline:
         self.refresh_loras(loras, base_loras, check=check)
         if expander:
             self._expansions.refresh(expander)
-        self.prepare_text_encoder()
         if check:
             check()
 
@@ -168,9 +175,13 @@ class Pipeline:
             vae_stamp=vae_stamp,
             checkpoint=checkpoint,
             text=TextEncoder(
-                checkpoint.clip_l, checkpoint.clip_g, self._tokenizer, embeddings=self.catalog.files("embeddings")
+                checkpoint.clip_l,
+                checkpoint.clip_g,
+                self._tokenizer,
+                embeddings=self.catalog.files("embeddings"),
+                memory=self._memory,
             ),
-            preview=fit_linear(checkpoint.vae),
+            preview=preview_for(checkpoint.vae, self.catalog.files("vae_approx")),
             sha256=self._hashing.submit(self.catalog.file_hash, path),
         )
         log.info("Loaded %s in %.1f s", name, time.monotonic() - began)
@@ -181,7 +192,8 @@ class Pipeline:
         vae = load_vae(path, dtype=self.device.vae_dtype)
         self._memory.drop(base.checkpoint.vae)
         checkpoint = replace(base.checkpoint, vae=vae)
-        self._base = replace(base, vae_stamp=_stamp(path), checkpoint=checkpoint, preview=fit_linear(vae))
+        preview = preview_for(vae, self.catalog.files("vae_approx"))
+        self._base = replace(base, vae_stamp=_stamp(path), checkpoint=checkpoint, preview=preview)
         log.info("Took the VAE of %s", path.name)
 
     def refresh_refiner_model(self, name: str) -> None:
@@ -197,6 +209,7 @@ class Pipeline:
             return
         if loaded is not None:
             self._refiner = None
+            self._memory.rest(loaded.refiner.unet)  # before it is dropped: the base model may share its weights
             for network in (loaded.refiner.unet, loaded.refiner.vae):
                 if network is not None:
                     self._memory.drop(network)
@@ -207,7 +220,10 @@ class Pipeline:
         began = time.monotonic()
         refiner = load_refiner(path, device=self.device)
         check_pair(refiner, base.text.clip_l, base.text.clip_g)
-        space = None if refiner.vae is None else LatentSpace(refiner.vae, SD15, fit_linear(refiner.vae, SD15_SCALE))
+        space = None
+        if refiner.vae is not None:
+            preview = preview_for(refiner.vae, self.catalog.files("vae_approx"), SD15_SCALE)
+            space = LatentSpace(refiner.vae, SD15, preview)
         self._refiner = RefinerModel(name, stamp, refiner, space)
         log.info("Loaded the refiner %s in %.1f s", name, time.monotonic() - began)
 
@@ -217,6 +233,7 @@ class Pipeline:
         if self._refiner is not None and self._refiner.synthetic and self._refiner.stamp == base.stamp:
             return
         self._refiner = None
+        self._memory.rest(base.checkpoint.unet)  # what makes its blocks come and go is not to be copied with it
         network = Refiner(base.info, twin(base.checkpoint.unet))
         self._refiner = RefinerModel(base.name, base.stamp, network, synthetic=True)
         log.info("%s is its own refiner", base.name)
@@ -275,7 +292,23 @@ class Pipeline:
     def take_notices(self) -> list[str]:
         """What the user should know about device and model files, as sentences; each is given once."""
         notices, self._notices = self._notices, []
-        return notices + self._expansions.take_notices() + (self._base.text.take_notices() if self._base else [])
+        notices += self._memory.take_notices() + self._expansions.take_notices()
+        return notices + (self._base.text.take_notices() if self._base else [])
+
+    def rest(self) -> None:
+        """Between requests: give the device's memory back, where this installation wants it so."""
+        if self.device.offload:
+            self._memory.rest_all()
+
+    def step_down(self, problem: Exception) -> str | None:
+        """After running out of memory where nothing else helped: everything leaves the device; what to tell the user.
+
+        None if `problem` is something else, or if this has been done before and did not help.
+        """
+        if not out_of_memory(problem) or self._memory.cramped:
+            return None
+        self._memory.take_little()
+        return "Memory ran short: the picture is made again with as little of it as possible, which is slower."
 
     def free_memory(self) -> None:
         """After running out of memory: let go of everything; the next request loads anew."""
@@ -291,6 +324,11 @@ class Pipeline:
     def base_hash(self) -> str:
         """SHA-256 of the base model's file, hexadecimal; waits until it is computed (in the background since loading)."""
         return self._loaded().sha256.result()
+
+    def hashes(self, settings: Settings, loras: Sequence[Lora]) -> dict[str, str]:
+        """SHA-256, hexadecimal, of the files that a picture was made with beside the base model's, by their names."""
+        wanted = [(settings.refiner_model, "checkpoints"), (settings.vae, "vae"), *((one.name, "loras") for one in loras)]
+        return {name: self.catalog.file_hash(self.catalog.files(kind).find(name)) for name, kind in wanted if name}
 
     # Text
 
@@ -366,7 +404,7 @@ class Pipeline:
             return latent
         interposer = self._load_interposer()
         self._memory.bring(interposer)
-        return interposer(latent)
+        return self._memory.run(interposer, [Way("interpose", 0, lambda: interposer(latent))])
 
     @torch.inference_mode()
     def process_diffusion(
@@ -406,14 +444,8 @@ class Pipeline:
         is black all over.
         """
         space = space or self._space(settings)
-        vae = space.vae
-        height, width = latent.shape[2:]
-        need = decoding_bytes(height, width, self.device.vae_dtype.itemsize)
-        if self.device.vae_device == self.device.torch_device:
-            self._memory.bring(vae, need)
         raw = space.format.to_raw(latent.to(self.device.vae_device))
-        tiled = need > free_bytes(raw.device)
-        image = vae.decode_tiled(raw, check=check) if tiled else vae.decode(raw, check=check)
+        image = self._decoded(space.vae, raw, check)
         if not torch.isfinite(image).all():
             raise NotFinite("VAE")
         # The reference cuts the fraction off rather than rounding; so the same latent is the same file.
@@ -444,6 +476,30 @@ class Pipeline:
         base = self._loaded()
         space = LatentSpace(base.checkpoint.vae, SDXL, base.preview)
         return sdxl_space(space, base_prediction(base.info, settings)[0])
+
+    def _decoded(self, vae: VAE, raw: Tensor, check: Check | None) -> Tensor:
+        """The image of the raw latent `raw`, by the quickest way that there is memory for."""
+        height, width = raw.shape[2:]
+        element = self.device.vae_dtype.itemsize
+        whole, tile = decoding_bytes(height, width, element), decoding_bytes(64, 64, element)
+        if raw.device.type == "cpu" and whole > MOST_ON_CPU:
+            whole = sys.maxsize
+        ways = [
+            Way("decode", whole, partial(vae.decode, raw, check=check)),
+            Way("decode rows", rows_bytes(height, width, element), partial(decode_in_rows, vae, raw, check=check), IN_ROWS),
+            Way("decode tiles", tile, partial(vae.decode_tiled, raw, check=check), IN_TILES),
+        ]
+        if self.device.vae_device != self.device.torch_device:
+            return Memory(self.device.vae_device).run(vae, ways)
+
+        def off_the_device() -> Tensor:
+            self._memory.rest(vae)
+            return vae.decode_tiled(raw.cpu(), check=check)
+
+        if raw.device.type != "cpu":
+            ways.append(Way("decode on the CPU", 0, off_the_device, ON_THE_CPU))
+        self._memory.bring(vae, tile)
+        return self._memory.run(vae, ways)
 
     def _load_interposer(self) -> Interposer:
         if self._interposer is None:

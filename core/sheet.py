@@ -109,7 +109,7 @@ def draw(sheet: Sheet, longest: int = LONGEST_SIDE, most: int = MOST_PIXELS) -> 
     for _ in range(4):  # the labels take room of their own, which depends on the size of the cells
         wide, high = (max(1, int(side * scale)) for side in cell)
         size = max(11, min(48, round(min(wide, high) / 16)))
-        top, left = _margins(sheet, wide, size)
+        top, left = (side or gap for side in _margins(sheet, wide, size))
         width = left + sheet.columns * (wide + gap) - gap + (gap if labels else 0)
         height = top + sheet.rows * (high + gap) - gap + (gap if labels else 0)
         if max(width, height) <= longest and width * height <= most:

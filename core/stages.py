@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from core.conditions import Conditions, refiner_condition, sdxl_condition
@@ -20,8 +21,11 @@ from core.sampling.guidance import guided, rescale_with
 from core.sampling.prediction import Prediction, sampling_for
 from core.settings import Settings
 from core.weights.info import ModelInfo
-from core.weights.memory import Memory, free_bytes, sampling_bytes
+from core.weights.memory import Memory, Way, sampling_bytes
 from core.weights.refiner import Refiner
+
+
+ROW_BY_ROW = "Memory ran short: the two sides of guidance are now computed one after the other, which is slower."
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +102,18 @@ def model_denoiser(
     joint: Joint | None = None,
 ) -> Denoiser:
     """Brings `unet` onto the device, and gives the guided denoiser over it. `joint` as in `UNet.forward`."""
-    settings, check, dtype = work.settings, work.check, work.device.unet_dtype
-    rows = 1 if negative is None else 2
-    need = sampling_bytes(rows, settings.height // 8, settings.width // 8, dtype.itemsize)
-    work.memory.bring(unet, need)
+    settings, memory, dtype = work.settings, work.memory, work.device.unet_dtype
+    need = sampling_bytes(1, settings.height // 8, settings.width // 8, dtype.itemsize)
+    memory.bring(unet, need, dtype)
+    evaluate = partial(unet, joint=joint, check=work.check)
 
     def network(x: Tensor, timestep: Tensor, context: Tensor, y: Tensor | None) -> Tensor:
-        return unet(x, timestep, context, y, joint=joint, check=check)
+        def singly() -> Tensor:
+            inputs = (x, timestep, context, *(() if y is None else (y,)))
+            return torch.cat([evaluate(*row) for row in zip(*(each.split(1) for each in inputs), strict=True)])
+
+        whole = Way("batch", len(x) * need, lambda: evaluate(x, timestep, context, y))
+        return memory.run(unet, [whole, Way("rows", need, singly, ROW_BY_ROW)] if len(x) > 1 else [whole])
 
     return guided(
         network_denoiser(network, prediction, dtype),
@@ -115,5 +124,4 @@ def model_denoiser(
         sharpness=settings.sharpness,
         mimic_scale=settings.adaptive_cfg,
         rescale=rescale_with(prediction, settings.guidance_rescale),
-        batched=need <= free_bytes(work.device.torch_device),
     )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from core.output.history import History
 from core.presets_shelf import Shelf
 from core.prompt.resources import PromptResources
+from core.queue_store import LeftTask
 from core.settings import Settings
 from core.task import AsyncTask
-from core.queue_store import LeftTask
-from core.worker import Forecast
 from core.weights.fetching import Downloads
 from core.weights.lora_info import LoraInfo
+from core.worker import Forecast
 
 
 class TaskQueue(Protocol):
@@ -74,7 +75,8 @@ class App:
     checkpoint was made for; `defaults(name)` are the settings recommended for it ("" = the installation's default
     checkpoint), its file name filled in as `base_model`. Both may raise UserError. `files(kind)` names what there is of a
     kind of file, and `lora_info(name)` what a LoRA's header says (may raise UserError). Kinds: "checkpoints", "loras", "vae", "text_encoders", "embeddings", "styles", "wildcards".
-    `resources` are what prompts may name.
+    `resources` are what prompts may name. `languages` are folders with tables of texts (see `webui.texts`), `language` is
+    what browsers get that have chosen none ("": what they prefer).
     """
 
     worker: TaskQueue
@@ -88,4 +90,6 @@ class App:
     shelf: Shelf | None = None
     downloads: Downloads | None = None
     open_to_others: bool = False
+    languages: Sequence[Path] = ()
+    language: str = ""
     title: str = "Easel"

@@ -96,6 +96,10 @@ CONTROLS: dict[str, Callable[..., Any]] = {
         gr.Checkbox, label="A new seed for each picture", elem_id="seed_increment",
         info="Off: all pictures of a request have the same seed",
     ),
+    "image_grid": partial(
+        gr.Checkbox, label="One more picture that shows all", elem_id="image_grid",
+        info="Of a request for several images, when they are done",
+    ),
     "performance": partial(
         gr.Dropdown, [(mode.label, name) for name, mode in MODES.items()], label="Performance", elem_id="performance",
         info="How much time a picture may take",
@@ -120,7 +124,7 @@ CONTROLS: dict[str, Callable[..., Any]] = {
 
 # What a person brings along from one base model to the next; everything else follows the model's recommendation.
 OWN = (
-    "prompt", "negative_prompt", "base_model", "image_number", "seed", "output_format", "save_metadata", "performance",
+    "prompt", "negative_prompt", "base_model", "image_number", "image_grid", "seed", "output_format", "save_metadata", "performance",
     "loras", "styles", "prompt_syntax", "read_wildcards_in_order", "seed_increment", "refiner_model", "refiner_switch", "refiner_swap", "vae", "text_encoder_l", "text_encoder_g",
     "preview", "noise_device", "freeu", "freeu_b1", "freeu_b2", "freeu_s1", "freeu_s2",
 )  # fmt: skip

@@ -106,7 +106,9 @@ class Desk:
         self._send([AsyncTask(settings, owner) for settings in requests])
         return len(prompts)
 
-    def submit_grid(self, values: Mapping[str, Any], owner: str, axes: Mapping[str, str], *, any_seed: bool) -> Settings:
+    def submit_grid(
+        self, values: Mapping[str, Any], owner: str, axes: Mapping[str, str], *, any_seed: bool
+    ) -> Settings:
         """Queue a task for the grid of two settings that `axes` says; returns its settings. See `grid_task`."""
         task = self.grid_task(values, owner, axes, any_seed=any_seed)
         self._send([task])

@@ -15,33 +15,32 @@ from webui.app import App
 from webui.controls import FORCEABLE, RECOMMENDED, performed, remembered_values, settings_from, shown
 from webui.generate import Desk, defaults_or_problem
 from webui.render import View, problem, view
-from webui.reuse import reused
+from webui.reuse import as_text, reused
 from webui.sizes import labels, matching_label, parse_label
 from webui.tabs.advanced import advanced_tab
+from webui.tabs.batch import batch_events, filled_axes
 from webui.tabs.history import history_tab
 from webui.tabs.models import model_choices, models_tab, refreshed
 from webui.tabs.place import Placed
 from webui.tabs.presets import preset_events
 from webui.tabs.settings import settings_tab
 from webui.tabs.styles import styles_tab
+from webui.task_list import queue_script
 from webui.visitors import owner_of
 
 SDXL = (1024, 1024)
 HEADER = """
+<a class="skip" href="#positive_prompt">Skip to the prompt</a>
 <header class="masthead">
-  <h1><span class="mark" aria-hidden="true"></span>{title}</h1>
-  <button type="button" id="theme_toggle" aria-label="Switch between light and dark"></button>
+  <h1><span class="mark" aria-hidden="true"></span><span class="notranslate">{title}</span></h1>
+  <button type="button" id="theme_toggle" aria-label="Light, dark, or as the browser prefers" title="Light, dark, or as the browser prefers"></button>
+  <button type="button" id="page_menu_button" aria-expanded="false" aria-controls="page_menu">Page</button>
+  <div id="page_menu" role="group" aria-label="Page" hidden></div>
 </header>
 """
 OFFER = '<button type="button" id="settings_offer" hidden>Use the settings in this text</button>'
 KEYS = '<p class="keys hide-on-touch"><kbd>Ctrl</kbd> <kbd>Enter</kbd> generates, <kbd>Esc</kbd> stops</p>'
 BECOMES = '<details id="becomes"><summary>What the prompt becomes</summary><div class="body"></div></details>'
-CANCEL = """
-element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-task]');
-  if (button) trigger('click', {task: button.dataset.task});
-});
-"""
 SESSION = "() => [window.easel.session()]"
 NO_COOKIE = "This browser sent no cookie, so Easel cannot tell whose pictures are whose. Allow cookies for this page and reload it."
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
@@ -76,7 +75,7 @@ def build_page(app: App) -> gr.Blocks:
                             "Generate", elem_id="generate_button", variant="primary", min_width=150, scale=0
                         )
                     gr.HTML(BECOMES)
-                tasks = gr.HTML("", elem_id="tasks", js_on_load=CANCEL)
+                tasks = gr.HTML("", elem_id="tasks", js_on_load=queue_script())
                 gallery = gr.HTML("", elem_id="final_gallery")
             with gr.Column(elem_id="settings", min_width=0), gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
                 with gr.Tab("Settings", id="settings", render_children=True):
@@ -186,8 +185,15 @@ def build_page(app: App) -> gr.Blocks:
         def typed_size(width: int | None, height: int | None, name: str | None) -> str:
             return matching_label((width, height), _native(app, name or ""))
 
-        def cancel(event: gr.EventData, request: gr.Request) -> None:
-            desk.cancel(str(event.task), owner(request))
+        def act(event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
+            """A button of the task list. A task to edit gives its settings back to the page."""
+            try:
+                taken = desk.act(str(event.action), owner(request), str(event.task), int(event.place))
+            except UserError as error:
+                return {message: problem(str(error))}
+            if taken is None:
+                return {message: ""}
+            return {incoming: as_text(taken.settings), **filled_axes(tab.batch, taken)}
 
         def stop_running(request: gr.Request) -> None:
             desk.stop(owner(request))
@@ -219,7 +225,9 @@ def build_page(app: App) -> gr.Blocks:
         tab.reset.click(reset_all, None, everything, **QUIET)
         stop.click(stop_running, **QUIET)
         skip.click(skip_picture, **QUIET)
-        tasks.click(cancel, **QUIET)
+        acted = tasks.click(act, None, [incoming, message, *tab.batch.axes.values()], trigger_mode="multiple", **QUIET)
+        for event in (acted, *batch_events(tab.batch, desk, controls, any_seed, message, owner, QUIET)):
+            event.then(watch, **watching)
         base_model, size = controls["base_model"], [controls["width"], controls["height"]]
         base_model.input(choose_model, base_model, everything, **QUIET)
         lists = refreshed(app, placed)

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from core.output.metadata import stripped
 from webui.app import TaskQueue
 from webui.render import pictures
 from webui.visitors import owner_of
@@ -16,7 +17,10 @@ TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".web
 
 
 def picture_route(worker: TaskQueue) -> Route:
-    """`GET /easel/pictures/TASK/INDEX`: 404 for a task of somebody else, as for one that never was."""
+    """`GET /easel/pictures/TASK/INDEX`: 404 for a task of somebody else, as for one that never was.
+
+    With `?plain=1` the same pixels without any metadata, to be shared.
+    """
 
     def picture(request: Request) -> Response:
         owner = owner_of(request.headers.get("cookie"))
@@ -26,6 +30,9 @@ def picture_route(worker: TaskQueue) -> Route:
         path = Path(saved[index].path) if index < len(saved) else None
         if path is None or path.suffix not in TYPES or not path.is_file():
             return PlainTextResponse("There is no such picture.", status_code=404)
+        if request.query_params.get("plain") == "1":
+            name = f'attachment; filename="{path.name}"'
+            return Response(stripped(path), media_type=TYPES[path.suffix], headers={"Content-Disposition": name})
         return FileResponse(
             path,
             media_type=TYPES[path.suffix],

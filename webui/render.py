@@ -19,6 +19,7 @@ EXAMPLES = (
     "a rocket on a yellow background",
 )
 MOST_PICTURES = 60
+IDLE = Standing()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,7 @@ class View:
         return {n: getattr(self, n) for n in names if old is None or getattr(self, n) != getattr(old, n)}
 
 
-def view(
-    tasks: Sequence[AsyncTask], position: Callable[[AsyncTask], int], standing: Standing = Standing()
-) -> View:
+def view(tasks: Sequence[AsyncTask], position: Callable[[AsyncTask], int], standing: Standing = IDLE) -> View:
     """What to show for `tasks`: the running one, the waiting ones in order, then the finished ones, newest first."""
     under_way = [task for task in tasks if not task.done]
     running = next((task for task in under_way if task.state == "running"), None)
@@ -123,7 +122,7 @@ def _progress(task: AsyncTask, position: Callable[[AsyncTask], int], standing: S
     text, facts = _status(task, position, standing)
     percent = round(100 * task.progress.share)
     return (
-        f'<div class="bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
+        f'<div class="bar" role="progressbar" data-task="{escape(task.id)}" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{percent}"><div class="done" style="width:{percent}%"></div></div>'
         f'<div class="status"><span class="text">{escape(text)}</span><span class="facts">{escape(facts)}</span></div>'
     )
@@ -138,7 +137,8 @@ def _summary(task: AsyncTask) -> str:
     made = "" if task.pictures == 1 else f"{count} of {task.pictures} images"
     facts = [fact for fact in (made, f"seed {task.settings.seed}" if count else "") if fact]
     text = "Stopped" if end.stopped else f"Done in {duration(end.seconds)}"
-    return f'<div class="status"><span class="text">{text}</span><span class="facts">{" · ".join(facts)}</span></div>'
+    how = "stopped" if end.stopped else "done"
+    return f'<div class="status" data-end="{how}"><span class="text">{text}</span><span class="facts">{" · ".join(facts)}</span></div>'
 
 
 def _status(task: AsyncTask, position: Callable[[AsyncTask], int], standing: Standing) -> tuple[str, str]:
@@ -178,4 +178,3 @@ def _shot(task: AsyncTask, index: int, picture: Saved) -> str:
         f'data-prompt="{text}"><img loading="lazy" src="{address}" alt="{text}" '
         f'width="{picture.width}" height="{picture.height}"></a>'
     )
-

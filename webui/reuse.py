@@ -19,7 +19,7 @@ from webui.visitors import owner_of
 
 LARGEST_PICTURE = 2**26  # bytes
 MOST_TOLD = 12  # names of what could not be used
-KINDS = ("checkpoints", "loras", "vae", "text_encoders", "styles")
+KINDS = ("checkpoints", "loras", "vae", "text_encoders")
 PROGRAMS = {
     "easel": "Easel", "a1111": "A1111 or a program like it", "fooocus": "Fooocus", "comfyui": "ComfyUI",
     "invokeai": "InvokeAI", "novelai": "NovelAI", "swarmui": "SwarmUI",
@@ -36,9 +36,21 @@ def reused(text: str, app: App) -> tuple[Settings, str]:
     return Settings.from_dict({**app.defaults(model).to_dict(), **given}), told
 
 
+def as_text(settings: Settings) -> str:
+    """A text that `reused` gives exactly these settings for."""
+    return json.dumps({"settings": settings.to_dict(), "told": ""})
+
+
 def understood(read: ReadMetadata, app: App) -> tuple[dict[str, Any], str]:
     """The Settings fields of `read` that can be used here, and what is to be told of the rest."""
-    read = resolve(read, {kind: app.files(kind) for kind in KINDS})
+    styles = app.resources.styles.read()
+
+    def find_style(name: str) -> str:
+        found = styles.find(name)
+        return found.name if found else ""
+
+    names = {kind: app.files(kind) for kind in KINDS} | {"styles": styles.names()}
+    read = resolve(read, names, find_style=find_style)
     told = []
     if read.source != "easel":
         told.append(f"Written by {PROGRAMS.get(read.source, read.source)}.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -22,6 +23,7 @@ from webui.page import build_page
 from webui.pictures import picture_route
 from webui.prompt_routes import prompt_routes
 from webui.reuse import read_route
+from webui.texts import read_languages, texts_route
 from webui.theme import easel_theme
 from webui.visitors import LOOPBACK, Visitors
 
@@ -30,7 +32,7 @@ log = logging.getLogger(__name__)
 IDLE_SLEEP = 0.02  # seconds between two looks of Gradio's idle queue; its own 0.001 burns 5 % of a core for ever
 LARGEST_UPLOAD = "20mb"
 STYLES = ("style.css", "styles.css")
-SCRIPTS = ("page.js", "loras.js", "prompt.js")  # in this order: the first makes window.easel
+SCRIPTS = ("page.js", "texts.js", "menu.js", "loras.js", "prompt.js")  # in this order: the first makes window.easel
 
 
 def serve(
@@ -79,10 +81,14 @@ def start(
     if hasattr(page, "_queue") and hasattr(page._queue, "sleep_when_free"):
         page._queue.sleep_when_free = IDLE_SLEEP
     hosts = LOOPBACK if host in LOOPBACK and not share else None
+    languages = read_languages(app.languages, app.language)
+    menu, usual = (json.dumps(each).replace("<", "\\u003c") for each in (languages.menu(), languages.usual))
+    given = {"PREFERRED_THEME": theme, "LANGUAGE_MENU": menu, "USUAL_LANGUAGE": usual}
     extras: dict[str, Any] = {
         "middleware": [Middleware(Visitors, hosts=hosts)],
         "routes": [
             alive_route(),
+            texts_route(languages),
             read_route(app),
             picture_route(app.worker),
             *prompt_routes(app),
@@ -114,9 +120,17 @@ def start(
         favicon_path=str(files("webui") / "assets" / "favicon.svg"),
         theme=easel_theme(),
         css="\n".join(_asset(name) for name in STYLES),
-        head="".join(f"<script>{_asset(name).replace('PREFERRED_THEME', theme)}</script>" for name in SCRIPTS),
+        head="".join(f"<script>{_script(name, given)}</script>" for name in SCRIPTS),
     )
     return page
+
+
+def _script(name: str, given: Mapping[str, str]) -> str:
+    """A script with what this start of the program gives it in place of the words in capitals."""
+    text = _asset(name)
+    for word, value in given.items():
+        text = text.replace(word, value)
+    return text
 
 
 def _asset(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from importlib.resources import files
 
 from core.queue_store import LeftTask
 from core.settings import Settings
@@ -27,12 +28,19 @@ class Standing:
     forecast: Forecast = field(default_factory=Forecast)
 
 
+def queue_script() -> str:
+    """The script of the component that shows the list."""
+    return (files("webui") / "assets" / "queue.js").read_text(encoding="utf-8")
+
+
 def task_list(tasks: Sequence[AsyncTask], position: Callable[[AsyncTask], int], standing: Standing) -> str:
     """All of it for `tasks`, the running one first; "" if there is nothing to say."""
     waiting = [task for task in tasks if task.state == "waiting" and not task.stopped]
     items = "".join(_task(task, waiting, position, standing) for task in tasks)
-    return _offer(standing.left) + _bar(tasks, waiting, standing) + (
-        f'<ul class="tasks" aria-label="Running and waiting tasks">{items}</ul>' if items else ""
+    return (
+        _offer(standing.left)
+        + _bar(tasks, waiting, standing)
+        + (f'<ul class="tasks" aria-label="Running and waiting tasks">{items}</ul>' if items else "")
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.models.preview import LinearPreview
+from core.models.preview import LinearPreview, Preview
 from core.models.vae import SD15_SCALE, SDXL_SCALE, VAE
 
 
@@ -43,14 +43,14 @@ class LatentSpace:
 
     vae: VAE
     format: LatentFormat
-    preview: LinearPreview
+    preview: Preview
 
 
-def preview_in(format: LatentFormat, preview: LinearPreview) -> LinearPreview:
+def preview_in(format: LatentFormat, preview: Preview) -> LinearPreview:
     """The preview for latents of `format` that shows what `preview` shows for the same latents in SDXL's."""
     ratio = torch.tensor(SDXL.scale) / torch.tensor(format.scale)
     shift = torch.tensor(format.mean) * torch.tensor(SDXL.scale)
-    factors, bias = preview.factors, preview.bias
+    factors, bias = preview.linear.factors, preview.linear.bias
     return LinearPreview(factors * ratio.to(factors)[:, None], bias + shift.to(factors) @ factors)
 
 

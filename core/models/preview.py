@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,12 +18,28 @@ SIDE = 16  # latent cells along a side of the picture that `fit_linear` learns f
 BLOCK = 2  # cells along a side of one of its colour patches
 
 
+class Preview(Protocol):
+    """Makes small pictures of latents in network space."""
+
+    @property
+    def linear(self) -> LinearPreview:
+        """The linear map behind it."""
+
+    def __call__(self, latent: Tensor) -> np.ndarray:
+        """The first picture of `latent` (B, 4, h, w) as uint8 pixels; how many a cell is up to the preview."""
+
+
 @dataclass(frozen=True)
 class LinearPreview:
     """rgb = latent x factors + bias, in [-1, 1], for latents in network space; a pixel a cell. Takes 0.1 to 0.3 ms."""
 
     factors: Tensor  # (4, 3)
     bias: Tensor  # (3,)
+
+    @property
+    def linear(self) -> LinearPreview:
+        """Itself."""
+        return self
 
     def __call__(self, latent: Tensor) -> np.ndarray:
         """The first picture of `latent` (B, 4, h, w) as uint8 pixels (h, w, 3)."""
@@ -50,10 +67,7 @@ def fit_linear(vae: VAE, scale: float = SDXL_SCALE) -> LinearPreview:
 
     `scale` is the factor from raw to network space. An autoencoder that gives NaN gets SDXL's published factors.
     """
-    colours = 2 * torch.rand(1, 3, SIDE // BLOCK, SIDE // BLOCK, generator=torch.Generator().manual_seed(0)) - 1
-    cells = F.interpolate(colours, scale_factor=BLOCK, mode="nearest")
-    image = F.interpolate(cells, scale_factor=vae.config.ratio, mode="nearest")
-    latent = vae.encode(image.to(vae.quant_conv.weight.device)).cpu() * scale
+    latent, cells = known_colours(vae, scale)
     known = F.pad(latent[0].flatten(1).T, (0, 1), value=1.0).double()
     wanted = cells[0].flatten(1).T.double()
     ridge = 1e-6 * torch.eye(known.shape[1], dtype=torch.float64)  # keeps dead channels from spoiling the fit
@@ -62,6 +76,16 @@ def fit_linear(vae: VAE, scale: float = SDXL_SCALE) -> LinearPreview:
         return SDXL_LINEAR
     solution = torch.linalg.solve(normal, known.T @ wanted / len(known)).float()
     return LinearPreview(solution[:-1].clone(), solution[-1].clone())
+
+
+@torch.inference_mode()
+def known_colours(vae: VAE, scale: float = SDXL_SCALE) -> tuple[Tensor, Tensor]:
+    """A picture of coloured patches as `vae` encodes it: latent (1, 4, SIDE, SIDE) in network space, on the CPU, and the
+    colours (1, 3, SIDE, SIDE) of its cells in [-1, 1]."""
+    colours = 2 * torch.rand(1, 3, SIDE // BLOCK, SIDE // BLOCK, generator=torch.Generator().manual_seed(0)) - 1
+    cells = F.interpolate(colours, scale_factor=BLOCK, mode="nearest")
+    image = F.interpolate(cells, scale_factor=vae.config.ratio, mode="nearest")
+    return vae.encode(image.to(vae.quant_conv.weight.device)).cpu() * scale, cells
 
 
 def to_pixels(rgb: Tensor) -> np.ndarray:

@@ -16,6 +16,7 @@ from core.text.emphasis import MARK
 from core.text.tokenizer import END, START, ClipTokenizer
 from core.text.vocabulary import Vocabulary
 from core.weights.embeddings import Embedding, EmbeddingFiles, Embeddings
+from core.weights.memory import Memory, Way
 
 Check = Callable[[], None]
 
@@ -41,7 +42,8 @@ class TextEncoder:
     CLIP-L's tokens come first on the feature axis, then bigG's; the pooled vector is bigG's. With CLIP-L alone it is
     SD 1.x's encoder (its last norm is applied), with bigG alone the SDXL refiner's. The weights may move between devices
     and change their values between calls; call `clear_cache` when their values did. `embeddings` are the files that words
-    such as `embedding:name` mean; without them such words are plain text.
+    such as `embedding:name` mean; without them such words are plain text. `memory` brings an encoder when a text is not in
+    the cache; without it the encoders must be where they compute.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class TextEncoder:
         tokenizer: ClipTokenizer | None = None,
         *,
         embeddings: EmbeddingFiles | None = None,
+        memory: Memory | None = None,
         cached: int = 64,
     ) -> None:
         if clip_l is None and clip_g is None:
@@ -61,6 +64,7 @@ class TextEncoder:
         sides = {"clip_l": clip_l, "clip_g": clip_g}
         widths = {side: clip.config.width for side, clip in sides.items() if clip is not None}
         self._embeddings = Embeddings(embeddings, widths) if embeddings is not None else None
+        self._memory = memory
         self._notices: list[str] = []
         self._cached = cached
         self._cache: OrderedDict[tuple[object, ...], TextConditions] = OrderedDict()
@@ -123,7 +127,7 @@ class TextEncoder:
                 continue
             own, vectors = inserted.for_side(side, chunks, clip.config.width) if inserted else (chunks, None)
             rows = [chunk.padded_ids(padding) for chunk in ([*own, _EMPTY] if weighted else own)]
-            hidden, pooled = _run(clip, rows, -clip_skip, vectors, final_norm=self.clip_g is None, check=check)
+            hidden, pooled = self._run(clip, rows, -clip_skip, vectors, check)
             if weighted:
                 weights = torch.tensor([chunk.padded_weights() for chunk in own])[:, :, None]
                 hidden = emphasised(hidden[:-1], hidden[-1:], weights)
@@ -133,6 +137,21 @@ class TextEncoder:
         while len(self._cache) > self._cached:
             self._cache.popitem(last=False)
         return conditions
+
+    def _run(
+        self, clip: CLIPText, rows: list[list[int]], layer: int, vectors: Tensor | None, check: Check | None
+    ) -> tuple[Tensor, Tensor | None]:
+        final_norm = self.clip_g is None
+        if self._memory is None:
+            device = next(clip.parameters()).device
+            return _run(clip, rows, layer, vectors, device, final_norm=final_norm, check=check)
+        device = self._memory.device
+        self._memory.bring(clip)
+
+        def parts(size: int) -> tuple[Tensor, Tensor | None]:
+            return _run(clip, rows, layer, vectors, device, final_norm=final_norm, check=check, at_once=size)
+
+        return self._memory.run(clip, [Way("encode", 0, lambda: parts(_ROWS)), Way("encode singly", 0, lambda: parts(1))])
 
 
 class _Inserted:
@@ -188,14 +207,15 @@ def _run(
     rows: list[list[int]],
     layer: int,
     vectors: Tensor | None,
+    device: torch.device,
     *,
     final_norm: bool,
     check: Check | None,
+    at_once: int = _ROWS,
 ) -> tuple[Tensor, Tensor | None]:
     """Hidden states (rows, 77, width) and pooled vectors (rows, projection) or None; float32, on the CPU."""
-    device = next(clip.parameters()).device
     ids = torch.tensor(rows, dtype=torch.int64, device=device)
     inserted = None if vectors is None else vectors.to(device)
-    parts = [clip(part, layer, final_norm=final_norm, vectors=inserted, check=check) for part in ids.split(_ROWS)]
+    parts = [clip(part, layer, final_norm=final_norm, vectors=inserted, check=check) for part in ids.split(at_once)]
     pooled = [part.pooled.float().cpu() for part in parts if part.pooled is not None]
     return torch.cat([part.hidden.float().cpu() for part in parts]), torch.cat(pooled) if pooled else None

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.errors import BadModelFile, BadSetting
 from core.prompt.continuation import cleaned
@@ -85,15 +85,31 @@ def gpt2_folders(paths: Mapping[str, Path]) -> list[Gpt2Folder]:
     return sorted(found, key=lambda folder: (folder.name.lower(), str(folder.path)))
 
 
+class NextToken(nn.Module):
+    """GPT-2 with its head, which is the table of tokens again. One module, so that its weights come and go as one."""
+
+    def __init__(self, network: GPT2Model) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, ids: list[int], past: Any) -> tuple[Tensor, Any]:
+        """The logits (vocabulary,) of what follows `ids`, which follow those that made `past`; and the new `past`."""
+        table = self.network.wte.weight
+        output = self.network(input_ids=torch.tensor([ids], device=table.device), past_key_values=past, use_cache=True)
+        return F.linear(output.last_hidden_state[:, -1], table)[0].float(), output.past_key_values
+
+
 class Gpt2Expander:
     """Continues prompts by the words of a list, one after the other, as GPT-2 finds them likely."""
 
     def __init__(self, network: GPT2Model, tokenizer: Tokenizer, words: list[str], *, cached: int = 64) -> None:
         """`words` are those that may be added; only such as are a single token count. Raises BadModelFile if none is."""
-        self.network = network
+        self.network = NextToken(network)
+        self._positions: int = network.config.n_positions
         self._tokenizer = tokenizer
         vocabulary = tokenizer.get_vocab()
-        allowed = {vocabulary[token] for token in (SPACE + word.lower() for word in words) if token in vocabulary}
+        wanted = {SPACE + word.strip().lower() for word in words if word.strip()}
+        allowed = {number for token, number in vocabulary.items() if token in wanted}
         if not allowed or "," not in vocabulary:
             raise BadModelFile("The expander's list of words and its tokenizer do not belong together.")
         self._comma: int = vocabulary[","]
@@ -143,22 +159,17 @@ class Gpt2Expander:
     def _continued(self, text: str, seed: int, draw_on: str, check: Check | None) -> str:
         clean = text.encode("utf-8", "replace").decode("utf-8")
         ids = list(self._tokenizer.encode(f"{clean},", add_special_tokens=False).ids)
-        limit = min(CHUNK * math.ceil(len(ids) / CHUNK), self.network.config.n_positions)
+        limit = min(CHUNK * math.ceil(len(ids) / CHUNK), self._positions)
         if len(ids) >= limit:
             return clean
-        table = self.network.wte.weight
-        source = table.device if draw_on == "device" else torch.device("cpu")
-        chance = torch.Generator(source).manual_seed(seed)
-        fresh, past = ids, None
+        fresh, past, chance = ids, None, None
         while len(ids) < limit:
             if check:
                 check()
-            output = self.network(
-                input_ids=torch.tensor([fresh], device=table.device), past_key_values=past, use_cache=True
-            )
-            past = output.past_key_values
-            logits = F.linear(output.last_hidden_state[:, -1], table)[0].float().to(source)
-            fresh = [self._drawn(logits, ids, chance)]
+            logits, past = self.network(fresh, past)
+            if chance is None:
+                chance = torch.Generator(logits.device if draw_on == "device" else "cpu").manual_seed(seed)
+            fresh = [self._drawn(logits.to(chance.device), ids, chance)]
             ids = ids + fresh
         return cleaned(self._tokenizer.decode(ids, skip_special_tokens=True))
 
@@ -200,7 +211,7 @@ def _config(path: Path) -> GPT2Config:
         values = None
     if not isinstance(values, dict) or values.get("model_type", "gpt2") != "gpt2":
         raise BadModelFile(f"{path} does not describe a GPT-2 model, which the prompt expander has to be.")
-    sizes = {name: values.get(name) for name in NUMBERS}
+    sizes: dict[str, Any] = {name: values.get(name) for name in NUMBERS}
     inner, activation = values.get("n_inner"), values.get("activation_function", "gelu_new")
     numbers = [*((sizes[name], low, high) for name, (low, high) in NUMBERS.items())]
     numbers += [] if inner is None else [(inner, 1, 10**5)]
@@ -213,8 +224,8 @@ def _config(path: Path) -> GPT2Config:
         from transformers import GPT2Config
     except ImportError as error:
         raise BadSetting(
-            "The GPT-2 prompt expander needs the package transformers, which is not installed. Install it (python -m pip "
-            '"install transformers>=5.20,<6"), or set expander to phrases.'
+            "The GPT-2 prompt expander needs the package transformers, which is not installed. Install it "
+            '(python -m pip install "transformers>=5.20,<6"), or set expander to phrases.'
         ) from error
     epsilon = values.get("layer_norm_epsilon", 1e-5)
     return GPT2Config(
@@ -224,6 +235,8 @@ def _config(path: Path) -> GPT2Config:
         layer_norm_epsilon=float(epsilon) if isinstance(epsilon, (int, float)) else 1e-5,
         scale_attn_weights=bool(values.get("scale_attn_weights", True)),
         scale_attn_by_inverse_layer_idx=bool(values.get("scale_attn_by_inverse_layer_idx", False)),
+        bos_token_id=None,
+        eos_token_id=None,
     )
 
 

@@ -114,9 +114,7 @@ class Phrases:
 
     @cached_property
     def _clashes(self) -> tuple[Clash, ...]:
-        return tuple(
-            Clash(frozenset(entry["phrases"]), _any_of(entry["with"])) for entry in self._tables["clashes"]
-        )
+        return tuple(Clash(frozenset(entry["phrases"]), _any_of(entry["with"])) for entry in self._tables["clashes"])
 
 
 def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -23,6 +24,8 @@ from core.weights.patches import RANKS, Patch, PatchFile, Stamp, stamp_of
 log = logging.getLogger(__name__)
 
 Check = Callable[[], None]
+
+REMEMBERED = 120  # files whose matches are kept: some 1000 names each, no weights
 
 Places = dict[str, tuple[str, str]]
 Plan = tuple[tuple[str, object], ...]
@@ -99,7 +102,8 @@ class Loras:
 
     def __init__(self, files: Files) -> None:
         self._files = files
-        self._matches: dict[tuple[Plan, Stamp], Match] = {}
+        self._matches: OrderedDict[tuple[Plan, Stamp], Match] = OrderedDict()
+        self._listed: dict[Plan, set[Stamp]] = {}  # the files of the last list, which the user has been told about
 
     def match(self, model: Model, loras: Sequence[Lora]) -> Matched:
         """What `loras` hold for `model`; changes no weight.
@@ -108,26 +112,30 @@ class Loras:
         fits nothing.
         """
         active = [lora for lora in loras if lora.enabled and lora.weight and lora.name not in ("", "None")]
-        plan, warnings, places = model.plan(), list[str](), None
-        known: dict[tuple[Plan, Stamp], Match] = {}
+        plan, warnings = model.plan(), list[str]()
+        listed: set[Stamp] = set()
         matches = []
         for lora in active:
-            path = self._files.find(lora.name)
-            key = (plan, stamp_of(path))
-            match = known.get(key) or self._matches.get(key)
-            if match is None:
-                places = places or model.places()
-                match = match_file(PatchFile(path), places, _shapes(model))
-                if not model.refines:
-                    warnings += _complaints(lora.name, model.name, match)
-                elif match.foreign:
-                    match = Match(match.file)
-            known[key] = match
-            matches.append((match, lora.weight))
-        self._matches = {key: match for key, match in self._matches.items() if key[0] != plan} | known
+            match = self._looked_up(self._files.find(lora.name), model)
+            stamp = match.file.stamp
+            if not model.refines and stamp not in listed | self._listed.get(plan, set()):
+                warnings += _complaints(lora.name, model.name, match)
+            listed.add(stamp)
+            if not (model.refines and match.foreign):
+                matches.append((match, lora.weight))
+        self._listed[plan] = listed
         for warning in warnings:
             log.warning(warning)
         return Matched(tuple(matches), tuple(warnings))
+
+    def _looked_up(self, path: Path, model: Model) -> Match:
+        key = (model.plan(), stamp_of(path))
+        if key not in self._matches:
+            self._matches[key] = match_file(PatchFile(path), model.places(), _shapes(model))
+        self._matches.move_to_end(key)
+        while len(self._matches) > REMEMBERED:
+            self._matches.popitem(last=False)
+        return self._matches[key]
 
     def put(self, model: Model, matched: Matched, *, device: torch.device, check: Check | None = None) -> Hashable:
         """Put what was matched, and nothing else, on `model`, computing on `device`.

@@ -50,6 +50,11 @@ def sampling_bytes(rows: int, height: int, width: int, element: int) -> int:
     return rows * height * width * element * MIB // 50
 
 
+def decoding_bytes(height: int, width: int, element: int) -> int:
+    """What decoding a latent of height x width cells takes beside the weights, in bytes (the reference's estimate)."""
+    return 2178 * height * width * 64 * element
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that there was too little memory, on whichever device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
@@ -93,6 +98,7 @@ class Memory:
         self._most: dict[nn.Module, float] = {}  # the share at which a network last found memory
         self._failed: dict[str, int] = {}  # name of a way -> the least need at which it found no memory
         self._notices: list[str] = []
+        self.cramped = False  # whether everything is to take as little as it can
 
     def bring(self, module: nn.Module, working: int = 0, dtype: torch.dtype | None = None) -> None:
         """Make `module` ready to compute on the device, in `dtype` (None: as it is), with `working` bytes to spare.
@@ -110,6 +116,8 @@ class Memory:
             pass
         room = self._room(weights) - working - self._headroom()
         place.share = min(self._most.get(module, 1.0), 1.0 if room >= size else self._share(module, dtype, room))
+        if self.cramped:
+            place.share = 0.0
         while True:
             try:
                 self._put(place)
@@ -150,6 +158,11 @@ class Memory:
                 self._put(place)
             self.empty_cache()
 
+    def take_little(self) -> None:
+        """From now on blocks come and go, and everything is computed in the way that takes least."""
+        self.rest_all()
+        self.cramped = True
+
     def rest(self, module: nn.Module) -> None:
         """Send `module` off the device."""
         place = self._taken(module)
@@ -175,13 +188,17 @@ class Memory:
         self._most.pop(module, None)
 
     def forget(self) -> None:
-        """All networks are gone: give their memory back."""
+        """Most networks are gone: give their memory back, and count on none."""
         for place in self._places:
             self._close(place)
         self._places.clear()
+        for tensor, (resting, patches) in self._rest.items():
+            if resting.device.type == "cpu" and patches is not None and patches == patches_on(tensor):
+                tensor.data = resting  # of a network that stays
         self._rest.clear()
         self._most.clear()
         self._failed.clear()
+        self.cramped = False
         self.empty_cache()
 
     def empty_cache(self) -> None:
@@ -221,7 +238,7 @@ class Memory:
         return self.room() + sum(weight.nbytes for weight in weights if weight in self._rest)
 
     def _seems_possible(self, way: Way[T]) -> bool:
-        return way.need <= self.room() and way.need < self._failed.get(way.name, way.need + 1)
+        return not self.cramped and way.need <= self.room() and way.need < self._failed.get(way.name, way.need + 1)
 
     def _share(self, module: nn.Module, dtype: torch.dtype | None, room: int) -> float:
         """The share of the module's blocks that can stay while the others take turns in two places."""

@@ -19,7 +19,7 @@ from core.weights.plain import PlainWeights, plain_weights
 Patches = tuple[tuple[Patch, float], ...]  # of one weight, in the order in which they apply, with their strengths
 Check = Callable[[], None]
 
-PIECE = 2**19  # numbers of a weight at a time on a CPU; 2 MiB of float32 stay in the cache
+PIECE = 2**20  # numbers of a weight at a time on a CPU; 4 MiB of float32 stay in the cache
 _PATCHES, _KEPT = "easel_patches", "easel_plain"
 
 

@@ -17,14 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.models import clip, unet, vae
+from core.models import clip, unet
 from core.weights.mapped import PIECE, converted
 
 ALIGN = 512  # bytes between the starts of two tensors in a place; what CUDA's own allocator keeps
 # Modules that only call others: their parts come one by one. Any other module comes as a whole.
 DIVISIBLE = (
-    unet.UNet, unet.Block, unet.SpatialTransformer, clip.CLIPText, clip.TextModel, clip.Encoder, vae.VAE, vae.Encoder,
-    vae.Decoder, vae.Level, vae.Middle, nn.ModuleList,
+    unet.UNet, unet.Block, unet.SpatialTransformer, clip.CLIPText, clip.TextModel, clip.Encoder, nn.ModuleList,
 )  # fmt: skip
 
 

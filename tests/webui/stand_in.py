@@ -15,8 +15,12 @@ from PIL import Image
 
 from core.errors import ModelNotFound
 from core.events import Event, Finished, Progress, Saved
+from core.output.record import Record
+from core.pace import Pace
 from core.prompt.resources import PromptResources
+from core.queue_store import QueueStore
 from core.settings import Settings
+from core.sheet import sheets
 from core.task import AsyncTask
 from core.weights.lora_info import LoraInfo
 from core.worker import Worker
@@ -54,25 +58,29 @@ def draw(colour: int, size: tuple[int, int], kind: str) -> bytes:
 
 
 def handler(task: AsyncTask, engine: Engine) -> Iterator[Event]:
-    settings, paths = task.settings, []
-    if settings.prompt == "break":
+    if task.settings.prompt == "break":
         raise RuntimeError("the engine broke <b>badly</b>")
-    for image in range(settings.image_number):
+    for image in range(task.pictures):
+        if image in task.made:
+            continue
+        settings = task.request(image)
         for step in range(1, settings.steps + 1):
             engine.wait(task)
             if task.stopped:
-                yield Finished(paths=tuple(paths), seconds=1.0, stopped=True)
+                yield Finished(paths=tuple(task.made.values()), seconds=1.0, stopped=True)
                 return
             yield Progress(
-                share=(image + step / settings.steps) / settings.image_number, text=f"Step {step} of {settings.steps}",
-                step=step, steps=settings.steps, image=image + 1, images=settings.image_number,
+                share=(image + step / settings.steps) / task.pictures, text=f"Step {step} of {settings.steps}",
+                step=step, steps=settings.steps, image=image + 1, images=task.pictures,
                 preview=draw(20 * step, (64, 64), "jpeg"), seconds_left=float(settings.steps - step),
             )  # fmt: skip
         path = engine.outputs / f"{task.id}-{image}.png"
         path.write_bytes(draw(settings.seed + image, (settings.width, settings.height), "png"))
-        paths.append(str(path))
-        yield Saved(path=str(path), seed=settings.seed + image, width=settings.width, height=settings.height)
-    yield Finished(paths=tuple(paths), seconds=1.0)
+        task.made[image] = str(path)
+        seed = settings.seed + (0 if task.cells else image)
+        yield Saved(path=str(path), seed=seed, width=settings.width, height=settings.height, index=image)
+    yield from sheets(task, Record(task.settings), engine.outputs)
+    yield Finished(paths=tuple(task.made.values()), seconds=1.0)
 
 
 def settings_of(name: str) -> Settings:
@@ -97,11 +105,12 @@ def make_app(worker: Worker) -> App:
 
 
 def main(port: int, outputs: Path, pace: float) -> None:
-    """Serve the page over the stand-in engine until SIGTERM or Ctrl-C."""
+    """Serve the page over the stand-in engine until SIGTERM or Ctrl-C. Its queue is kept beside the pictures."""
     from webui.server import serve
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    worker = Worker(handler, lambda: Engine(outputs=outputs, pace=pace))
+    store, learned = QueueStore(outputs / "queue.sqlite3"), Pace(outputs / "pace.json")
+    worker = Worker(handler, lambda: Engine(outputs=outputs, pace=pace), store, learned)
     worker.start()
     serve(make_app(worker), port=port, in_browser=False, ready=lambda address: print("ready", address, flush=True))
     worker.close()

@@ -1,8 +1,14 @@
+from io import BytesIO
+
+import numpy as np
 import pytest
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from core.events import Saved
+from core.output.record import Record
+from core.output.save import encode_picture
 from core.settings import Settings
 from core.task import AsyncTask
 from webui.pictures import picture_route
@@ -49,3 +55,14 @@ def test_for_everybody_else_there_is_no_such_picture(task, get, owner):
 @pytest.mark.parametrize("path", ["{id}/1", "{id}/2", "{id}/-1", "{id}/../0", "other/0", "{id}/0/../../../etc/passwd"])
 def test_nothing_but_the_pictures_of_a_task_can_be_fetched(task, get, path):
     assert get("/easel/pictures/" + path.format(id=task.id), ME).status_code == 404
+
+
+def test_a_picture_to_be_shared_comes_without_its_settings(task, get, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    data, _ = encode_picture(pixels, Record(Settings(prompt="a secret")))
+    (tmp_path / "one.png").write_bytes(data)
+    assert b"a secret" in get("/" + picture_url(task, 0), ME).content
+    plain = get("/" + picture_url(task, 0) + "?plain=1", ME)
+    assert b"secret" not in plain.content and "attachment" in plain.headers["content-disposition"]
+    assert (np.asarray(Image.open(BytesIO(plain.content))) == pixels).all()
+    assert get("/" + picture_url(task, 0) + "?plain=1", YOU).status_code == 404

@@ -56,6 +56,7 @@
   function watchDrops() {
     let inside = 0;
     const show = (shown) => document.body.classList.toggle("dropping", shown);
+    document.body.dataset.hint = "Drop the picture to use its settings";
     document.addEventListener("dragenter", (event) => { if (carriesFile(event)) { inside += 1; show(true); } });
     document.addEventListener("dragleave", (event) => { if (carriesFile(event)) { inside -= 1; show(inside > 0); } });
     document.addEventListener("dragover", (event) => { if (carriesFile(event)) event.preventDefault(); });
@@ -92,8 +93,10 @@
     try { return localStorage.getItem("easel-theme"); } catch { return null; }
   }
 
+  const chosenTheme = () => remembered() || "PREFERRED_THEME";
+
   function wanted() {
-    const choice = remembered() || "PREFERRED_THEME";
+    const choice = chosenTheme();
     return choice === "auto" ? (system.matches ? "dark" : "light") : choice;
   }
 
@@ -101,12 +104,22 @@
     const dark = wanted() === "dark";
     if (document.body && document.body.classList.contains("dark") !== dark) document.body.classList.toggle("dark", dark);
     document.documentElement.style.colorScheme = dark ? "dark" : "light";
+    document.documentElement.dataset.theme = chosenTheme();
   }
 
-  function switchTheme() {
-    try { localStorage.setItem("easel-theme", wanted() === "dark" ? "light" : "dark"); } catch { /* private window */ }
+  function chooseTheme(choice) {
+    try { localStorage.setItem("easel-theme", choice); } catch { /* private window */ }
     dress();
   }
+
+  // From "auto" first to what is not seen, so that the press shows; then to the other; then to "auto" again.
+  function switchTheme() {
+    const other = system.matches ? "light" : "dark";
+    const round = ["auto", other, other === "dark" ? "light" : "dark"];
+    chooseTheme(round[(round.indexOf(chosenTheme()) + 1) % 3]);
+  }
+
+  window.easel.theme = { choice: chosenTheme, choose: chooseTheme };
 
   function keepDressed() {
     dress();
@@ -206,7 +219,9 @@
       make("div", { class: "caption" }),
       make("div", { class: "tools" },
         make("button", { type: "button", class: "reuse", title: "Put the seed of this picture into the seed box" }, "Use seed"),
+        make("button", { type: "button", class: "use", title: "Put all settings of this picture into the page" }, "Use settings"),
         make("a", { class: "save", download: "", title: "Download the file" }, "Download"),
+        make("a", { class: "save plain", download: "", title: "Download the picture without its settings, to share it" }, "Without settings"),
         make("button", { type: "button", class: "size", title: "Fit the window, or one pixel a pixel" }, "Actual size"),
         button("close", "Close", "✕")),
       button("previous", "Previous picture", "‹"),
@@ -217,7 +232,8 @@
       else if (name === "next") turn(1);
       else if (name === "size") viewer.classList.toggle("actual");
       else if (name === "reuse") reuseSeed();
-      else if (name !== "save" && !event.target.closest(".caption")) viewer.close();
+      else if (name === "use") useShot();
+      else if (!event.target.closest(".save") && !event.target.closest(".caption")) viewer.close();
     });
     document.body.append(viewer);
   }
@@ -240,7 +256,14 @@
     image.alt = dataset.prompt;
     viewer.querySelector(".caption").textContent = `${dataset.prompt} · ${dataset.size} · seed ${dataset.seed}`;
     viewer.querySelector(".save").href = href;
+    viewer.querySelector(".save.plain").href = `${href}?plain=1`;
     viewer.classList.toggle("single", shots.length < 2);
+  }
+
+  async function useShot() {
+    const answer = await fetch(shots[at].href);
+    viewer.close();
+    readPicture(await answer.blob());
   }
 
   function reuseSeed() {

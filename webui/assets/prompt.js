@@ -59,6 +59,7 @@
     pending = early = false;
     if (!open()) return;
     list.hidden = true;
+    list.replaceChildren();
     status.textContent = "";
     for (const name of ["aria-activedescendant", "aria-controls", "aria-autocomplete"]) area.removeAttribute(name);
   }
@@ -237,9 +238,15 @@
 
   const section = (title, content) => make("section", {}, make("h3", {}, title), content);
 
+  function origin(source) { // the prompt, one of its further lines, or a style
+    const line = source.match(/^line (\d+)$/);
+    if (line) return make("span", { class: "source" }, make("span", {}, "Line"), " ", make("span", {}, line[1]));
+    return source === "prompt" ? make("span", { class: "source" }, "Prompt") : make("span", { class: "source notranslate" }, source);
+  }
+
   function texts(side) {
     return make("ol", { class: "texts" }, ...side.map(({ text, source }) => make("li", {},
-      make("span", { class: "source" }, source), make("span", { class: "words notranslate" }, text))));
+      origin(source), make("span", { class: "words notranslate" }, text))));
   }
 
   function pairs(entries) {
@@ -254,7 +261,7 @@
     part(".now").setAttribute("aria-pressed", String(!view.made));
     part(".made").setAttribute("aria-pressed", String(view.made));
     part(".made").disabled = !picture;
-    const drawn = Boolean(told.chance && (told.choices.length || settings().styles?.includes("Random Style")));
+    const drawn = Boolean(told.chance && (told.choices.some(({ written }) => written.startsWith("__")) || settings().styles?.includes("Random Style")));
     part(".chance").hidden = part(".again").hidden = view.made || !drawn;
     for (const name of [".previous", ".next"]) part(name).hidden = view.made || images < 2;
     part(".previous").disabled = view.index === 0;

@@ -79,6 +79,16 @@ element.addEventListener("keydown", (event) => {
   moveBy(item, event.key === "ArrowUp" ? -1 : 1);
 });
 
+// ---- a list of prompts from text files ----------------------------------------------------------------------------
+document.addEventListener("change", async (event) => {
+  if (event.target.id !== "read_prompts") return;
+  const input = document.querySelector("#prompt_list textarea");
+  const texts = await Promise.all([...event.target.files].map((file) => file.text()));
+  event.target.value = "";
+  input.value = [input.value, ...texts].map((text) => text.trim()).filter(Boolean).join("\n");
+  input.dispatchEvent(new Event("input", { bubbles: true }));
+});
+
 // ---- dragging, with mouse, pen or finger --------------------------------------------------------------------------
 let dragged = null;
 

@@ -50,8 +50,8 @@
   const help = make("p", { class: "keyhelp hide-on-touch" }, "Arrows move, Space chooses, F marks a favourite, / searches.");
   const preview = make("div", { class: "preview", id: "style_preview", role: "tooltip", hidden: true });
   root.append(
-    make("div", { class: "head" }, search, make("div", { class: "tools" }, choice, onlyFavourites, refresh), chips),
-    problems, count, grid, help, preview);
+    make("div", { class: "head" }, search, make("div", { class: "tools" }, choice, onlyFavourites), chips),
+    problems, make("div", { class: "foot" }, count, refresh), grid, help, preview);
 
   // ---- the control that holds the choice -------------------------------------------------------------------------
   const control = () => document.querySelector("#styles textarea, #styles input");

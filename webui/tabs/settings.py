@@ -9,6 +9,7 @@ import gradio as gr
 
 from webui.app import App
 from webui.sizes import labels, matching_label
+from webui.tabs.batch import BatchCard, batch_card
 from webui.tabs.place import Placed, card
 from webui.tabs.presets import PresetCard, preset_card
 
@@ -26,6 +27,7 @@ class SettingsTab:
     any_seed: Any
     reset: Any
     presets: PresetCard | None
+    batch: BatchCard
 
 
 def settings_tab(app: App, placed: Placed, native: tuple[int, int]) -> SettingsTab:
@@ -47,4 +49,5 @@ def settings_tab(app: App, placed: Placed, native: tuple[int, int]) -> SettingsT
         gr.HTML("", elem_id="forced")  # what the performance mode forces
         gr.HTML(READ_PICTURE)
         reset = gr.Button("Reset all settings", elem_id="reset_settings", size="sm")
-    return SettingsTab(aspect, any_seed, reset, presets)
+    batch = batch_card(placed)
+    return SettingsTab(aspect, any_seed, reset, presets, batch)

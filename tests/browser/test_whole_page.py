@@ -1,0 +1,186 @@
+"""All of the page as one visitor goes through it: every text has its translations, and axe-core finds nothing serious."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.settings import AUTO_ON_OFF, NOISE_DEVICES, OUTPUT_FORMATS, PREDICTIONS, REFINER_SWAPS, SAMPLERS, SCHEDULERS
+from tests.browser.chromium import arrive, visit
+from webui.texts import NAMES
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to look at the page")
+expect = playwright.expect
+expect.set_options(timeout=20_000)  # milliseconds; the machine may be busy
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+
+PROMPT = "#positive_prompt textarea"
+SLOW = 240_000  # milliseconds: the first picture waits for the model to load
+TABS = ("Settings", "Styles", "Models", "Advanced", "History")
+# Names that are the same in every language: what a program or a file calls itself, and what prompts consist of.
+SAME = {*SAMPLERS, *SCHEDULERS, *OUTPUT_FORMATS, *PREDICTIONS, *REFINER_SWAPS, *NOISE_DEVICES, *AUTO_ON_OFF, "easel-emoji-256"}
+VISIBLE_TEXTS = """() => {
+  const untouched = 'script, style, textarea, code, pre, [translate=no], .notranslate, .excerpt, .chip';
+  const found = new Set();
+  const add = (text) => {
+    for (const part of (text || '').split(' · ')) if (/\\p{L}/u.test(part)) found.add(part.trim().replace(/\\s+/g, ' '));
+  };
+  for (const element of document.body.querySelectorAll('*')) {
+    if (!element.checkVisibility({visibilityProperty: true})) continue;
+    if (!element.closest(untouched)) {
+      for (const name of ['title', 'aria-label', 'alt']) add(element.getAttribute(name));
+      for (const node of element.childNodes) if (node.nodeType === Node.TEXT_NODE) add(node.data);
+    }
+    add(element.getAttribute('placeholder'));
+    if (element.matches('input[role=combobox], input[role=listbox]')) add(element.value);
+  }
+  return [...found];
+}"""
+KNOWN = "async ([code, texts]) => { await easel.language.choose(code); return texts.map((text) => easel.language.knows(text)); }"
+
+
+def open_tab(page: Any, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def walk(page: Any, *, make: bool) -> Iterator[str]:
+    """Go through the page and stop, by name, wherever something new is seen. `make`: with pictures made on the way."""
+    yield "empty"
+    page.click("#page_menu_button")
+    yield "the page's menu"
+    page.click("#page_menu button")
+    yield "the keys"
+    page.keyboard.press("Escape")
+    yield from settings(page)
+    yield from styles(page)
+    yield from other_tabs(page)
+    yield from mistakes(page)
+    if make:
+        yield from pictures(page)
+    yield from history(page)
+
+
+def settings(page: Any) -> Iterator[str]:
+    open_tab(page, "Settings")
+    for name in ("preset_keeping", "batch_list", "batch_grid"):
+        page.locator(f"#{name} button").first.click()
+    page.wait_for_timeout(500)
+    yield "Settings"
+    yield from lists(page, "preset", "performance", "aspect", "grid_x", "grid_y")
+
+
+def lists(page: Any, *names: str) -> Iterator[str]:
+    for name in names:
+        page.click(f"#{name} input")
+        page.wait_for_selector("[role=option]")
+        yield f"the list {name}"
+        page.keyboard.press("Escape")
+        page.locator(f"#{name} input").blur()
+
+
+def styles(page: Any) -> Iterator[str]:
+    open_tab(page, "Styles")
+    page.wait_for_selector("#styles_browser .tile")
+    page.locator("#styles_browser .tile .choice").first.click()
+    page.locator("#styles_browser .tile .choice").nth(4).click()
+    page.wait_for_timeout(300)
+    yield "Styles"
+    page.click("#styles_browser .clear")
+
+
+def other_tabs(page: Any) -> Iterator[str]:
+    open_tab(page, "Models")
+    page.click("#add_lora")
+    page.wait_for_timeout(300)
+    yield "Models"
+    yield from lists(page, "vae", "refiner_swap")
+    open_tab(page, "Advanced")
+    yield "Advanced"
+    yield from lists(page, "prediction", "zero_terminal_snr", "noise_device")
+    page.fill("#advanced_search", "noise")
+    yield "a search in Advanced"
+    page.fill("#advanced_search", "")
+
+
+def mistakes(page: Any) -> Iterator[str]:
+    open_tab(page, "Settings")
+    page.fill("#width input", "100")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#message .problem")).to_be_visible()
+    yield "a width that cannot be"
+    page.fill("#width input", "256")
+    page.fill("#height input", "256")
+    page.click("#becomes summary")
+    page.fill(PROMPT, "a [[red, blue]] fox __nothing__")
+    page.wait_for_selector("#becomes .found .texts")
+    page.wait_for_timeout(500)
+    yield "what the prompt becomes"
+    page.click("#becomes summary")
+    page.evaluate("easel.useSettings('hello')")
+    page.wait_for_timeout(500)
+    yield "a text that is no settings"
+
+
+def pictures(page: Any) -> Iterator[str]:
+    page.fill("#steps input[type=number]", "4")
+    page.fill(PROMPT, "a red apple")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#progress-bar .bar", timeout=SLOW)
+    yield "a task under way"
+    page.fill(PROMPT, "a fox on a blue background")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_timeout(300)
+    yield "two tasks"
+    expect(page.locator("#final_gallery a")).to_have_count(2, timeout=SLOW)
+    yield "pictures"
+    page.locator("#final_gallery a").first.click()
+    page.wait_for_selector("#viewer[open]")
+    yield "a picture in full size"
+    page.keyboard.press("Escape")
+
+
+def history(page: Any) -> Iterator[str]:
+    open_tab(page, "History")
+    page.wait_for_selector("#history .count:not(:empty)")
+    page.wait_for_timeout(800)
+    yield "History"
+    tiles = page.locator("#history .tile .open")
+    if not tiles.count():
+        return
+    tiles.first.click()
+    page.wait_for_selector("#history dialog.details")
+    yield "a picture's details"
+    page.keyboard.press("Escape")
+    for tile in (0, 1):
+        page.locator("#history .tile .pick").nth(tile).check()
+    yield "two pictures selected"
+    page.locator("#history .selection .main").click()
+    page.wait_for_selector("#history dialog.compare")
+    yield "two pictures compared"
+    page.keyboard.press("Escape")
+    page.locator("#history .selection .danger").click()
+    page.wait_for_selector("#history .toast.shown")
+    yield "pictures thrown away"
+    page.locator("#history .view").nth(2).click()
+    page.wait_for_timeout(500)
+    page.locator("#history .facts .danger").click()
+    page.wait_for_selector("#history dialog.ask")
+    yield "the trash"
+    page.keyboard.press("Escape")
+    page.locator("#history .view").first.click()
+
+
+def test_every_text_that_a_visitor_sees_has_its_translation_in_every_language(browser, address):
+    with visit(browser, address) as page:
+        seen: dict[str, str] = {}
+        for stop in walk(page, make=True):
+            for text in page.evaluate(VISIBLE_TEXTS):
+                seen.setdefault(text, stop)
+        texts = [text for text in seen if text not in SAME]
+        assert len(texts) > 250
+        for code in NAMES:
+            known = page.evaluate(KNOWN, [code, texts])
+            assert [(text, seen[text]) for text, there in zip(texts, known, strict=True) if not there] == [], code

@@ -1,0 +1,192 @@
+// The page in other languages: texts that the chosen language's table has are put in place of the English ones.
+// What people wrote (prompts, names of files, styles and presets) is never touched: see UNTOUCHED.
+(() => {
+  "use strict";
+
+  const MENU = LANGUAGE_MENU;     // code -> name
+  const USUAL = USUAL_LANGUAGE; // for browsers that have chosen none; "": as the browser prefers
+  const CHOICE = "easel-language";
+  const UNTOUCHED = "script, style, textarea, code, pre, [translate=no], .notranslate, .excerpt, .chip, [contenteditable]";
+  const ATTRIBUTES = ["placeholder", "title", "aria-label", "alt", "data-hint"];
+  const JOINT = " · "; // between facts that are translated one by one
+
+  let table = new Map();  // English text -> translation
+  let patterns = [];      // [regular expression, translation], for keys with {}
+  let known = new Map();  // English text -> what was found for it, with or without a pattern
+  const originals = new WeakMap(); // node -> { name: { english, shown } }; a text node's own text has the name ""
+  const MOST_KNOWN = 5000;
+
+  // ---- finding a translation ------------------------------------------------------------------------------------
+  const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+
+  function learn(texts) {
+    table = new Map();
+    patterns = [];
+    known = new Map();
+    for (const [english, text] of Object.entries(texts)) {
+      if (!english.includes("{}")) table.set(english, text);
+      else patterns.push([new RegExp(`^${english.split("{}").map(escaped).join("([^]+?)")}$`), text, english.length]);
+    }
+    patterns.sort((one, other) => other[2] - one[2]); // the one that says most comes first
+  }
+
+  function filledIn(text, found) {
+    let next = 0;
+    return text.replace(/\{(\d*)\}/g, (_, number) => {
+      const piece = found[number ? Number(number) : (next += 1)] ?? "";
+      return /^\d/.test(piece) ? translated(piece) || piece : piece; // a duration or a size has a unit
+    });
+  }
+
+  function sought(text) {
+    const exact = table.get(text);
+    if (exact !== undefined) return exact;
+    for (const [pattern, translation] of patterns) {
+      const found = pattern.exec(text);
+      if (found) return filledIn(translation, found);
+    }
+    if (text.includes(JOINT)) {
+      const parts = text.split(JOINT);
+      const others = parts.map((part) => translated(part) ?? part);
+      if (others.some((part, index) => part !== parts[index])) return others.join(JOINT);
+    }
+    const sentences = text.split(/(?<=[.!?])\s+(?=\p{Lu})/u); // several of our sentences in a row
+    if (sentences.length > 1) {
+      const others = sentences.map(translated);
+      if (!others.includes(null)) return others.join(" ");
+    }
+    return null;
+  }
+
+  function translated(text) {
+    if (text.length > 2000 || !/\p{L}/u.test(text)) return null;
+    if (!known.has(text)) {
+      if (known.size > MOST_KNOWN) known = new Map();
+      known.set(text, null); // against going round
+      known.set(text, sought(text));
+    }
+    return known.get(text);
+  }
+
+  /** `english` in the chosen language, or as it is. */
+  const say = (english) => {
+    const text = english.trim().replace(/\s+/g, " ");
+    const found = table.size || patterns.length ? translated(text) : null;
+    return found === null ? english : english.replace(english.trim(), () => found);
+  };
+
+  // ---- putting it in place --------------------------------------------------------------------------------------
+  const untouched = (node) => {
+    const element = node.nodeType === Node.TEXT_NODE ? node.parentElement : node;
+    return !element || element.closest(UNTOUCHED) !== null;
+  };
+
+  function put(node, name, now, write) {
+    const kept = originals.get(node) || {};
+    const before = kept[name];
+    const english = before && now === before.shown ? before.english : now;
+    const shown = say(english);
+    if (shown === english && !before) return;
+    kept[name] = { english, shown };
+    originals.set(node, kept);
+    if (shown !== now) write(shown);
+  }
+
+  function putText(node) {
+    if (node.data.trim() && !untouched(node)) put(node, "", node.data, (text) => { node.data = text; });
+  }
+
+  function putAttributes(element) {
+    for (const name of ATTRIBUTES) {
+      const now = element.getAttribute(name);
+      const own = name === "placeholder" || !untouched(element); // a text area's content is left alone, not its hint
+      if (now && own) put(element, name, now, (text) => element.setAttribute(name, text));
+    }
+  }
+
+  function putAll(root) {
+    if (root.nodeType === Node.TEXT_NODE) { putText(root); return; }
+    if (root.nodeType !== Node.ELEMENT_NODE) return;
+    putAttributes(root);
+    const walker = document.createTreeWalker(root, NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+      const node = walker.currentNode;
+      if (node.nodeType === Node.TEXT_NODE) putText(node);
+      else putAttributes(node);
+    }
+    putChosen();
+  }
+
+  // What a closed list shows is the value of an input, which the page reads: the translation is laid over it (style.css).
+  function putChosen() {
+    for (const input of document.querySelectorAll("input[role=listbox], input[role=combobox]")) {
+      const text = say(input.value);
+      const over = input.parentElement;
+      if (text === input.value) delete over.dataset.shown;
+      else if (over.dataset.shown !== text) over.dataset.shown = text;
+    }
+  }
+
+  function watch() {
+    putAll(document.body);
+    new MutationObserver((changes) => {
+      if (!table.size && !patterns.length) return;
+      for (const change of changes) {
+        if (change.type === "childList") change.addedNodes.forEach(putAll);
+        else if (change.type === "characterData") putText(change.target);
+        else putAttributes(change.target);
+      }
+    }).observe(document.body, {
+      subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ATTRIBUTES,
+    });
+    setInterval(() => { if (table.size) putChosen(); }, 300); // nothing tells that an input's value was set
+  }
+
+  // ---- choosing -------------------------------------------------------------------------------------------------
+  const choice = () => { try { return localStorage.getItem(CHOICE) || ""; } catch { return ""; } };
+
+  /** The language to show: as chosen here, else as the installation says, else the first that the browser prefers. */
+  function wanted() {
+    const told = choice() || USUAL;
+    if (told && told !== "auto" && MENU[told]) return told;
+    const codes = Object.keys(MENU);
+    for (const preferred of navigator.languages || [navigator.language]) {
+      const exact = codes.find((code) => code.toLowerCase() === preferred.toLowerCase());
+      const found = exact || codes.find((code) => code === preferred.split("-")[0]);
+      if (found) return found;
+    }
+    return "en";
+  }
+
+  async function speak() {
+    const code = wanted();
+    let found = { texts: {}, rightToLeft: false };
+    if (code !== "en") {
+      try {
+        const answer = await fetch(`easel/texts/${encodeURIComponent(code)}`);
+        if (answer.ok) found = await answer.json();
+      } catch { /* English, then; the page tells when the server is gone */ }
+    }
+    learn(found.texts);
+    document.documentElement.lang = code === "default" ? "" : code;
+    document.documentElement.dir = found.rightToLeft ? "rtl" : "ltr";
+    if (document.body) putAll(document.body);
+    document.dispatchEvent(new CustomEvent("easel:language", { detail: code }));
+  }
+
+  window.easel.language = {
+    menu: MENU,
+    choice: () => choice() || "auto",
+    choose(code) {
+      try { localStorage.setItem(CHOICE, code); } catch { /* private window */ }
+      return speak();
+    },
+    say,
+    /** Whether the chosen language has a translation of `english`. */
+    knows: (english) => translated(english.trim().replace(/\s+/g, " ")) !== null,
+  };
+
+  speak();
+  if (document.body) watch();
+  else document.addEventListener("DOMContentLoaded", watch);
+})();

@@ -1,0 +1,151 @@
+"""The card "Many pictures": all of a request on one, a list of prompts, a grid of two settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from core.axes import SETTINGS, example
+from core.errors import UserError
+from core.task import AsyncTask
+from webui.controls import CONTROLS
+from webui.generate import Desk
+from webui.render import problem
+from webui.tabs.place import Placed, card
+from webui.task_list import about
+
+FIRST = ("steps", "guidance_scale", "seed", "sampler", "scheduler", "styles", "prompt", "loras", "base_model")
+WORDS = {
+    "prompt": "Prompt: seek and replace",
+    "negative_prompt": "Negative prompt: seek and replace",
+    "loras": "LoRA weight",
+}
+NONE = ("None", "")
+READ_PROMPTS = (
+    '<label class="file-button">Read text files'
+    '<input type="file" id="read_prompts" accept=".txt,.md,text/plain" multiple></label>'
+)
+HOW = "Choose a setting, and write its values: <code>1, 2, 3</code> or <code>1-9 (+2)</code>. Each pair is one picture."
+
+
+@dataclass(frozen=True)
+class BatchCard:
+    """Its parts. `axes` are the inputs of a grid, by the names that `Desk.grid_task` knows."""
+
+    prompts: Any
+    queue_list: Any
+    axes: Mapping[str, Any]
+    told: Any
+    make_grid: Any
+
+
+def batch_card(placed: Placed) -> BatchCard:
+    """Make the card."""
+    choices = [(label_of(name), name) for name in dict.fromkeys((*FIRST, *SETTINGS))]
+    with card("Many pictures"):
+        placed.put("image_grid")
+        with gr.Accordion("A list of prompts", open=False, elem_id="batch_list"):
+            prompts = gr.Textbox(
+                label="Prompts, one a line", lines=4, max_lines=12, elem_id="prompt_list",
+                info="Each becomes a task of its own, with the other settings as they are now",
+            )  # fmt: skip
+            gr.HTML(READ_PROMPTS)
+            queue_list = gr.Button("Queue the list", elem_id="queue_list", size="sm")
+        with gr.Accordion("A grid of two settings (X/Y)", open=False, elem_id="batch_grid"):
+            axes: dict[str, Any] = {}
+            for axis, words in (("x", "Columns"), ("y", "Rows")):
+                options, value = (choices, "steps") if axis == "x" else ([NONE, *choices], "")
+                axes[axis] = gr.Dropdown(options, value=value, label=words, elem_id=f"grid_{axis}")
+                axes[f"{axis}_values"] = gr.Textbox(
+                    label=f"Values of the {words.lower()}", lines=1, max_lines=4, elem_id=f"grid_{axis}_values"
+                )
+            told = gr.HTML(_hint(HOW), elem_id="grid_told")
+            make_grid = gr.Button("Make the grid", elem_id="make_grid", size="sm")
+    return BatchCard(prompts, queue_list, axes, told, make_grid)
+
+
+def batch_events(
+    made: BatchCard,
+    desk: Desk,
+    controls: Mapping[str, Any],
+    any_seed: Any,
+    message: Any,
+    owner: Callable[[gr.Request], str],
+    quiet: Mapping[str, Any],
+) -> tuple[Any, Any]:
+    """Connect the card. Returns the two events that queue tasks, so that the page can watch what becomes of them."""
+    asked = {*controls.values(), any_seed}
+    fields = set(made.axes.values())
+
+    def settings(values: dict[Any, Any]) -> dict[str, Any]:
+        return {name: values[control] for name, control in controls.items()}
+
+    def axes(values: dict[Any, Any]) -> dict[str, str]:
+        return {name: str(values[control] or "") for name, control in made.axes.items()}
+
+    def queue_list(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
+        try:
+            desk.submit_list(settings(values), owner(request), values[made.prompts] or "", any_seed=values[any_seed])
+        except UserError as error:
+            return {message: problem(str(error))}
+        return {message: ""}
+
+    def make_grid(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
+        try:
+            used = desk.submit_grid(settings(values), owner(request), axes(values), any_seed=values[any_seed])
+        except UserError as error:
+            return {message: problem(str(error))}
+        return {message: "", controls["seed"]: str(used.seed)}
+
+    def describe(values: dict[Any, Any]) -> str:
+        written = axes(values)
+        empty = next((name for name in ("x", "y") if written[name] and not written[f"{name}_values"].strip()), None)
+        if empty:
+            return _hint(f"{escape(label_of(written[empty]))}: <code>{escape(example(written[empty]))}</code>")
+        try:
+            task = desk.grid_task(settings(values), "", written, any_seed=values[any_seed])
+        except UserError as error:
+            return _hint(escape(str(error)))
+        return _hint(escape(told(task, desk.app.worker.estimate(task))))
+
+    for control in fields:
+        control.change(describe, asked | fields, made.told, trigger_mode="always_last", **quiet)
+    listed = made.queue_list.click(queue_list, asked | {made.prompts}, message, trigger_mode="multiple", **quiet)
+    grid = made.make_grid.click(
+        make_grid, asked | fields, [message, controls["seed"]], trigger_mode="multiple", **quiet
+    )
+    return listed, grid
+
+
+def filled_axes(made: BatchCard, task: AsyncTask) -> dict[Any, Any]:
+    """Updates that put the grid of `task` back into the card."""
+    if task.grid is None:
+        return {}
+    updates: dict[Any, Any] = {made.axes["y"]: "", made.axes["y_values"]: ""}
+    for name, axis in (("x", task.grid.x), ("y", task.grid.y)):
+        if axis is not None:
+            updates[made.axes[name]] = axis.setting
+            updates[made.axes[f"{name}_values"]] = axis.text
+    return updates
+
+
+def told(task: AsyncTask, seconds: float | None) -> str:
+    """How much work the grid of `task` is: `4 x 3 = 12 pictures, about 2 min`."""
+    assert task.grid is not None
+    columns, rows = len(task.grid.x.values), len(task.grid.y.values) if task.grid.y else 1
+    size = f"{columns} × {rows} = {task.pictures} pictures" if rows > 1 else f"{task.pictures} pictures"
+    return size + (f", {about(seconds)}" if seconds is not None else "")
+
+
+def label_of(name: str) -> str:
+    """What the setting `name` is called in the page."""
+    label = getattr(CONTROLS.get(name), "keywords", {}).get("label")
+    return WORDS.get(name) or label or name.replace("_", " ").capitalize()
+
+
+def _hint(html: str) -> str:
+    return f'<p class="note">{html}</p>'
