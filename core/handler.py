@@ -92,25 +92,30 @@ def _one_picture(
     while True:
         yield clock.at(plan, "Loading models")
         settings = plan.settings
-        pipeline.refresh_everything(
-            settings.base_model,
-            parts={part: getattr(settings, part) for part in PARTS},
-            refiner_model=settings.refiner_model if settings.switch_step < settings.steps else "",
-            loras=with_mode_lora(plan.loras, settings.performance, pipeline.catalog.files("loras")),
-            expander=settings.expander if plan.expansion and not settings.prompt_expansion else "",
-            check=task.check,
-        )
-        yield from (Warned(message=notice) for notice in pipeline.take_notices())
-        if plan.expansion:
-            yield clock.at(plan, "Continuing the prompt")
-            plan = pipeline.expand_prompt(plan, check=task.check)
-            added = plan.settings.prompt_expansion.removeprefix(cleaned(plan.main)).strip(", ")
-            yield clock.at(plan, f"Added to the prompt: {shorten(added, MOST_TOLD)}" if added else "Nothing to add")
         try:
+            pipeline.refresh_everything(
+                settings.base_model,
+                parts={part: getattr(settings, part) for part in PARTS},
+                refiner_model=settings.refiner_model if settings.switch_step < settings.steps else "",
+                loras=with_mode_lora(plan.loras, settings.performance, pipeline.catalog.files("loras")),
+                expander=settings.expander if plan.expansion and not settings.prompt_expansion else "",
+                check=task.check,
+            )
+            yield from (Warned(message=notice) for notice in pipeline.take_notices())
+            if plan.expansion:
+                yield clock.at(plan, "Continuing the prompt")
+                plan = pipeline.expand_prompt(plan, check=task.check)
+                added = plan.settings.prompt_expansion.removeprefix(cleaned(plan.main)).strip(", ")
+                yield clock.at(plan, f"Added to the prompt: {shorten(added, MOST_TOLD)}" if added else "Nothing to add")
             picture = yield from _sampled(task, pipeline, plan, clock)
             break
         except NotFinite as problem:
             yield Warned(message=pipeline.take_safer_precision(problem))
+        except Exception as problem:
+            words = pipeline.step_down(problem)
+            if words is None:
+                raise
+            yield Warned(message=words)
     yield clock.at(plan, "Saving")
     settings = replace(plan.settings, base_model=pipeline.base_name)
     record = Record(
@@ -151,9 +156,12 @@ def _sampled(
             preview = pipeline.preview(step.x0, step.space)
             shown = time.monotonic()
         yield clock.step(plan, step.index + 1, step.total, preview)
+        yield from (Warned(message=notice) for notice in pipeline.take_notices())
         task.check()
     yield clock.at(plan, "Decoding")
-    return pipeline.decode(step.x, settings, step.space, check=task.check)
+    pixels = pipeline.decode(step.x, settings, step.space, check=task.check)
+    yield from (Warned(message=notice) for notice in pipeline.take_notices())
+    return pixels
 
 
 class _Clock:

@@ -50,7 +50,9 @@ Check = Callable[[], None]
 
 MOST_ON_CPU = 5 * 2**29  # bytes; a picture that takes more is decoded by rows, which takes a third and no longer
 IN_ROWS = "Memory ran short: the picture is now decoded a few rows at a time."
-IN_TILES = "Memory ran short: the picture is now decoded in tiles, which takes longer and may differ in its finest shades."
+IN_TILES = (
+    "Memory ran short: the picture is now decoded in tiles, which takes longer and may differ in its finest shades."
+)
 ON_THE_CPU = "Memory ran short: the picture is now decoded on the processor, which takes longer."
 PREVIEW_SCALE = 4  # preview pixels a latent cell: half the picture's side
 
@@ -167,7 +169,8 @@ class Pipeline:
         self._base = self._refiner = None  # two models at once may not fit
         self._memory.forget()
         began = time.monotonic()
-        checkpoint = load_checkpoint(path, device=self.device, chosen=chosen)
+        room = self._memory.room_for_weights() if self.device.torch_device.type == "cpu" else None
+        checkpoint = load_checkpoint(path, device=self.device, chosen=chosen, unet_room=room)
         self._base = BaseModel(
             name=name,
             stamp=stamp,
@@ -327,7 +330,11 @@ class Pipeline:
 
     def hashes(self, settings: Settings, loras: Sequence[Lora]) -> dict[str, str]:
         """SHA-256, hexadecimal, of the files that a picture was made with beside the base model's, by their names."""
-        wanted = [(settings.refiner_model, "checkpoints"), (settings.vae, "vae"), *((one.name, "loras") for one in loras)]
+        wanted = [
+            (settings.refiner_model, "checkpoints"),
+            (settings.vae, "vae"),
+            *((one.name, "loras") for one in loras),
+        ]
         return {name: self.catalog.file_hash(self.catalog.files(kind).find(name)) for name, kind in wanted if name}
 
     # Text
@@ -486,7 +493,12 @@ class Pipeline:
             whole = sys.maxsize
         ways = [
             Way("decode", whole, partial(vae.decode, raw, check=check)),
-            Way("decode rows", rows_bytes(height, width, element), partial(decode_in_rows, vae, raw, check=check), IN_ROWS),
+            Way(
+                "decode rows",
+                rows_bytes(height, width, element),
+                partial(decode_in_rows, vae, raw, check=check),
+                IN_ROWS,
+            ),
             Way("decode tiles", tile, partial(vae.decode_tiled, raw, check=check), IN_TILES),
         ]
         if self.device.vae_device != self.device.torch_device:

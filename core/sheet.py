@@ -106,7 +106,7 @@ def draw(sheet: Sheet, longest: int = LONGEST_SIDE, most: int = MOST_PIXELS) -> 
     labels = bool(sheet.across or sheet.down)
     gap = max(2, round(min(cell) / 64)) if labels else 0
     scale = 1.0
-    for _ in range(4):  # the labels take room of their own, which depends on the size of the cells
+    for _ in range(20):  # the labels take room of their own, which depends on the size of the cells
         wide, high = (max(1, int(side * scale)) for side in cell)
         size = max(11, min(48, round(min(wide, high) / 16)))
         top, left = (side or gap for side in _margins(sheet, wide, size))

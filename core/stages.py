@@ -24,7 +24,6 @@ from core.weights.info import ModelInfo
 from core.weights.memory import Memory, Way, sampling_bytes
 from core.weights.refiner import Refiner
 
-
 ROW_BY_ROW = "Memory ran short: the two sides of guidance are now computed one after the other, which is slower."
 
 

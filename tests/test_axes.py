@@ -108,7 +108,9 @@ def test_words_of_the_prompt_are_sought_and_replaced():
 
 
 def test_weights_reach_the_loras_they_are_meant_for():
-    base = Settings(loras=(Lora("felt.safetensors", 1.0), Lora("ink.safetensors", 1.0), Lora("off.safetensors", 1.0, False)))
+    base = Settings(
+        loras=(Lora("felt.safetensors", 1.0), Lora("ink.safetensors", 1.0), Lora("off.safetensors", 1.0, False))
+    )
     cells = Grid(axis("loras", "0.5, ink:2")).cells(base)
     assert [tuple(lora.weight for lora in c.settings.loras) for c in cells] == [(0.5, 0.5, 1.0), (1.0, 2.0, 1.0)]
     with pytest.raises(BadSetting, match="No LoRA is chosen"):
@@ -149,7 +151,8 @@ def test_a_grid_comes_back_from_its_plain_form_and_from_its_text():
 
 
 @pytest.mark.parametrize(
-    "damaged", [{}, {"x": None}, {"x": {"setting": "hat", "values": ["1"]}}, {"x": {"setting": "steps", "values": []}}, {"x": 1}]
+    "damaged",
+    [{}, {"x": None}, {"x": {"setting": "hat", "values": ["1"]}}, {"x": {"setting": "steps", "values": []}}, {"x": 1}],
 )
 def test_a_damaged_grid_is_refused(damaged):
     with pytest.raises(BadSetting):
@@ -157,7 +160,18 @@ def test_a_damaged_grid_is_refused(damaged):
 
 
 def test_every_number_choice_and_file_of_a_request_can_be_an_axis_and_shows_how():
-    wanted = {"steps", "guidance_scale", "seed", "sampler", "scheduler", "styles", "base_model", "loras", "prompt", "vae"}
+    wanted = {
+        "steps",
+        "guidance_scale",
+        "seed",
+        "sampler",
+        "scheduler",
+        "styles",
+        "base_model",
+        "loras",
+        "prompt",
+        "vae",
+    }
     assert wanted <= set(SETTINGS)
     assert not {"image_number", "output_format", "preview"} & set(SETTINGS)
     for setting in SETTINGS:

@@ -133,7 +133,9 @@ def test_what_was_learned_outlives_the_program(clock, tmp_path):
     assert [path.name for path in file.parent.iterdir()] == ["pace.json"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '[["m", 0, 2, [1], [1]]]', '[["m", 64, 2, ["x"], [1]]]', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", '[["m", 0, 2, [1], [1]]]', '[["m", 64, 2, ["x"], [1]]]', "[" * 100_000]
+)
 def test_a_damaged_file_is_as_none(tmp_path, text, clock):
     file = tmp_path / "pace.json"
     file.write_text(text)

@@ -125,8 +125,8 @@ CONTROLS: dict[str, Callable[..., Any]] = {
 # What a person brings along from one base model to the next; everything else follows the model's recommendation.
 OWN = (
     "prompt", "negative_prompt", "base_model", "image_number", "image_grid", "seed", "output_format", "save_metadata", "performance",
-    "loras", "styles", "prompt_syntax", "read_wildcards_in_order", "seed_increment", "refiner_model", "refiner_switch", "refiner_swap", "vae", "text_encoder_l", "text_encoder_g",
-    "preview", "noise_device", "freeu", "freeu_b1", "freeu_b2", "freeu_s1", "freeu_s2",
+    "loras", "styles", "prompt_syntax", "read_wildcards_in_order", "seed_increment", "refiner_model", "refiner_switch",
+    "refiner_swap", "vae", "text_encoder_l", "text_encoder_g", "preview", "noise_device", "freeu", "freeu_b1", "freeu_b2", "freeu_s1", "freeu_s2",
 )  # fmt: skip
 RECOMMENDED = tuple(name for name in CONTROLS if name not in OWN)
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from core.errors import BadConfig
 from core.port import port_trouble
 from webui.alive import alive_route
 from webui.app import App
 from webui.download_routes import download_routes
+from webui.guard import guarded
 from webui.history_routes import history_routes
 from webui.lora_routes import lora_routes
 from webui.page import build_page
@@ -84,22 +86,10 @@ def start(
     languages = read_languages(app.languages, app.language)
     menu, usual = (json.dumps(each).replace("<", "\\u003c") for each in (languages.menu(), languages.usual))
     given = {"PREFERRED_THEME": theme, "LANGUAGE_MENU": menu, "USUAL_LANGUAGE": usual}
+    routes = _routes(app)
     extras: dict[str, Any] = {
         "middleware": [Middleware(Visitors, hosts=hosts)],
-        "routes": [
-            alive_route(),
-            texts_route(languages),
-            read_route(app),
-            picture_route(app.worker),
-            *prompt_routes(app),
-            *lora_routes(lambda: list(app.files("loras")), app.lora_info),
-            *(history_routes(app.history) if app.history else []),
-            *(
-                download_routes(app.downloads, app.shelf, allowed=not app.open_to_others)
-                if app.downloads and app.shelf
-                else []
-            ),
-        ],
+        "routes": [alive_route(), texts_route(languages), *(guarded(routes) if auth else routes)],
     }
     page.launch(
         server_name=host,
@@ -131,6 +121,17 @@ def _script(name: str, given: Mapping[str, str]) -> str:
     for word, value in given.items():
         text = text.replace(word, value)
     return text
+
+
+def _routes(app: App) -> list[Route]:
+    """What the page asks for besides Gradio's own calls."""
+    routes = [read_route(app), picture_route(app.worker), *prompt_routes(app)]
+    routes += lora_routes(lambda: list(app.files("loras")), app.lora_info)
+    if app.history:
+        routes += history_routes(app.history)
+    if app.downloads and app.shelf:
+        routes += download_routes(app.downloads, app.shelf, allowed=not app.open_to_others)
+    return routes
 
 
 def _asset(name: str) -> str:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.models.vae import VAE, Check, ResBlock
+from core.models.vae import VAE, Check, Level, ResBlock
 
 STRIP = 2**24  # bytes of one strip's input
 
@@ -31,7 +31,9 @@ def decode_in_rows(vae: VAE, latent: Tensor, *, check: Check | None = None) -> T
         check()
     h = decoder.mid(decoder.conv_in(vae.post_quant_conv(latent.to(vae.dtype))))
     for level in reversed(decoder.up):
+        assert isinstance(level, Level)
         for block in level.block:
+            assert isinstance(block, ResBlock)
             if check:
                 check()
             h = _residual(block, h)
@@ -59,7 +61,9 @@ def _activated(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor) -> Tensor:
     statistics = _statistics(norm, x)
     out = x.new_empty(len(x), conv.out_channels, *x.shape[2:])
     for start, end in _strips(x):
-        out[:, :, start:end] = _convolved(conv, _silu(norm, _padded(x, start, end), *statistics), start, end, x.shape[2])
+        out[:, :, start:end] = _convolved(
+            conv, _silu(norm, _padded(x, start, end), *statistics), start, end, x.shape[2]
+        )
     return out
 
 

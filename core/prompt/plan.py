@@ -95,7 +95,7 @@ def seed_of(settings: Settings, index: int) -> int:
 def _alone(settings: Settings, seed: int, found: Resolved, lookup: Lookup) -> Settings:
     """The request for this picture alone. If its prompts would be read in another way once more, it says so."""
     given = settings.prompt_expansion if found.expansion and continues(settings.prompt_expansion, found.main) else ""
-    alone = replace(settings, seed=seed, image_number=1, styles=found.styles, prompt_expansion=given)
+    alone = replace(settings, seed=seed, image_number=1, image_grid=False, styles=found.styles, prompt_expansion=given)
     if found.as_typed:
         return alone
     alone = replace(alone, prompt=found.prompt, negative_prompt=found.negative_prompt, loras=found.loras)

@@ -151,7 +151,9 @@ class TextEncoder:
         def parts(size: int) -> tuple[Tensor, Tensor | None]:
             return _run(clip, rows, layer, vectors, device, final_norm=final_norm, check=check, at_once=size)
 
-        return self._memory.run(clip, [Way("encode", 0, lambda: parts(_ROWS)), Way("encode singly", 0, lambda: parts(1))])
+        return self._memory.run(
+            clip, [Way("encode", 0, lambda: parts(_ROWS)), Way("encode singly", 0, lambda: parts(1))]
+        )
 
 
 class _Inserted:

@@ -43,7 +43,8 @@ class Expansions:
         if choice == "phrases":
             return
         folders = gpt2_folders(self._files.paths())
-        problem: UserError = ModelNotFound(f"There is no GPT-2 model in {', '.join(map(str, self._files.folders))}.")
+        places = ", ".join(map(str, self._files.folders)) or "any folder"
+        problem: UserError = ModelNotFound(f"There is no GPT-2 model in {places}.")
         for folder in folders:
             try:
                 self._in_use = self._load(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from core.weights.info import ModelInfo, info_of
 from core.weights.layouts import Entries
 from core.weights.mapped import MappedFile
 from core.weights.plain import PlainWeights, remember
+from core.weights.quantized import fill
 
 # What tools leave inside a part and no network of ours has.
 HARMLESS = re.compile(
@@ -58,14 +60,18 @@ def load_checkpoint(
     vae_dtype: torch.dtype | None = None,
     device: Device | torch.device | str = "cpu",
     chosen: Mapping[str, Path] | None = None,
+    unet_room: int | None = None,
 ) -> Checkpoint:
     """All networks of the checkpoint at `path`, each in its type (None: as stored), on `device`.
 
     `chosen` are files that parts come from instead, by the names in `info.PARTS`; such a part need not be in the checkpoint.
-    A `Device` stands for the types it has chosen; the weights then rest on the CPU until they are moved. Raises
+    A `Device` stands for the types it has chosen; the weights then rest on the CPU until they are moved. A network that
+    would take more than `unet_room` bytes is left in the file, in its own type, where networks can compute in that. Raises
     ModelNotFound, and BadModelFile with a sentence for a pickle, a damaged file, another family, or missing parts.
     """
+    storage = None
     if isinstance(device, Device):
+        storage = device.unet_storage
         unet_dtype, vae_dtype = unet_dtype or device.unet_dtype, vae_dtype or device.vae_dtype
         text_dtype, device = text_dtype or device.text_dtype, "cpu"
     header = read_header(path)
@@ -76,7 +82,11 @@ def load_checkpoint(
     elif info.missing:
         raise BadModelFile(f"{path.name} lacks {', '.join(info.missing)}; a whole checkpoint was wanted.")
     file = MappedFile(header, torch.device(device))
-    unet = load_part(file, "the network", parts.network(header), build_unet, unet_dtype)
+    network = parts.network(header)
+    if unet_room is not None and unet_dtype is not None and storage is None:
+        size = sum(math.prod(entry.shape) for entry in network.values()) * unet_dtype.itemsize
+        unet_dtype = unet_dtype if size <= unet_room else None
+    unet = load_part(file, "the network", network, build_unet, unet_dtype, storage)
     if "vae" in chosen:
         vae = load_vae(chosen["vae"], dtype=vae_dtype, device=device)
     else:
@@ -175,9 +185,16 @@ def _clip_g(shapes: Shapes) -> CLIPText:
 
 
 def load_part(
-    file: MappedFile, words: str, entries: Entries, build: Callable[[Shapes], Part], dtype: torch.dtype | None
+    file: MappedFile,
+    words: str,
+    entries: Entries,
+    build: Callable[[Shapes], Part],
+    dtype: torch.dtype | None,
+    storage: torch.dtype | None = None,
 ) -> Part:
     """One part of `file`, called `words` in errors: built from its shapes, checked name by name, filled.
+
+    `storage`: the type of a network's large weights, if that is not the type it computes in.
 
     Raises BadModelFile for what `build` cannot read, and for missing, unknown or misshapen tensors.
     """
@@ -198,7 +215,10 @@ def load_part(
             raise BadModelFile(
                 f"{file.header.path.name}: in {words} the tensor {name} has the shape {list(shapes[name])}; {list(shape)} was wanted."
             )
-    module.load_state_dict(file.tensors(entries, dtype), strict=True, assign=True)
+    if storage is not None and isinstance(module, UNet):
+        fill(module, file, entries, dtype, storage)
+    else:
+        module.load_state_dict(file.tensors(entries, dtype), strict=True, assign=True)
     remember(module, PlainWeights(file, entries))
     module.eval()
     return module.requires_grad_(False)

@@ -7,7 +7,6 @@ runs (see `streaming`). What rests is kept, so that leaving the device copies no
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -215,6 +214,10 @@ class Memory:
             return free
         streams = sum(place.streamed.size for place in self._places if place.streamed)
         return min(free, self.budget - streams - sum(tensor.nbytes for tensor in self._rest))
+
+    def room_for_weights(self) -> int:
+        """Bytes that weights can take while something is computed."""
+        return max(0, self.room() - self._headroom())
 
     def take_notices(self) -> list[str]:
         """What was done for want of memory since the last call, as sentences."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from core.weights.patches import Patch
 from core.weights.plain import PlainWeights, plain_weights
+from core.weights.quantized import empty_like, scale_of, set_scale, write
 
 Patches = tuple[tuple[Patch, float], ...]  # of one weight, in the order in which they apply, with their strengths
 Check = Callable[[], None]
@@ -74,7 +75,7 @@ def _change(
     own: bool,
 ) -> None:
     state = weight.__dict__
-    if _PATCHES not in state and not (plain and plain.agrees(name, weight)):
+    if _PATCHES not in state and scale_of(weight) is None and not (plain and plain.agrees(name, weight)):
         state[_KEPT] = weight.detach().to("cpu", copy=True)
     kept: Tensor | None = state.get(_KEPT)
     stored = kept if kept is not None else plain.stored(name, weight) if plain else None
@@ -85,7 +86,7 @@ def _change(
         del state[_PATCHES]
         return
     if own:  # another network uses `weight`
-        weight = _replace(module, name, nn.Parameter(torch.empty_like(weight), requires_grad=False))
+        weight = _replace(module, name, empty_like(weight))
         weight.__dict__.update({_KEPT: kept} if kept is not None else {})
         if _PATCHES not in state:
             state.pop(_KEPT, None)
@@ -93,8 +94,9 @@ def _change(
     elif in_file and weight.data_ptr() == stored.data_ptr():
         weight.data = torch.empty_like(weight)  # the view must stay as it is
     state[_PATCHES] = None  # half done
-    for target, part in _computed(weight, stored, patches, device, buffer):
-        target.copy_(part)
+    scale = scale_of(weight)
+    for start, target, part in _computed(weight, stored, patches, device, buffer):
+        write(target, None if scale is None else scale[start : start + len(part)], part)
     if kept is None and plain and not in_file:
         plain.let_go(name)
     if patches:
@@ -106,17 +108,17 @@ def _change(
 
 def _computed(
     weight: Tensor, stored: Tensor, patches: Patches, device: torch.device, buffer: Tensor | None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Parts of `weight`, and what goes into each: `stored` with `patches`."""
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Parts of `weight`, each with its first row, and what goes into it: `stored` with `patches`."""
     if not patches and stored.dtype.itemsize > 4:
-        yield weight, stored  # float32 on the way would round twice
+        yield 0, weight, stored  # float32 on the way would round twice
         return
     factors = [patch.factors(device) for patch, _ in patches]
     if buffer is None or None in factors or not weight.is_contiguous() or not stored.is_contiguous():
         changed = stored.to(device).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         for patch, strength in patches:
             changed = patch.apply(changed, strength)
-        yield weight, _in_range(changed, weight.dtype) if patches else changed
+        yield 0, weight, changed
         return
     rows, plain_rows = weight.flatten(1) if weight.dim() > 1 else weight[:, None], stored.reshape(len(stored), -1)
     step = max(1, len(buffer) // plain_rows.shape[1])
@@ -129,19 +131,14 @@ def _computed(
             assert pair is not None
             up, down, scale = pair
             part.addmm_(up[start : start + step], down, alpha=strength * scale)
-        yield rows[start : start + step], _in_range(part, weight.dtype) if patches else part
-
-
-def _in_range(numbers: Tensor, dtype: torch.dtype) -> Tensor:
-    """8-bit floats have no infinity: what is beyond them becomes their largest number, not NaN."""
-    if dtype.itemsize > 1:
-        return numbers
-    largest = torch.finfo(dtype).max
-    return numbers.clamp_(-largest, largest)
+        yield start, rows[start : start + step], part
 
 
 def _replace(module: nn.Module, name: str, weight: nn.Parameter) -> nn.Parameter:
     """Make `weight` the parameter `name` of `module`."""
     path, _, leaf = name.rpartition(".")
-    module.get_submodule(path)._parameters[leaf] = weight
+    layer = module.get_submodule(path)
+    layer._parameters[leaf] = weight
+    if scale_of(weight) is not None:
+        set_scale(layer, scale_of(weight))
     return weight

@@ -97,5 +97,5 @@ def preview_for(vae: VAE, files: Files, scale: float = SDXL_SCALE) -> Preview:
 def _error(decoder: ApproxDecoder | TinyDecoder, vae: VAE, scale: float) -> float:
     """How far the colours that `decoder` shows are from those that were encoded: mean of squares."""
     latent, colours = known_colours(vae, scale)
-    shown = F.adaptive_avg_pool2d(decoder(latent), colours.shape[2:])
+    shown = F.adaptive_avg_pool2d(decoder(latent), (colours.shape[2], colours.shape[3]))
     return float(((shown - colours) ** 2).mean())

@@ -137,3 +137,14 @@ def test_a_text_that_is_given_stays_and_one_of_another_prompt_does_not():
     assert plan(prompt_expansion=given).settings.prompt_expansion == given
     assert plan(prompt_expansion=given, prompt="a cat").settings.prompt_expansion == ""
     assert plan(prompt_expansion=given, styles=()).settings.prompt_expansion == ""
+
+
+@pytest.mark.parametrize("budget", [1, 10**5, None])
+def test_where_memory_is_short_the_same_words_come(folder, budget):
+    """The network then is on the device only while it computes."""
+    write_gpt2_folder(folder / "model")
+    free = make(folder)
+    tight = Expansions(Files([folder], "prompt_expansion"), Memory(torch.device("cpu"), budget))
+    for expansions in (free, tight):
+        expansions.refresh()
+    assert tight(plan(), KNOWS_ALL) == free(plan(), KNOWS_ALL)

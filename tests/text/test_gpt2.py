@@ -142,8 +142,10 @@ def test_a_tokenizer_of_two_files_is_the_same_as_one_of_one(folder, expander, tm
     assert load(other)("a fox, bälde <|endoftext|>", 2) == expander("a fox, bälde <|endoftext|>", 2)
 
 
-def test_half_the_precision_is_half_the_memory(folder):
-    assert load(folder, dtype=torch.float16).network.network.wte.weight.dtype == torch.float16
+def test_half_the_precision_is_half_the_memory_and_writes_too(folder):
+    expander = load(folder, dtype=torch.float16)
+    assert {weight.dtype for weight in expander.network.parameters()} == {torch.float16}
+    assert expander("a fox", 1).startswith("a fox,")
 
 
 def test_a_pickle_is_refused_with_the_command_that_converts_it(folder, expander, tmp_path):

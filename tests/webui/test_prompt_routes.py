@@ -111,7 +111,9 @@ def test_sample_pictures_are_kept_for_good_under_an_address_that_changes_with_th
     assert client.get("/easel/styles").json()["samples"]["url"] != told["url"]
 
 
-@pytest.mark.parametrize("index", ["", "{", "[]", '{"columns": 2}', '{"names": [], "columns": 2}', '{"names": ["a"], "columns": 0}'])
+@pytest.mark.parametrize(
+    "index", ["", "{", "[]", '{"columns": 2}', '{"names": [], "columns": 2}', '{"names": ["a"], "columns": 0}']
+)
 def test_a_damaged_list_of_samples_only_means_that_there_are_none(client, tmp_path, index):
     Image.new("RGB", (96, 96)).save(tmp_path / "assets" / "styles.webp")
     (tmp_path / "assets" / "styles.json").write_text(index)
@@ -119,7 +121,9 @@ def test_a_damaged_list_of_samples_only_means_that_there_are_none(client, tmp_pa
 
 
 def test_a_prompt_becomes_the_texts_that_are_encoded(client):
-    told = becomes(client, prompt="a __metal__ fox <lora:film:0.5>\nsnow", negative_prompt="rain", styles='["Ink"]', seed="7")
+    told = becomes(
+        client, prompt="a __metal__ fox <lora:film:0.5>\nsnow", negative_prompt="rain", styles='["Ink"]', seed="7"
+    )
     assert texts(told["positive"]) == [("Ink", "ink drawing of a gold fox"), ("line 2", "snow")]
     assert texts(told["negative"]) == [("Ink", "photo"), ("prompt", "rain")]
     assert told["choices"] == [{"written": "__metal__", "became": "gold"}]

@@ -87,7 +87,8 @@ def test_the_progress_tells_share_step_image_and_time_left():
 def test_the_list_shows_running_and_waiting_tasks_each_with_its_cancel_button():
     now, next_one = running("a fox"), AsyncTask(Settings(prompt="a cat", width=512, height=768, image_number=3), "me")
     reader = Reader(view([now, next_one, finished("old")], {now: 0, next_one: 1}.__getitem__).tasks)
-    assert [a["data-task"] for tag, a in reader.tags if tag == "button"] == [now.id, next_one.id]
+    assert [a["data-task"] for tag, a in reader.tags if tag == "li"] == [now.id, next_one.id]
+    assert [a["data-action"] for tag, a in reader.tags if tag == "button"].count("cancel") == 2
     for words in ("a fox", "running", "a cat", "512 × 768", "3 images", "waiting, 1 ahead"):
         assert words in reader.text
     assert "old" not in reader.text

@@ -137,7 +137,9 @@ def test_settings_from_elsewhere_choose_styles(page):
 
 def come_back(page, address, *names):
     """Arrive with `names` chosen at the last visit."""
-    page.evaluate("names => localStorage.setItem('easel-session', JSON.stringify({styles: JSON.stringify(names)}))", names)
+    page.evaluate(
+        "names => localStorage.setItem('easel-session', JSON.stringify({styles: JSON.stringify(names)}))", names
+    )
     arrive(page, address)
     show(page)
 
@@ -239,8 +241,12 @@ def test_a_style_shows_its_own_cell_of_the_sheet_of_samples(page):
     data = io.BytesIO()
     sheet.save(data, "WEBP", lossless=True)
     samples = {"url": "easel/styles/samples.webp?v=1", "columns": 2, "rows": 2, "cells": {"Ink": 3}}
-    page.route("**/easel/styles/samples.webp?v=1", lambda route: route.fulfill(body=data.getvalue(), content_type="image/webp"))
-    page.route("**/easel/styles", lambda route: route.fulfill(json=library(style("Ink"), style("Wool"), samples=samples)))
+    page.route(
+        "**/easel/styles/samples.webp?v=1", lambda route: route.fulfill(body=data.getvalue(), content_type="image/webp")
+    )
+    page.route(
+        "**/easel/styles", lambda route: route.fulfill(json=library(style("Ink"), style("Wool"), samples=samples))
+    )
     page.get_by_role("button", name="Refresh").click()
     expect(page.locator(".styles .drawn")).to_have_count(1)
     page.wait_for_timeout(300)

@@ -8,6 +8,7 @@ from loras import write
 from tiny import write_checkpoint
 
 from core.weights.checkpoint import load_checkpoint
+from core.weights.memory import Memory
 from core.weights.patched import patches_on, put_patches
 from core.weights.patches import Patch, PatchFile
 from core.weights.refiner import twin
@@ -199,3 +200,27 @@ def test_q18_a_twin_shares_what_both_want_and_has_the_rest_to_itself(path, patch
     put_patches(unet, {}, device=CPU, twin=refiner)
     assert not differing(weights(unet), before) and not differing(weights(refiner), before)
     assert all(a is b for a, b in zip(unet.parameters(), refiner.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("share", [0.6, 0.9])
+def test_a_network_that_is_partly_off_the_device_is_patched_too(path, patch, dtype, share):
+    """Blocks that come and go, or all of it on the device, patched while there and while at rest: the same numbers."""
+    unet = load_checkpoint(path, unet_dtype=dtype).unet
+    before = weights(unet)
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    args = (x, torch.tensor([500.0]), torch.ones(1, 77, 160), torch.ones(1, 96 + 6 * 256))
+    size = sum(p.nbytes for p in unet.parameters())
+    memory = Memory(CPU, budget=int(share * size))
+    lists = [{LINEAR: ((patch(before[LINEAR]), 0.7),), CONV: ((patch(before[CONV]), -0.5),)}, {}, {OTHER: ((patch(before[OTHER]), 1.0),)}, {}]  # fmt: skip
+    for wanted in lists:
+        put_patches(unet, wanted, device=CPU)
+        memory.bring(unet, 0, torch.float32)
+        with torch.inference_mode():
+            ours = unet(*args)
+        alone = load_checkpoint(path, unet_dtype=dtype).unet
+        put_patches(alone, wanted, device=CPU)
+        with torch.inference_mode():
+            torch.testing.assert_close(ours, alone.float()(*args), rtol=1e-4, atol=1e-4)
+    memory.rest_all()
+    assert not differing(weights(unet), before)

@@ -1,0 +1,118 @@
+"""Weights of 8 bits for the denoising network: half the memory of 16, at a deviation that docs/memory.md states.
+
+Each layer makes its weights anew, in the type that it computes in, whenever it is called. Two forms: floats of 8 bits (fp8:
+4 bits of exponent and 3 of mantissa, or 5 and 2), as they come; and int8 with a scale for each row (output channel), the
+row's largest magnitude by 127. Only what is large is kept so: linear layers and convolutions in the network's blocks, not
+norms, biases, the time embedding, the first convolution and the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.models.unet import UNet
+from core.weights.layouts import Entries
+from core.weights.mapped import MappedFile, in_shape
+
+LARGEST = 127  # of int8; -128 is not used, so that the range is even
+_SCALE = "easel_scale"
+
+
+class _Stored:
+    """What the layers below share. The scale of the rows, if there is one, is a buffer, so that it moves with the weights."""
+
+    weight: nn.Parameter
+    scale: Tensor | None
+
+    def plain(self, dtype: torch.dtype) -> Tensor:
+        """The weights in `dtype`."""
+        weight = self.weight.to(dtype)
+        if self.scale is None:
+            return weight
+        return weight.mul_(self.scale.to(dtype).view(-1, *(1,) * (weight.dim() - 1)))
+
+
+class StoredLinear(_Stored, nn.Linear):
+    """A linear layer over weights of 8 bits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.plain(x.dtype), self.bias)
+
+
+class StoredConv2d(_Stored, nn.Conv2d):
+    """A convolution over weights of 8 bits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.plain(x.dtype), self.bias, self.stride, self.padding)
+
+
+def fill(unet: UNet, file: MappedFile, entries: Entries, dtype: torch.dtype | None, storage: torch.dtype) -> None:
+    """Give `unet`, on the meta device, its weights from `file`: the large ones in `storage`, the others in `dtype`.
+
+    One weight after the other, so that no more than one is there in full besides.
+    """
+    large = {f"{name}.weight": layer for name, layer in _large(unet)}
+    small = file.tensors({name: entry for name, entry in entries.items() if name not in large}, dtype)
+    unet.load_state_dict(small, strict=False, assign=True)
+    with torch.no_grad():
+        for name, layer in large.items():
+            stored = in_shape(file.stored(entries[name]), entries[name])
+            weight = stored if stored.dtype == storage else torch.empty(stored.shape, dtype=storage)
+            layer.weight = nn.Parameter(weight, requires_grad=False)
+            layer.register_buffer("scale", None, persistent=False)
+            if not storage.is_floating_point:
+                set_scale(layer, torch.empty(len(weight), dtype=unet.dtype))
+            layer.__class__ = StoredLinear if isinstance(layer, nn.Linear) else StoredConv2d
+            if stored is not weight:
+                write(layer.weight, scale_of(layer.weight), stored.float())
+                file.let_go(entries[name])
+
+
+def _large(unet: UNet) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
+    for name, layer in unet.named_modules():
+        inside = name.startswith(("input_blocks.", "middle_block.", "output_blocks.")) and name != "input_blocks.0.0"
+        if inside and isinstance(layer, (nn.Linear, nn.Conv2d)):
+            yield name, layer
+
+
+def scale_of(weight: Tensor) -> Tensor | None:
+    """The scales (rows,) of a weight in int8; None of any other."""
+    return weight.__dict__.get(_SCALE)
+
+
+def set_scale(layer: nn.Module, scale: Tensor | None) -> None:
+    """Let `scale` be that of the layer's weight."""
+    layer._buffers["scale"] = scale
+    if scale is not None:
+        layer.weight.__dict__[_SCALE] = scale
+
+
+def empty_like(weight: Tensor) -> nn.Parameter:
+    """Room for other weights of the same form, with scales of their own if it has some."""
+    made = nn.Parameter(torch.empty_like(weight), requires_grad=False)
+    scale = scale_of(weight)
+    if scale is not None:
+        made.__dict__[_SCALE] = torch.empty_like(scale)
+    return made
+
+
+def write(target: Tensor, scale: Tensor | None, numbers: Tensor) -> None:
+    """Put `numbers` (rows, ...) float32 into `target`, weights of any form, whose scales, if it has some, become `scale`.
+
+    What a float of 8 bits cannot hold becomes its largest number.
+    """
+    if scale is None:
+        if target.is_floating_point() and target.itemsize == 1:
+            largest = torch.finfo(target.dtype).max
+            numbers = numbers.clamp(-largest, largest)
+        target.copy_(numbers)
+        return
+    # A little more than the row's range, so that the scale, rounded to its own type, does not cut the largest weight.
+    wanted = numbers.flatten(1).abs().amax(1) / LARGEST * (1 + torch.finfo(scale.dtype).eps)
+    scale.copy_(wanted)
+    rows = scale.float().to(numbers.device).view(-1, *(1,) * (numbers.dim() - 1))
+    target.copy_((numbers / rows).round_().nan_to_num_(0.0).clamp_(-LARGEST, LARGEST))

@@ -1,0 +1,127 @@
+"""Many pictures at once: lists of prompts, grids, and the buttons of the queue, without a browser."""
+
+import time
+
+import pytest
+
+from core.errors import BadSetting, UserError
+from core.settings import Settings
+from webui.controls import shown
+from webui.generate import MOST_PROMPTS, Desk
+from webui.tabs.batch import label_of, told
+
+
+@pytest.fixture
+def desk(app):
+    desk = Desk(app)
+    desk.app.worker.hold("me")  # everything waits to be looked at
+    return desk
+
+
+def values(**changes):
+    return shown(Settings(base_model="small.safetensors", width=64, height=64, steps=3, prompt="a cat")) | changes
+
+
+def axes(x="steps", x_values="1, 2", y="", y_values=""):
+    return {"x": x, "x_values": x_values, "y": y, "y_values": y_values}
+
+
+def waiting(desk, owner="me"):
+    return [task for task in desk.app.worker.tasks(owner) if task.state == "waiting"]
+
+
+def test_each_line_of_a_list_becomes_a_task_with_the_other_settings(desk):
+    text = "a fox\r\n\n  a castle, by night \n\ta boat"
+    assert desk.submit_list(values(negative_prompt="blue"), "me", text, any_seed=True) == 3
+    tasks = waiting(desk)
+    assert [task.settings.prompt for task in tasks] == ["a fox", "a castle, by night", "a boat"]
+    assert {task.settings.negative_prompt for task in tasks} == {"blue"}
+    assert len({task.settings.seed for task in tasks}) == 3
+
+
+def test_a_chosen_seed_is_the_seed_of_every_prompt(desk):
+    desk.submit_list(values(seed="77"), "me", "a\nb", any_seed=False)
+    assert {task.settings.seed for task in waiting(desk)} == {77}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("\n \n", "list is empty"), ("a\n" * (MOST_PROMPTS + 1), "201 prompts; at most 200"), ("x" * 30_000, "20000")],
+)
+def test_a_list_that_cannot_be_made_is_explained_and_nothing_of_it_queued(desk, text, words):
+    with pytest.raises(BadSetting, match=words):
+        desk.submit_list(values(), "me", text, any_seed=True)
+    assert waiting(desk) == []
+
+
+def test_a_list_longer_than_the_room_left_is_refused_whole(desk):
+    desk.submit_list(values(), "me", "a\n" * 150, any_seed=True)
+    with pytest.raises(UserError, match="room for 50 more"):
+        desk.submit_list(values(), "me", "a\n" * 51, any_seed=True)
+    assert len(waiting(desk)) == 150
+
+
+def test_a_grid_is_one_task_of_all_its_cells(desk):
+    settings = desk.submit_grid(values(), "me", axes(y="base_model", y_values="small, large"), any_seed=True)
+    [task] = waiting(desk)
+    assert task.settings == settings and task.pictures == 4
+    assert {cell.settings.base_model for cell in task.cells} == {"small.safetensors", "large.safetensors"}
+    assert {cell.settings.seed for cell in task.cells} == {settings.seed}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (axes(x_values=""), "no values for steps"),
+        (axes(x="hat"), "cannot be an axis"),
+        (axes(y="base_model", y_values="huge"), "There are: small"),
+        (axes(x_values="1-50", y="seed", y_values="1-9"), "450 pictures"),
+    ],
+)
+def test_a_grid_that_cannot_be_made_is_explained_and_not_queued(desk, given, words):
+    with pytest.raises(BadSetting, match=words):
+        desk.submit_grid(values(), "me", given, any_seed=True)
+    assert waiting(desk) == []
+
+
+def test_a_grid_says_how_much_work_it_is(desk):
+    task = desk.grid_task(values(), "", axes(y="seed", y_values="1-3"), any_seed=True)
+    assert told(task, None) == "2 × 3 = 6 pictures"
+    assert told(task, 300.0) == "2 × 3 = 6 pictures, about 5 min"
+    assert told(desk.grid_task(values(), "", axes(), any_seed=True), None) == "2 pictures"
+
+
+def test_a_task_to_edit_leaves_the_queue_and_gives_its_settings_back(desk):
+    desk.submit(values(prompt="first"), "me", any_seed=True)
+    desk.submit(values(prompt="second"), "me", any_seed=True)
+    first, second = waiting(desk)
+    assert desk.act("edit", "you", first.id, 0) is None
+    assert desk.act("edit", "me", first.id, 0) is first
+    assert waiting(desk) == [second]
+
+
+def test_nobody_moves_holds_or_cancels_the_tasks_of_others(desk):
+    for prompt in ("first", "second"):
+        desk.submit(values(prompt=prompt), "me", any_seed=True)
+    first, second = waiting(desk)
+    for action in ("cancel", "cancel_all", "move", "release", "edit", "forget", "take_up", "no such action"):
+        assert desk.act(action, "you", second.id, 0) is None
+    assert waiting(desk) == [first, second]
+    assert desk.act("move", "me", second.id, 0) is None
+    assert waiting(desk) == [second, first]
+
+
+def test_the_page_is_told_when_the_queue_goes_on(desk, engine):
+    desk.submit(values(steps=1), "me", any_seed=True)
+    assert "Paused" in desk.view("me").progress and 'data-action="release"' in desk.view("me").tasks
+    desk.act("release", "me", "", 0)
+    engine.step()
+    deadline = time.monotonic() + 5
+    while "easel/pictures/" not in desk.view("me").stage:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_settings_are_called_in_a_grid_what_they_are_called_in_the_page():
+    assert label_of("guidance_scale") == "Guidance scale" and label_of("clip_skip") == "CLIP skip"
+    assert label_of("prompt") == "Prompt: seek and replace"
