@@ -125,6 +125,8 @@ def serve(config, args):
         shelf=shelf,
         downloads=Downloads(partial(fetch, mirror=config.hf_mirror)),
         open_to_others=config.open_to_others,
+        max_image_number=config.max_image_number,
+        aspect_ratios=config.aspect_ratios,
         languages=config.languages,
         language=config.language,
         models=catalog.names,

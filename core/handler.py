@@ -89,6 +89,7 @@ def _one_picture(
     """Load what is missing, sample, decode and save one picture."""
     from core.pipeline import NotFinite  # here, so that the page can import this module before torch is there
 
+    cramped = False
     while True:
         yield clock.at(plan, "Loading models")
         settings = plan.settings
@@ -112,9 +113,10 @@ def _one_picture(
         except NotFinite as problem:
             yield Warned(message=pipeline.take_safer_precision(problem))
         except Exception as problem:
-            words = pipeline.step_down(problem)
+            words = None if cramped else pipeline.step_down(problem)
             if words is None:
                 raise
+            cramped = True
             yield Warned(message=words)
     yield clock.at(plan, "Saving")
     settings = replace(plan.settings, base_model=pipeline.base_name)

@@ -6,7 +6,7 @@ import io
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -54,6 +54,7 @@ IN_TILES = (
     "Memory ran short: the picture is now decoded in tiles, which takes longer and may differ in its finest shades."
 )
 ON_THE_CPU = "Memory ran short: the picture is now decoded on the processor, which takes longer."
+MERGED_ON_CPU = "Memory ran short: LoRAs are now merged on the processor, which takes longer."
 PREVIEW_SCALE = 4  # preview pixels a latent cell: half the picture's side
 
 
@@ -249,7 +250,7 @@ class Pipeline:
         A refiner that they do not fit goes without. Raises ModelNotFound, and BadModelFile for a file that is damaged or
         fits nothing; the models then are as before.
         """
-        base, refiner, device = self._loaded(), self._refiner, self.device.torch_device
+        base, refiner = self._loaded(), self._refiner
         model = lora.Model(
             base.name,
             base.checkpoint.unet,
@@ -260,9 +261,15 @@ class Pipeline:
         matched = self._loras.match(model, [*loras, *base_loras])
         if refiner:
             second = lora.Model(refiner.name, refiner.refiner.unet, refines=True)
-            self._loras.put(second, self._loras.match(second, loras), device=device, check=check)
-        base.text.identity = self._loras.put(model, matched, device=device, check=check)
+            self._put_loras(second, self._loras.match(second, loras), check)
+        base.text.identity = self._put_loras(model, matched, check)
         self._notices += matched.warnings
+
+    def _put_loras(self, model: lora.Model, matched: lora.Matched, check: Check | None) -> Hashable:
+        put = partial(self._loras.put, model, matched, check=check)  # goes on where it was broken off
+        on_device = Way("merge", 0, partial(put, device=self.device.torch_device))
+        on_cpu = Way("merge on the CPU", 0, partial(put, device=torch.device("cpu")), MERGED_ON_CPU)
+        return self._memory.run(model.unet, [on_device, on_cpu])
 
     def assert_model_integrity(self) -> None:
         """The base is there and of the SDXL class. Raises BadModelFile, or ModelNotFound when nothing is loaded."""
@@ -306,9 +313,9 @@ class Pipeline:
     def step_down(self, problem: Exception) -> str | None:
         """After running out of memory where nothing else helped: everything leaves the device; what to tell the user.
 
-        None if `problem` is something else, or if this has been done before and did not help.
+        None if `problem` is something else.
         """
-        if not out_of_memory(problem) or self._memory.cramped:
+        if not out_of_memory(problem):
             return None
         self._memory.take_little()
         return "Memory ran short: the picture is made again with as little of it as possible, which is slower."

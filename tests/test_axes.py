@@ -1,5 +1,7 @@
 """Axes: how values are written, which requests come of them, what is refused."""
 
+from itertools import pairwise
+
 import pytest
 
 from core.axes import MOST_CELLS, SETTINGS, Axis, Grid, example, read_axis
@@ -95,7 +97,7 @@ def test_the_setting_that_is_dear_to_change_changes_least_often():
     models, steps = axis("base_model", "toy, sdxl/base"), axis("steps", "1-3")
     for grid in (Grid(models, steps), Grid(steps, models)):
         made = [cell.settings.base_model for cell in grid.cells(Settings())]
-        assert sum(one != other for one, other in zip(made, made[1:], strict=False)) == 1
+        assert sum(one != other for one, other in pairwise(made)) == 1
 
 
 def test_words_of_the_prompt_are_sought_and_replaced():

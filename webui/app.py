@@ -11,7 +11,7 @@ from core.output.history import History
 from core.presets_shelf import Shelf
 from core.prompt.resources import PromptResources
 from core.queue_store import LeftTask
-from core.settings import Settings
+from core.settings import ASPECT_RATIOS, Settings
 from core.task import AsyncTask
 from core.weights.fetching import Downloads
 from core.weights.lora_info import LoraInfo
@@ -90,6 +90,8 @@ class App:
     shelf: Shelf | None = None
     downloads: Downloads | None = None
     open_to_others: bool = False
+    max_image_number: int = 32  # that the page offers
+    aspect_ratios: Sequence[tuple[int, int]] = ASPECT_RATIOS  # for 1024 x 1024 pixels
     languages: Sequence[Path] = ()
     language: str = ""
     title: str = "Easel"

@@ -15,6 +15,7 @@ from core.errors import BadSetting
 from core.performance import MODES, forced
 from core.settings import (
     AUTO_ON_OFF,
+    EXPANDERS,
     MAX_SEED,
     NOISE_DEVICES,
     OUTPUT_FORMATS,
@@ -39,7 +40,14 @@ def _slider(
 ) -> Callable[..., Any]:
     limits = LIMITS[name]
     return partial(
-        gr.Slider, limits["low"], highest or limits["high"], step=step, label=label, info=info, buttons=[], elem_id=name
+        gr.Slider,
+        minimum=limits["low"],
+        maximum=highest or limits["high"],
+        step=step,
+        label=label,
+        info=info,
+        buttons=[],
+        elem_id=name,
     )
 
 
@@ -112,6 +120,11 @@ CONTROLS: dict[str, Callable[..., Any]] = {
     "text_encoder_l": _files("text_encoder_l", "Text encoder CLIP-L", "The checkpoint's own", "For files that hold the network alone"),
     "text_encoder_g": _files("text_encoder_g", "Text encoder CLIP-G", "The checkpoint's own", "For files that hold the network alone"),
     "guidance_rescale": _slider("guidance_rescale", 0.05, "Guidance rescale", "Against washed-out or burnt pictures of v-prediction models; 0 is off"),
+    "expander": _dropdown("expander", EXPANDERS, "What continues prompts", "For the style Fooocus V2; auto: a GPT-2 if there is one, else phrases"),
+    "prompt_expansion": partial(
+        gr.Textbox, label="Continued prompt", info="What the style Fooocus V2 made of the prompt; empty: anew for each seed",
+        lines=2, max_lines=6, elem_id="prompt_expansion",
+    ),
     "freeu": partial(gr.Checkbox, label="FreeU", info="More contrast between shapes and ground, without training", elem_id="freeu"),
     "freeu_b1": _slider("freeu_b1", 0.01, "Backbone, deep", FREEU_HELP),
     "freeu_b2": _slider("freeu_b2", 0.01, "Backbone, middle", FREEU_HELP),

@@ -136,7 +136,7 @@ def build_page(app: App) -> gr.Blocks:
                 updates[any_seed] = values["any_seed"]
             size = (values.get("width"), values.get("height"))
             sizes = _native(app, chosen if chosen in names else "")
-            updates[aspect] = gr.update(choices=labels(sizes), value=matching_label(size, sizes))
+            updates[aspect] = _offered(app, size, sizes)
             return updates | {message: problem(complaint)}
 
         def use_settings(text: str) -> dict[Any, Any]:
@@ -183,7 +183,7 @@ def build_page(app: App) -> gr.Blocks:
             return parse_label(entry) or (gr.skip(), gr.skip())
 
         def typed_size(width: int | None, height: int | None, name: str | None) -> str:
-            return matching_label((width, height), _native(app, name or ""))
+            return matching_label((width, height), _native(app, name or ""), app.aspect_ratios)
 
         def act(event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
             """A button of the task list. A task to edit gives its settings back to the page."""
@@ -257,4 +257,9 @@ def _native(app: App, base_model: str) -> tuple[int, int]:
 
 def _aspect(app: App, settings: Settings) -> Any:
     native = _native(app, settings.base_model)
-    return gr.update(choices=labels(native), value=matching_label((settings.width, settings.height), native))
+    return _offered(app, (settings.width, settings.height), native)
+
+
+def _offered(app: App, size: tuple[Any, Any], native: tuple[int, int]) -> Any:
+    ratios = app.aspect_ratios
+    return gr.update(choices=labels(native, ratios), value=matching_label(size, native, ratios))

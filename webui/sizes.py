@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from core.settings import ASPECT_RATIOS
 
@@ -11,10 +12,13 @@ SDXL_SIDE = 1024  # pixels; ASPECT_RATIOS hold about SDXL_SIDE**2 pixels each
 SMALLEST, MULTIPLE = 64, 8
 
 
-def scaled_sizes(native: tuple[int, int]) -> list[tuple[int, int]]:
-    """ASPECT_RATIOS at the pixel count of `native` (width, height), each once, from tall to wide."""
+Ratios = Sequence[tuple[int, int]]  # widths and heights in pixels, of about SDXL_SIDE**2 pixels each
+
+
+def scaled_sizes(native: tuple[int, int], ratios: Ratios = ASPECT_RATIOS) -> list[tuple[int, int]]:
+    """`ratios` at the pixel count of `native` (width, height), each once, in their order."""
     factor = math.sqrt(native[0] * native[1]) / SDXL_SIDE
-    return list(dict.fromkeys((_fit(width * factor), _fit(height * factor)) for width, height in ASPECT_RATIOS))
+    return list(dict.fromkeys((_fit(width * factor), _fit(height * factor)) for width, height in ratios))
 
 
 def label(size: tuple[int, int]) -> str:
@@ -24,9 +28,9 @@ def label(size: tuple[int, int]) -> str:
     return f"{width} × {height} ∣ {width // shared}:{height // shared}"
 
 
-def labels(native: tuple[int, int]) -> list[str]:
+def labels(native: tuple[int, int], ratios: Ratios = ASPECT_RATIOS) -> list[str]:
     """The entries of the aspect ratio list; the last stands for any other width and height."""
-    return [*map(label, scaled_sizes(native)), CUSTOM]
+    return [*map(label, scaled_sizes(native, ratios)), CUSTOM]
 
 
 def parse_label(text: str) -> tuple[int, int] | None:
@@ -37,9 +41,10 @@ def parse_label(text: str) -> tuple[int, int] | None:
     return int(width), int(height)
 
 
-def matching_label(size: tuple[int | None, int | None], native: tuple[int, int]) -> str:
+def matching_label(size: tuple[int | None, int | None], native: tuple[int, int], ratios: Ratios = ASPECT_RATIOS) -> str:
     """The entry that stands for `size`, or CUSTOM."""
-    return label((size[0], size[1])) if size in scaled_sizes(native) else CUSTOM
+    width, height = size
+    return label((width, height)) if width and height and size in scaled_sizes(native, ratios) else CUSTOM
 
 
 def _fit(pixels: float) -> int:

@@ -20,6 +20,7 @@ from core.weights.memory import Memory, Way
 
 Check = Callable[[], None]
 
+PIECEWISE = "Memory ran short: texts are now encoded piece by piece, which is slower."
 _EMPTY = Chunk((START, END), (1.0, 1.0))
 _ROWS = 16  # chunks in one call of an encoder; a prompt of 20,000 characters can have 270
 
@@ -152,7 +153,7 @@ class TextEncoder:
             return _run(clip, rows, layer, vectors, device, final_norm=final_norm, check=check, at_once=size)
 
         return self._memory.run(
-            clip, [Way("encode", 0, lambda: parts(_ROWS)), Way("encode singly", 0, lambda: parts(1))]
+            clip, [Way("encode", 0, lambda: parts(_ROWS)), Way("encode singly", 0, lambda: parts(1), PIECEWISE)]
         )
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from core.weights.patched import patches_on
-from core.weights.streaming import DIVISIBLE, Streamed, bytes_of, tensors_of, type_on_device, units
+from core.weights.streaming import Streamed, bytes_of, streamable, tensors_of, type_on_device
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ class Memory:
 
     def _share(self, module: nn.Module, dtype: torch.dtype | None, room: int) -> float:
         """The share of the module's blocks that can stay while the others take turns in two places."""
-        blocks = _blocks(module)
+        blocks = streamable(module)
         sizes = [bytes_of(list(tensors_of(block)), dtype) for block in blocks]
         if not blocks:
             return 1.0
@@ -260,14 +260,14 @@ class Memory:
             while self._send_away(keep=place):
                 pass
         else:
-            place.share = place.share / 2 if place.share > LEAST_SHARE and _blocks(place.module) else 0.0
+            place.share = place.share / 2 if place.share > LEAST_SHARE and streamable(place.module) else 0.0
             self._most[place.module] = place.share
             self._tell(STREAMING)
         self.empty_cache()
 
     def _put(self, place: _Place) -> None:
         """Bring what of `place` is to stay on the device, and let the rest come and go."""
-        coming = _chosen(_blocks(place.module), 1 - place.share, place.dtype)
+        coming = _chosen(streamable(place.module), 1 - place.share, place.dtype)
         if place.streamed and coming != place.coming:
             self._close(place)
         away = {id(tensor) for tensor in tensors_of(*coming)}
@@ -282,7 +282,7 @@ class Memory:
             place.streamed.renew()
         elif coming:
             place.streamed = Streamed(coming, self.device, place.dtype)
-            log.info("%d of %d blocks come and go", len(coming), len(_blocks(place.module)))
+            log.info("%d of %d blocks come and go", len(coming), len(streamable(place.module)))
         place.coming = coming
 
     def _send_away(self, keep: _Place | None) -> bool:
@@ -322,13 +322,6 @@ class Memory:
         if words and words not in self._notices:
             log.warning(words)
             self._notices.append(words)
-
-
-def _blocks(module: nn.Module) -> list[nn.Module]:
-    """The blocks that may come and go. What stands outside the network's lists (the time embedding, say) always stays."""
-    if not isinstance(module, DIVISIBLE):
-        return []
-    return [unit for child in module.children() if isinstance(child, DIVISIBLE) for unit in units(child)]
 
 
 def _chosen(blocks: Sequence[nn.Module], share: float, dtype: torch.dtype | None) -> tuple[nn.Module, ...]:

@@ -22,32 +22,25 @@ LARGEST = 127  # of int8; -128 is not used, so that the range is even
 _SCALE = "easel_scale"
 
 
-class _Stored:
-    """What the layers below share. The scale of the rows, if there is one, is a buffer, so that it moves with the weights."""
-
-    weight: nn.Parameter
-    scale: Tensor | None
-
-    def plain(self, dtype: torch.dtype) -> Tensor:
-        """The weights in `dtype`."""
-        weight = self.weight.to(dtype)
-        if self.scale is None:
-            return weight
-        return weight.mul_(self.scale.to(dtype).view(-1, *(1,) * (weight.dim() - 1)))
-
-
-class StoredLinear(_Stored, nn.Linear):
+class StoredLinear(nn.Linear):
     """A linear layer over weights of 8 bits."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.plain(x.dtype), self.bias)
+        return F.linear(x, _plain(self, x.dtype), self.bias)
 
 
-class StoredConv2d(_Stored, nn.Conv2d):
+class StoredConv2d(nn.Conv2d):
     """A convolution over weights of 8 bits."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.plain(x.dtype), self.bias, self.stride, self.padding)
+        return F.conv2d(x, _plain(self, x.dtype), self.bias, self.stride, self.padding)
+
+
+def _plain(layer: nn.Linear | nn.Conv2d, dtype: torch.dtype) -> Tensor:
+    """The weights of `layer` in `dtype`. The scale of the rows is a buffer, so that it moves with them."""
+    weight = layer.weight.to(dtype)
+    scale = layer._buffers["scale"]
+    return weight if scale is None else weight.mul_(scale.to(dtype).view(-1, *(1,) * (weight.dim() - 1)))
 
 
 def fill(unet: UNet, file: MappedFile, entries: Entries, dtype: torch.dtype | None, storage: torch.dtype) -> None:

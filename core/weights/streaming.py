@@ -36,6 +36,13 @@ def units(module: nn.Module) -> Iterator[nn.Module]:
         yield module
 
 
+def streamable(module: nn.Module) -> list[nn.Module]:
+    """The blocks that may come and go. What stands outside the network's lists (the time embedding, say) always stays."""
+    if not isinstance(module, DIVISIBLE):
+        return []
+    return [unit for child in module.children() if isinstance(child, DIVISIBLE) for unit in units(child)]
+
+
 def tensors_of(*modules: nn.Module) -> Iterator[Tensor]:
     """The weights of `modules`, each once."""
     seen: set[int] = set()

@@ -23,9 +23,11 @@ TABS = ("Settings", "Styles", "Models", "Advanced", "History")
 # Names that are the same in every language: what a program or a file calls itself, and what prompts consist of.
 SAME = {*SAMPLERS, *SCHEDULERS, *OUTPUT_FORMATS, *PREDICTIONS, *REFINER_SWAPS, *NOISE_DEVICES, *AUTO_ON_OFF, "easel-emoji-256"}
 VISIBLE_TEXTS = """() => {
-  const untouched = 'script, style, textarea, code, pre, [translate=no], .notranslate, .excerpt, .chip';
+  const untouched = 'script, style, textarea, code, pre, [translate=no], .notranslate, .excerpt, .chip, .shot, #viewer img, #viewer .caption';
   const found = new Set();
+  const date = /\\d{4}, \\d|^\\d+[/.]\\d+[/.]/;
   const add = (text) => {
+    if (date.test(text || '')) return;
     for (const part of (text || '').split(' · ')) if (/\\p{L}/u.test(part)) found.add(part.trim().replace(/\\s+/g, ' '));
   };
   for (const element of document.body.querySelectorAll('*')) {

@@ -20,8 +20,7 @@
     keys: "Arrows move, Enter opens, Space selects, F marks a favourite, Delete throws away, Ctrl+Z undoes.",
   };
   const say = (name, values = {}) => {
-    const text = (window.easel && window.easel.texts && window.easel.texts[`history.${name}`]) || TEXTS[name];
-    return text.replace(/\{(\w+)\}/g, (_, key) => String(values[key]));
+    return TEXTS[name].replace(/\{(\w+)\}/g, (_, key) => String(values[key]));
   };
   const BASE = "easel/history";
   const WAIT = 120; // milliseconds after a key, so that a quick typist asks once a word
@@ -61,6 +60,8 @@
   });
   const pictureUrl = (picture) => `${BASE}/picture/${picture.key}`;
   const thumbnailUrl = (picture) => `${BASE}/thumbnail/${picture.key}`;
+  const language = () => document.documentElement.lang || undefined;
+  const own = (value) => ([say("yes"), say("no")].includes(value) ? "" : "notranslate"); // what somebody wrote or chose
   const label = (picture) => (picture.prompt || say("noPrompt")).slice(0, 120);
 
   // ---- what there is ---------------------------------------------------------------------------------------------
@@ -149,10 +150,10 @@
     if (state.shown.has(picture.key)) return;
     let section = days.lastElementChild;
     if (!section || section.dataset.day !== picture.day) {
-      const name = new Date(`${picture.day}T12:00:00`).toLocaleDateString(undefined, { weekday: "long", year: "numeric", month: "long", day: "numeric" });
+      const name = new Date(`${picture.day}T12:00:00`).toLocaleDateString(language(), { weekday: "long", year: "numeric", month: "long", day: "numeric" });
       const save = make("a", { class: "plain", href: `${BASE}/day/${picture.day}`, download: "" }, say("saveDay"));
-      section = make("section", { "data-day": picture.day, "aria-label": name },
-        make("div", { class: "day" }, make("h3", {}, name), ...(state.view === "trash" ? [] : [save])), make("ul", { class: "tiles" }));
+      section = make("section", { "data-day": picture.day, "aria-labelledby": `day_${picture.day}` },
+        make("div", { class: "day" }, make("h3", { id: `day_${picture.day}`, class: "notranslate" }, name), ...(state.view === "trash" ? [] : [save])), make("ul", { class: "tiles" }));
       days.append(section);
     }
     section.querySelector("ul").append(tile(picture));
@@ -161,7 +162,7 @@
   function tile(picture) {
     const image = make("img", { loading: "lazy", decoding: "async", alt: "", src: thumbnailUrl(picture), width: 256, height: 256 });
     image.addEventListener("error", () => item.classList.add("broken"));
-    const open = button("", () => look(picture), { class: "open", "aria-label": `${label(picture)}, ${new Date(picture.time).toLocaleString()}`, title: label(picture) });
+    const open = button("", () => look(picture), { class: "open notranslate", "aria-label": `${label(picture)}, ${new Date(picture.time).toLocaleString(language())}`, title: label(picture) });
     open.append(image);
     const star = button("★", () => favour([picture], !picture.favourite), { class: "star", "aria-label": `${say("favourite")}: ${label(picture)}` });
     const pick = make("input", { type: "checkbox", class: "pick", "aria-label": `${say("select")}: ${label(picture)}` });
@@ -375,13 +376,13 @@
     const step = (by) => around[at + by] && at >= 0 && look(around[at + by]);
     const terms = make("dl", {});
     for (const [name, value] of facts(whole)) {
-      if (name !== "prompt") terms.append(make("div", value.length > 60 ? { class: "long" } : {}, make("dt", {}, name), make("dd", {}, value)));
+      if (name !== "prompt") terms.append(make("div", value.length > 60 ? { class: "long" } : {}, make("dt", {}, name), make("dd", { class: own(value) }, value)));
     }
     const star = button(`★ ${say("favourite")}`, async () => {
       await favour([whole], !whole.favourite);
       star.setAttribute("aria-pressed", String(whole.favourite));
     }, { class: "star", "aria-pressed": String(whole.favourite) });
-    const image = make("img", { src: pictureUrl(whole), alt: label(whole), width: whole.width, height: whole.height });
+    const image = make("img", { class: "notranslate", src: pictureUrl(whole), alt: label(whole), width: whole.width, height: whole.height });
     const actions = make("div", { class: "actions" },
       button(say("use"), () => use(whole), { class: "main", autofocus: true }), star,
       make("a", { class: "plain", href: pictureUrl(whole), download: whole.name }, say("download")),
@@ -392,11 +393,11 @@
     const lines = [];
     if (whole.ancestors.length) lines.push(strip(say("madeFrom"), [...whole.ancestors, whole], whole));
     if (whole.children.length) lines.push(strip(say("madeOfIt"), whole.children, whole));
-    const dialog = openDialog("details", new Date(whole.time).toLocaleString(),
+    const dialog = openDialog("details", new Date(whole.time).toLocaleString(language()),
       make("div", { class: "picture" }, image,
         ...(at > 0 ? [button("‹", () => step(-1), { class: "previous", "aria-label": say("previous") })] : []),
         ...(at >= 0 && at < around.length - 1 ? [button("›", () => step(1), { class: "next", "aria-label": say("next") })] : [])),
-      make("div", { class: "text" }, make("p", { class: "prompt" }, whole.prompt || say("noPrompt")), actions,
+      make("div", { class: "text" }, make("p", { class: "prompt notranslate" }, whole.prompt || say("noPrompt")), actions,
         ...(whole.foreign ? [make("p", { class: "remarks" }, say("foreign"))] : []), ...lines, terms),
     );
     dialog.addEventListener("keydown", (event) => {
@@ -435,7 +436,7 @@
     if (!both) return;
     const [left, right] = both[0].time <= both[1].time ? both : [both[1], both[0]];
     const stage = make("div", { class: "stage" },
-      make("img", { src: pictureUrl(left), alt: label(left) }), make("img", { src: pictureUrl(right), alt: label(right), class: "over" }), make("span", { class: "line", "aria-hidden": "true" }));
+      make("img", { src: pictureUrl(left), alt: label(left), class: "notranslate" }), make("img", { src: pictureUrl(right), alt: label(right), class: "over notranslate" }), make("span", { class: "line", "aria-hidden": "true" }));
     const widest = Math.max(left.width / left.height, right.width / right.height);
     stage.style.aspectRatio = String(widest);
     stage.style.setProperty("--ratio", String(widest));
@@ -445,7 +446,7 @@
     stage.append(slider);
     const [before, after] = [facts(left), facts(right)];
     const names = [...new Set([...before.keys(), ...after.keys()])].filter((name) => before.get(name) !== after.get(name));
-    const rows = names.map((name) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, before.get(name) ?? ""), make("td", {}, after.get(name) ?? "")));
+    const rows = names.map((name) => make("tr", {}, make("th", { scope: "row" }, name), make("td", { class: own(before.get(name)) }, before.get(name) ?? ""), make("td", { class: own(after.get(name)) }, after.get(name) ?? "")));
     openDialog("compare", say("compare"), stage,
       rows.length ? make("div", { class: "text" }, make("table", {}, make("tbody", {}, ...rows))) : make("p", { class: "text" }, say("same")));
     move();

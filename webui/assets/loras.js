@@ -128,7 +128,7 @@
   });
 
   // The page may change the list by itself: another preset, a picture's settings, the last visit.
-  setInterval(() => draw(), 400);
+  document.addEventListener("easel:settings", () => draw());
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", readNames);
   else readNames();
 })();

@@ -134,8 +134,8 @@
       const picture = sample(style);
       const drawn = picture.classList.contains("drawn");
       preview.classList.toggle("bare", !drawn);
-      const parts = [...(drawn ? [picture] : []), make("strong", { class: "notranslate" }, style.name), make("p", { class: "text" }, style.prompt || "Nothing is added to the prompt.")];
-      if (style.negative) parts.push(make("p", { class: "against" }, make("span", {}, "Against:"), " ", make("span", {}, style.negative)));
+      const parts = [...(drawn ? [picture] : []), make("strong", { class: "notranslate" }, style.name), make("p", { class: style.prompt && !style.special ? "text notranslate" : "text" }, style.prompt || "Nothing is added to the prompt.")];
+      if (style.negative) parts.push(make("p", { class: "against" }, make("span", {}, "Against:"), " ", make("span", { class: "notranslate" }, style.negative)));
       preview.replaceChildren(...parts);
       entry.box.setAttribute("aria-describedby", preview.id);
       place(entry.tile.getBoundingClientRect());

@@ -6,7 +6,7 @@
   const MENU = LANGUAGE_MENU;     // code -> name
   const USUAL = USUAL_LANGUAGE; // for browsers that have chosen none; "": as the browser prefers
   const CHOICE = "easel-language";
-  const UNTOUCHED = "script, style, textarea, code, pre, [translate=no], .notranslate, .excerpt, .chip, [contenteditable]";
+  const UNTOUCHED = "script, style, textarea, code, pre, [translate=no], .notranslate, .excerpt, .chip, .shot, #viewer img, #viewer .caption, [contenteditable]";
   const ATTRIBUTES = ["placeholder", "title", "aria-label", "alt", "data-hint"];
   const JOINT = " · "; // between facts that are translated one by one
 
@@ -15,6 +15,7 @@
   let known = new Map();  // English text -> what was found for it, with or without a pattern
   const originals = new WeakMap(); // node -> { name: { english, shown } }; a text node's own text has the name ""
   const MOST_KNOWN = 5000;
+  const SHORT = 14; // characters of a key
 
   // ---- finding a translation ------------------------------------------------------------------------------------
   const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
@@ -24,23 +25,31 @@
     patterns = [];
     known = new Map();
     for (const [english, text] of Object.entries(texts)) {
-      if (!english.includes("{}")) table.set(english, text);
-      else patterns.push([new RegExp(`^${english.split("{}").map(escaped).join("([^]+?)")}$`), text, english.length]);
+      if (!english.includes("{}")) {
+        table.set(english, text);
+        continue;
+      }
+      const pieces = english.split("{}").map(escaped);
+      const short = english.startsWith("{} ") && english.length < SHORT; // "{} min" means a number, not any words
+      const first = short ? "((?:about )?\\d[^]*?)" : "([^]+?)";
+      patterns.push([new RegExp(`^${pieces[0]}${first}${pieces.slice(1).join("([^]+?)")}$`), text, english.length]);
     }
     patterns.sort((one, other) => other[2] - one[2]); // the one that says most comes first
   }
 
   function filledIn(text, found) {
     let next = 0;
-    return text.replace(/\{(\d*)\}/g, (_, number) => {
+    return text.replace(/\{(=?)(\d*)\}/g, (_, also, number) => { // {=}: what it stands for is one of our texts, too
       const piece = found[number ? Number(number) : (next += 1)] ?? "";
-      return /^\d/.test(piece) ? translated(piece) || piece : piece; // a duration or a size has a unit
+      return also ? translated(piece.trim()) || piece : piece;
     });
   }
 
   function sought(text) {
     const exact = table.get(text);
     if (exact !== undefined) return exact;
+    const capital = table.get(text[0].toUpperCase() + text.slice(1)); // "guidance scale" as a name in a list
+    if (capital !== undefined) return capital;
     for (const [pattern, translation] of patterns) {
       const found = pattern.exec(text);
       if (found) return filledIn(translation, found);

@@ -13,6 +13,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Strength of the prompt": ("adaptive_cfg", "guidance_rescale", "clip_skip"),
     "How the prompt is read": ("prompt_syntax", "read_wildcards_in_order"),
     "Several pictures": ("seed_increment",),
+    "Continuing the prompt": ("expander", "prompt_expansion"),
     "Contrast of shapes (FreeU)": ("freeu", "freeu_b1", "freeu_b2", "freeu_s1", "freeu_s2"),
     "Size hints to the model": ("adm_scaler_positive", "adm_scaler_negative", "adm_scaler_end"),
     "How the model is read": ("prediction", "zero_terminal_snr"),

@@ -37,10 +37,13 @@ def settings_tab(app: App, placed: Placed, native: tuple[int, int]) -> SettingsT
     presets = preset_card(app.shelf, allowed=not app.open_to_others) if app.shelf else None
     with card("Picture"):
         placed.put("negative_prompt")
-        aspect = gr.Dropdown(labels(native), value=matching_label(size, native), label="Aspect ratio", elem_id="aspect")
+        ratios = app.aspect_ratios
+        aspect = gr.Dropdown(
+            labels(native, ratios), value=matching_label(size, native, ratios), label="Aspect ratio", elem_id="aspect"
+        )
         with gr.Row():
             placed.put("width", "height")
-        placed.put("image_number")
+        placed.put("image_number", maximum=max(app.max_image_number, defaults.image_number))
         with gr.Row(elem_id="seed_row"):
             placed.put("seed")
             any_seed = gr.Checkbox(value=True, label="Random seed", elem_id="random_seed", min_width=120)

@@ -1,0 +1,259 @@
+"""The whole way with too little memory: budgets, streaming, and errors of the allocator at every stage."""
+
+import numpy as np
+import pytest
+import torch
+from loras import write_lora
+from PIL import Image
+from tiny import write_checkpoint
+from tiny_refiners import write_interposer, write_refiner, write_sd15
+
+from core import diffusion
+from core.device import DeviceChoice, choose_device
+from core.events import Saved, Warned
+from core.handler import handler
+from core.models import vae_rows
+from core.models.clip import CLIPText
+from core.models.interposer import Interposer
+from core.models.unet import UNet
+from core.models.vae import VAE
+from core.pipeline import Pipeline
+from core.settings import Lora, Settings
+from core.task import AsyncTask
+from core.weights import lora, memory
+from core.weights.files import Catalog
+
+SMALL = {"width": 64, "height": 64, "steps": 3, "prompt": "a red apple", "base_model": "tiny.safetensors", "seed": 7}
+GIB = 2**30
+KINDS = ("checkpoints", "loras", "vae_approx")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    for kind in KINDS:
+        (folder / kind).mkdir()
+    write_checkpoint(folder / "checkpoints" / "tiny.safetensors")
+    write_refiner(folder / "checkpoints" / "refiner.safetensors")
+    write_sd15(folder / "checkpoints" / "sd15.safetensors")
+    write_interposer(folder / "vae_approx")
+    write_lora(folder / "loras" / "style.safetensors")
+    return folder
+
+
+@pytest.fixture
+def make(models, tmp_path):
+    """A pipeline on the CPU with a budget of so many bytes."""
+
+    def make(budget=None, **choice):
+        choice = {"device": "cpu", "unet_precision": "fp32", "vae_precision": "fp32", **choice}
+        device = choose_device(DeviceChoice(**choice, memory_budget=None if budget is None else budget / GIB))
+        others = {kind: [models / kind] for kind in KINDS[1:]}
+        catalog = Catalog([models / "checkpoints"], hash_cache=tmp_path / "hashes.json", others=others)
+        return Pipeline(catalog, device, tmp_path / "outputs")
+
+    return make
+
+
+@pytest.fixture
+def plain(make):
+    """The picture of a pipeline with all the memory that it likes."""
+    made = {}
+
+    def plain(**settings):
+        key = repr(settings)
+        if key not in made:
+            made[key] = run(make(), **settings)[0]
+        return made[key]
+
+    return plain
+
+
+def run(pipeline, **settings):
+    """Pixels and warnings."""
+    events = list(handler(AsyncTask(Settings(**{**SMALL, **settings})), pipeline))
+    [path] = [event.path for event in events if isinstance(event, Saved)]
+    return np.asarray(Image.open(path)), [event.message for event in events if isinstance(event, Warned)]
+
+
+STYLE = (Lora("style.safetensors", 0.8),)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"loras": STYLE},
+        {"refiner_model": "refiner.safetensors", "refiner_switch": 0.5, "loras": STYLE},
+        {"refiner_model": "sd15.safetensors", "refiner_switch": 0.5, "refiner_swap": "vae"},
+    ],
+    ids=["alone", "lora", "refiner", "sd15"],
+)
+@pytest.mark.parametrize("budget", [2**12, 12 * 2**20, GIB], ids=["hopeless", "some blocks stay", "plenty"])
+def test_a_budget_changes_no_pixel(make, plain, budget, settings):
+    pipeline = make(budget)
+    for _ in range(2):
+        pixels, warnings = run(pipeline, **settings)
+        np.testing.assert_array_equal(pixels, plain(**settings))
+        assert not warnings
+    places = [place for place in pipeline._memory._places if isinstance(place.module, UNet)]
+    assert places and all(bool(place.streamed) == (budget < GIB) for place in places)
+    assert [place.share == 0 for place in places] == [budget == 2**12] * len(places)
+
+
+def test_switching_loras_while_blocks_come_and_go_changes_no_pixel(make, plain):
+    pipeline = make(2**20)
+    for loras in ((), STYLE, (Lora("style.safetensors", -0.5),), ()):
+        np.testing.assert_array_equal(run(pipeline, loras=loras)[0], plain(loras=loras))
+
+
+def test_the_synthetic_refiner_and_the_base_model_share_their_weights_wherever_they_are(make, models):
+    from core.prompt.plan import plan_images
+
+    settings = Settings(**SMALL, refiner_switch=0.5, refiner_model="x")
+    plan = plan_images(settings)[0]
+    latents = []
+    for budget in (None, 2**20, GIB):
+        pipeline = make(budget)
+        for _ in range(2):
+            pipeline.refresh_everything(
+                "tiny.safetensors",
+                use_synthetic_refiner=True,
+                loras=STYLE,
+                base_loras=(Lora("style.safetensors", 0.3),),
+            )
+            conditions = pipeline.process_prompt(plan, settings)
+            *_, last = pipeline.process_diffusion(settings, plan, conditions)
+            latents.append(last.x)
+    assert all(torch.equal(latent, latents[0]) for latent in latents[1:])
+
+
+def test_a_network_too_large_for_the_memory_is_left_in_its_file_and_converted_block_by_block(make, monkeypatch):
+    """float16 in the file, bfloat16 to compute in: half of the weights' bytes are never there at once."""
+    wanted, _ = run(make(unet_precision="bf16"))
+    pipeline = make(2**20, unet_precision="bf16")
+    pixels, _ = run(pipeline)
+    np.testing.assert_array_equal(pixels, wanted)
+    unet = pipeline._base.checkpoint.unet
+    assert unet.middle_block[0].in_layers[2].weight.dtype == torch.float16 and unet.dtype == torch.bfloat16
+
+
+# Out of memory
+
+
+class Fails:
+    """In the place of a function: out of memory as long as `when` says so, and `times` at most."""
+
+    def __init__(self, monkeypatch, owner, name, when=lambda *_, **__: True, times=1):
+        real = getattr(owner, name)
+        self.count = 0
+
+        def call(*args, **kwargs):
+            if self.count < times and when(*args, **kwargs):
+                self.count += 1
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, call)
+
+
+def close(pixels, wanted):
+    """The same but for a last bit here and there."""
+    return np.abs(pixels.astype(int) - wanted.astype(int)).max() <= 1
+
+
+def test_too_little_memory_for_the_text_is_told_and_the_picture_finished(make, plain, monkeypatch):
+    pipeline = make()
+    fails = Fails(monkeypatch, CLIPText, "forward")
+    pixels, warnings = run(pipeline)
+    assert fails.count == 1 and close(pixels, plain())
+    assert warnings == ["Memory ran short: texts are now encoded piece by piece, which is slower."]
+
+
+def test_too_little_memory_for_both_sides_of_guidance_is_told_and_they_go_one_by_one(make, plain, monkeypatch):
+    pipeline = make()
+    fails = Fails(monkeypatch, UNet, "forward", lambda unet, x, *_, **__: len(x) == 2, times=99)
+    pixels, [warning] = run(pipeline)
+    assert fails.count == 1 and "one after the other" in warning and close(pixels, plain())
+    pixels, warnings = run(pipeline, seed=8)  # what failed is not tried again
+    assert fails.count == 1 and not warnings and close(pixels, plain(seed=8))
+
+
+@pytest.mark.parametrize("settings", [{}, {"loras": STYLE}], ids=["alone", "lora"])
+def test_too_little_memory_for_the_network_is_told_and_its_blocks_come_and_go(make, plain, monkeypatch, settings):
+    """In the middle of the picture, which goes on from there: no step is made twice."""
+    pipeline = make(GIB)
+    steps = []
+    monkeypatch.setattr(pipeline, "preview", lambda x0, space=None: steps.append(1))
+    monkeypatch.setattr("core.handler.PREVIEW_INTERVAL", 0.0)
+
+    def short(unet, *_, **__):
+        place = next(place for place in pipeline._memory._places if place.module is unet)
+        return len(steps) == 2 and place.share > 0.2
+
+    fails = Fails(monkeypatch, UNet, "forward", short, times=99)
+    pixels, warnings = run(pipeline, **settings)
+    assert fails.count >= 3 and len(steps) == 3 and close(pixels, plain(**settings))
+    assert warnings == [memory.MOVED_OFF, "Memory ran short: the two sides of guidance are now computed one after the "
+                        "other, which is slower.", memory.STREAMING]  # fmt: skip
+
+
+def test_too_little_memory_on_the_way_to_the_device_is_told_and_blocks_come_and_go(make, plain, monkeypatch):
+    pipeline = make(GIB)
+    short = lambda self, place: isinstance(place.module, UNet) and place.share > 0.5  # noqa: E731
+    fails = Fails(monkeypatch, memory.Memory, "_put", short, times=99)
+    pixels, warnings = run(pipeline)
+    assert fails.count == 2 and warnings == [memory.MOVED_OFF, memory.STREAMING]
+    np.testing.assert_array_equal(pixels, plain())
+
+
+def test_too_little_memory_for_loras_is_told_and_they_are_merged_on_the_processor(make, plain, monkeypatch):
+    pipeline = make()
+    Fails(monkeypatch, lora.Loras, "put")
+    pixels, [warning] = run(pipeline, loras=STYLE)
+    assert "LoRAs" in warning
+    np.testing.assert_array_equal(pixels, plain(loras=STYLE))
+
+
+def test_too_little_memory_for_the_interposer_moves_others_off(make, plain, monkeypatch):
+    settings = {"refiner_model": "sd15.safetensors", "refiner_switch": 0.5, "refiner_swap": "vae"}
+    pipeline = make(GIB)
+    fails = Fails(monkeypatch, Interposer, "forward")
+    pixels, warnings = run(pipeline, **settings)
+    assert fails.count == 1 and warnings == [memory.MOVED_OFF]
+    np.testing.assert_array_equal(pixels, plain(**settings))
+
+
+def test_too_little_memory_to_decode_is_told_and_the_picture_decoded_by_rows(make, plain, monkeypatch):
+    Fails(monkeypatch, VAE, "decode")
+    pixels, [warning] = run(make())
+    assert "rows" in warning and close(pixels, plain())
+
+
+def test_too_little_memory_even_for_rows_is_told_and_the_picture_decoded_in_tiles(make, plain, monkeypatch):
+    """A picture of one tile: the passes over it are all the same."""
+    Fails(monkeypatch, VAE, "decode")
+    Fails(monkeypatch, vae_rows, "_enlarged")
+    pixels, warnings = run(make())
+    assert "rows" in warnings[0] and "tiles" in warnings[1] and close(pixels, plain())
+
+
+def test_too_little_memory_anywhere_else_is_told_and_the_picture_made_again_with_little(make, plain, monkeypatch):
+    fails = Fails(monkeypatch, diffusion, "noise_for")
+    pixels, [warning] = run(make(GIB))
+    assert fails.count == 1 and "made again" in warning and close(pixels, plain())
+
+
+def test_where_nothing_helps_the_error_is_the_tasks_end(make, monkeypatch):
+    Fails(monkeypatch, UNet, "forward", times=99)
+    with pytest.raises(torch.OutOfMemoryError):
+        run(make(GIB))
+
+
+def test_errors_of_other_kinds_are_not_taken_for_a_lack_of_memory(make, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(UNet, "forward", broken)
+    with pytest.raises(RuntimeError, match="mat1"):
+        run(make(GIB))

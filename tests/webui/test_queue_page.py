@@ -1,0 +1,284 @@
+"""The queue in a browser: a server that is killed, moving by keys and by dragging, editing, pausing, many pictures."""
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from tests.browser.chromium import ROOT, _answers, arrive, free_port, visit
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to look at the page")
+expect = playwright.expect
+expect.set_options(timeout=20_000)  # milliseconds; the machine may be busy
+
+pytestmark = pytest.mark.browser
+
+PROMPT, STEPS = "#positive_prompt textarea", "#steps input[type=number]"
+WAITING = "ul.tasks li.waiting .excerpt"
+LONG = 200  # steps: it runs for the whole test
+
+
+@contextmanager
+def killed(port, outputs, pace=0.15):
+    """The server over the stand-in engine, from when it answers; at the end it is killed as `kill -9` does."""
+    command = [sys.executable, "-m", "tests.webui.stand_in", str(port), str(outputs), str(pace)]
+    environment = os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(f"http://127.0.0.1:{port}"):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def page(browser, address):
+    with visit(browser, address) as page:
+        yield page
+
+
+def generate(page, prompt, steps=4):
+    page.fill(STEPS, str(steps))
+    page.fill(PROMPT, prompt)
+    page.keyboard.press("Control+Enter")
+
+
+def queue(page, *prompts, steps=1):
+    """A task that runs on and on, and one that waits for each of `prompts`."""
+    generate(page, "running", LONG)
+    expect(page.locator("ul.tasks li.running")).to_have_count(1)
+    for count, prompt in enumerate(prompts, 1):
+        generate(page, prompt, steps)
+        expect(page.locator("ul.tasks li.waiting")).to_have_count(count)
+
+
+def press(page, action, prompt=None):
+    where = page.locator("ul.tasks li", has_text=prompt) if prompt else page.locator("#tasks")
+    where.locator(f"[data-action={action}]").click()
+
+
+def cancel_all(page):
+    page.once("dialog", lambda dialog: dialog.accept())
+    press(page, "cancel_all")
+    expect(page.locator("ul.tasks li")).to_have_count(0)
+
+
+def test_the_queue_survives_a_kill_of_the_server_and_is_offered_again(browser, tmp_path):
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    context = browser.new_context()
+    page = context.new_page()
+    with killed(port, tmp_path):
+        arrive(page, address)
+        queue(page, "a red fox", "a blue boat", "a green tree")
+        press(page, "up", "a green tree")
+        expect(page.locator(WAITING)).to_have_text(["a red fox", "a green tree", "a blue boat"])
+    with killed(port, tmp_path, pace=0.02):
+        offer = page.locator(".left-over")  # the page comes back by itself
+        expect(offer).to_contain_text("1 task was under way and 3 were waiting when Easel ended", timeout=60_000)
+        expect(offer).to_contain_text("running; a red fox; a green tree and 1 more")
+        expect(page.locator("ul.tasks li")).to_have_count(0)
+        with visit(browser, address) as other:  # nobody else is told of it
+            other.wait_for_timeout(300)
+            expect(other.locator(".left-over")).to_have_count(0)
+            assert "red fox" not in other.content()
+        press(page, "take_up")
+        expect(offer).to_have_count(0)
+        expect(page.locator(WAITING)).to_have_text(["a red fox", "a green tree", "a blue boat"])
+        expect(page.locator("#final_gallery a")).to_have_count(4, timeout=60_000)
+        made = page.locator("#final_gallery a").evaluate_all("shots => shots.map((shot) => shot.dataset.prompt)")
+        assert made == ["a blue boat", "a green tree", "a red fox", "running"]  # the newest first
+        generate(page, "again", LONG)
+        expect(page.locator("ul.tasks li.running")).to_have_count(1)
+    with killed(port, tmp_path):
+        expect(offer).to_contain_text("1 task was under way when Easel ended", timeout=60_000)
+        press(page, "forget")
+        expect(offer).to_have_count(0)
+    with killed(port, tmp_path):
+        arrive(page, address)
+        page.wait_for_timeout(300)
+        expect(offer).to_have_count(0)
+    context.close()
+
+
+def test_tasks_are_reordered_by_keys_and_it_is_said(page):
+    queue(page, "first", "second", "third")
+    status, focus = page.locator("#queue_status"), "document.activeElement.getAttribute('aria-label')"
+    page.locator("ul.tasks li", has_text="third").locator("[data-action=edit]").focus()
+    page.keyboard.press("Alt+ArrowUp")
+    expect(page.locator(WAITING)).to_have_text(["first", "third", "second"])
+    expect(status).to_have_text("Moved to place 2 of 3")
+    page.wait_for_function(f"{focus} === 'Edit: third'")  # the focus went with the task
+    page.keyboard.press("Alt+ArrowUp")
+    expect(page.locator(WAITING)).to_have_text(["third", "first", "second"])
+    page.keyboard.press("Alt+ArrowUp")
+    expect(status).to_have_text("It is the first already")
+    page.locator("ul.tasks li", has_text="first").locator("[data-action=down]").press("Enter")
+    expect(page.locator(WAITING)).to_have_text(["third", "second", "first"])
+    assert status.get_attribute("role") == "status"
+    cancel_all(page)
+
+
+def test_keys_pressed_quickly_add_up(page):
+    queue(page, "first", "second", "third")
+    page.locator("ul.tasks li", has_text="first").locator("[data-action=down]").focus()
+    page.evaluate(
+        """() => { for (let n = 0; n < 2; n++) document.activeElement.dispatchEvent(
+            new KeyboardEvent('keydown', {key: 'ArrowDown', altKey: true, bubbles: true})); }"""
+    )
+    expect(page.locator(WAITING)).to_have_text(["second", "third", "first"])
+    cancel_all(page)
+
+
+def test_a_task_is_dragged_to_another_place(page):
+    queue(page, "first", "second", "third")
+    grip = page.locator("ul.tasks li", has_text="third").locator(".grip")
+    grip.scroll_into_view_if_needed()
+    start, target = grip.bounding_box(), page.locator("ul.tasks li", has_text="first").bounding_box()
+    page.mouse.move(start["x"] + 10, start["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(start["x"] + 10, target["y"] + 30)
+    page.mouse.move(start["x"] + 10, target["y"] + 3)
+    expect(page.locator("#drop_line")).to_be_visible()
+    page.mouse.up()
+    expect(page.locator(WAITING)).to_have_text(["third", "first", "second"])
+    expect(page.locator("#drop_line")).to_be_hidden()
+    page.mouse.move(start["x"] + 10, start["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(start["x"] + 10, target["y"])
+    page.keyboard.press("Escape")  # gives up the drag, and stops nothing
+    page.mouse.up()
+    expect(page.locator("ul.tasks li.running")).to_have_count(1)
+    expect(page.locator(WAITING)).to_have_text(["third", "first", "second"])
+    cancel_all(page)
+
+
+def test_a_waiting_task_is_edited_by_taking_it_back_into_the_page(page):
+    queue(page, "a red fox", "a blue boat", steps=7)
+    page.fill(PROMPT, "something else")
+    press(page, "edit", "a red fox")
+    expect(page.locator(PROMPT)).to_have_value("a red fox")
+    expect(page.locator(STEPS)).to_have_value("7")
+    expect(page.locator("#random_seed input")).not_to_be_checked()
+    expect(page.locator(WAITING)).to_have_text(["a blue boat"])
+    page.fill(PROMPT, "a brown fox")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(WAITING)).to_have_text(["a blue boat", "a brown fox"])
+    cancel_all(page)
+
+
+def test_a_pause_holds_what_waits_until_one_goes_on(page):
+    queue(page, "second")
+    press(page, "hold")
+    expect(page.locator(".queue-bar")).to_contain_text("Paused; what runs is still finished")
+    page.keyboard.press("Escape")
+    expect(page.locator("ul.tasks li.running")).to_have_count(0)
+    page.wait_for_timeout(300)
+    expect(page.locator("ul.tasks li.waiting .state")).to_have_text("paused")
+    expect(page.locator("#progress-bar")).to_contain_text("Paused")
+    press(page, "release")
+    expect(page.locator("#final_gallery a")).to_have_count(1)
+    expect(page.locator("#final_gallery a")).to_have_attribute("data-prompt", "second")
+
+
+def test_all_tasks_are_cancelled_after_a_question(page):
+    queue(page, "second", "third")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    press(page, "cancel_all")
+    page.wait_for_timeout(200)
+    expect(page.locator("ul.tasks li")).to_have_count(3)
+    cancel_all(page)
+    expect(page.locator("#stop_button")).to_be_hidden()
+
+
+def test_waiting_tasks_say_how_long_they_will_take_once_the_machine_is_known(page):
+    generate(page, "to learn from", steps=10)
+    expect(page.locator("#final_gallery a")).to_have_count(1)
+    queue(page, "thirty", steps=100)
+    expect(page.locator("ul.tasks li.waiting .facts")).to_contain_text("100 steps · about ")
+    expect(page.locator(".queue-bar .facts")).to_contain_text("2 tasks · about ")
+    cancel_all(page)
+
+
+def open_part(page, title):
+    page.get_by_role("button", name=title).click()
+
+
+def test_a_list_of_prompts_from_a_file_becomes_a_task_each(page, tmp_path):
+    (tmp_path / "one.txt").write_text("a fox\n\na boat\n")
+    (tmp_path / "two.txt").write_text("a tree")
+    open_part(page, "A list of prompts")
+    page.set_input_files("#read_prompts", [tmp_path / "one.txt", tmp_path / "two.txt"])
+    expect(page.locator("#prompt_list textarea")).to_have_value("a fox\n\na boat\na tree")
+    page.fill(STEPS, "1")
+    page.click("#queue_list")
+    expect(page.locator("#final_gallery a")).to_have_count(3)
+    page.fill("#prompt_list textarea", "")
+    page.click("#queue_list")
+    expect(page.locator("#message")).to_contain_text("The list is empty")
+
+
+def choose(page, box, name):
+    page.click(f"#{box} input")
+    page.get_by_role("option", name=name, exact=True).click()
+
+
+def test_a_grid_of_two_settings_ends_in_a_sheet_on_the_stage(page):
+    page.fill(PROMPT, "a red fox")
+    open_part(page, "A grid of two settings")
+    expect(page.locator("#grid_told")).to_contain_text("1-9 (+2)")
+    page.fill("#grid_x_values :is(input, textarea)", "1-2")
+    choose(page, "grid_y", "Prompt: seek and replace")
+    expect(page.locator("#grid_told")).to_contain_text("apple is sought")
+    page.fill("#grid_y_values :is(input, textarea)", "fox, bear, owl")
+    expect(page.locator("#grid_told")).to_contain_text("2 × 3 = 6 pictures")
+    page.click("#make_grid")
+    expect(page.locator("#final_gallery a")).to_have_count(7)
+    expect(page.locator("#stage a.shot")).to_have_count(1)
+    expect(page.locator("#stage a.shot")).to_have_attribute("data-prompt", "All pictures on one: a red fox")
+    expect(page.locator("#progress-bar")).to_contain_text("6 of 6 images")
+    prompts = page.locator("#final_gallery a").evaluate_all("shots => shots.map((shot) => shot.dataset.prompt)")
+    assert sorted(set(prompts[1:])) == ["a red bear", "a red fox", "a red owl"]
+    page.fill("#grid_x_values :is(input, textarea)", "1-90")
+    page.click("#make_grid")
+    expect(page.locator("#message")).to_contain_text("90 x 3 values are 270 pictures; at most 100")
+
+
+def test_a_waiting_grid_is_edited_with_its_axes(page):
+    queue(page)
+    open_part(page, "A grid of two settings")
+    page.fill("#grid_x_values :is(input, textarea)", "3, 5")
+    page.fill(PROMPT, "grid of steps")
+    page.click("#make_grid")
+    expect(page.locator("ul.tasks li.waiting .facts")).to_contain_text("grid of 2 images")
+    page.fill("#grid_x_values :is(input, textarea)", "")
+    press(page, "edit", "grid of steps")
+    expect(page.locator("#grid_x_values :is(input, textarea)")).to_have_value("3, 5")
+    cancel = page.locator("ul.tasks li.running [data-action=cancel]")
+    cancel.click()
+    expect(page.locator("ul.tasks li")).to_have_count(0)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_queue_fits_a_narrow_phone(browser, address, dark):
+    with visit(browser, address, width=360, height=740) as page:
+        if dark:
+            page.click("#theme_toggle")
+        queue(page, "a" * 200, "b " * 100)
+        press(page, "hold")
+        open_part(page, "A list of prompts")
+        open_part(page, "A grid of two settings")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        wide = "e => { const r = e.getBoundingClientRect(); return r.width && (r.right > 361 || r.left < -1) }"
+        assert page.evaluate(f"[...document.querySelectorAll('button, input, textarea')].filter({wide}).length") == 0
+        small = "e => { const r = e.getBoundingClientRect(); return r.height < 24 || r.width < 24 }"
+        assert page.evaluate(f"[...document.querySelectorAll('#tasks button')].filter({small}).length") == 0
+        cancel_all(page)
+        press(page, "release")
