@@ -64,7 +64,9 @@ def test_json_gives_one_object_an_event_without_previews() -> None:
     told = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [line["type"] for line in told] == ["progress", "progress", "warned", "progress", "saved", "finished"]
     assert told[1]["step"] == 1 and "preview" not in told[1]
-    assert told[4] == {"type": "saved", "path": "/out/a.png", "seed": 7, "width": 64, "height": 64}
+    assert told[4] == {
+        "type": "saved", "path": "/out/a.png", "seed": 7, "width": 64, "height": 64, "index": 0, "sheet": False,
+    }  # fmt: skip
 
 
 def test_a_failure_is_told_with_code_1() -> None:

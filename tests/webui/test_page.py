@@ -7,6 +7,7 @@ from core.output.record import Record
 from core.output.save import encode_picture
 from core.settings import Settings
 from tests.browser.chromium import arrive, free_port, running, visit
+from webui.controls import CONTROLS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to look at the page")
 expect = playwright.expect
@@ -245,6 +246,11 @@ def test_a_page_goes_on_by_itself_when_its_server_was_ended_and_started_again(br
         page.keyboard.press("Control+Enter")
         expect(page.locator("#final_gallery a")).to_have_count(1)
     context.close()
+
+
+def test_every_control_stands_in_the_page_once(idle):
+    for name in CONTROLS:
+        expect(idle.locator("#positive_prompt" if name == "prompt" else f"#{name}")).to_have_count(1)
 
 
 def test_an_example_fills_the_prompt(idle):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gradio as gr
 
-from webui.controls import CONTROLS
 from webui.tabs.place import Placed, card
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -29,8 +28,3 @@ def advanced_tab(placed: Placed) -> None:
     for title, names in GROUPS.items():
         with card(title):
             placed.put(*names)
-
-
-def left_out(placed: Placed) -> list[str]:
-    """Controls that no tab has; there should be none."""
-    return [name for name in CONTROLS if name not in placed.controls]
