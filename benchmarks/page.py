@@ -33,7 +33,7 @@ class Server:
     def __init__(
         self, arguments: Sequence[str], environ: Mapping[str, str], *, root: Path = ROOT, python: str = sys.executable
     ) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed by close)
         command = [python, str(root / "launch.py"), "--port", str(self.port), "--disable-in-browser", *arguments]
         clock = Stopwatch()
@@ -208,7 +208,8 @@ class Visitor:
         return {"Cookie": cookie} if cookie else {}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on just now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

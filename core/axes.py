@@ -59,7 +59,9 @@ class Axis:
     @property
     def text(self) -> str:
         """The values as `read_axis` reads them."""
-        return ", ".join(f'"{v.replace(chr(34), chr(34) * 2)}"' if '"' in v or "," in v else v or NONE for v in self.values)
+        return ", ".join(
+            f'"{v.replace(chr(34), chr(34) * 2)}"' if '"' in v or "," in v else v or NONE for v in self.values
+        )
 
     def shown(self, index: int) -> str:
         """Value `index` as it stands on a sheet."""

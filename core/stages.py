@@ -15,7 +15,7 @@ from core.diffusion import Stage
 from core.models.clip import CLIPText
 from core.models.freeu import FreeU, Joint
 from core.models.latent_format import PLAYGROUND, SDXL, LatentSpace, preview_in
-from core.models.unet import UNet
+from core.models.unet import TextKeys, UNet
 from core.sampling.denoiser import Condition, Denoiser, network_denoiser
 from core.sampling.guidance import guided, rescale_with
 from core.sampling.prediction import Prediction, sampling_for
@@ -105,13 +105,14 @@ def model_denoiser(
     need = sampling_bytes(1, settings.height // 8, settings.width // 8, dtype.itemsize)
     memory.bring(unet, need, dtype)
     evaluate = partial(unet, joint=joint, check=work.check)
+    kept = TextKeys() if work.device.torch_device.type == "cpu" else None  # elsewhere memory is dearer than these products
 
     def network(x: Tensor, timestep: Tensor, context: Tensor, y: Tensor | None) -> Tensor:
         def singly() -> Tensor:
             inputs = (x, timestep, context, *(() if y is None else (y,)))
             return torch.cat([evaluate(*row) for row in zip(*(each.split(1) for each in inputs), strict=True)])
 
-        whole = Way("batch", len(x) * need, lambda: evaluate(x, timestep, context, y))
+        whole = Way("batch", len(x) * need, lambda: evaluate(x, timestep, context, y, kept=kept))
         return memory.run(unet, [whole, Way("rows", need, singly, ROW_BY_ROW)] if len(x) > 1 else [whole])
 
     return guided(

@@ -209,12 +209,17 @@ class Worker:
 
     def position(self, task: AsyncTask) -> int:
         """How many tasks (of anybody whose tasks are not held) come before `task`; 0 when it runs or is done."""
+        return self.positions(task.owner).get(task.id, 0)
+
+    def positions(self, owner: str) -> dict[str, int]:
+        """The `position` of each waiting task of `owner`, by its id."""
         with self._changed:
-            if task not in self.async_tasks:
-                return 0
-            before = list(self.async_tasks)[: self.async_tasks.index(task)]
-            ahead = [other for other in before if other.owner == task.owner or other.owner not in self._held]
-            return len(ahead) + (self._running is not None)
+            ahead, found = int(self._running is not None), {}
+            for task in self.async_tasks:
+                if task.owner == owner:
+                    found[task.id] = ahead
+                ahead += task.owner == owner or task.owner not in self._held
+            return found
 
     def _all(self) -> list[AsyncTask]:
         running = [self._running] if self._running else []

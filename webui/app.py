@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +35,9 @@ class TaskQueue(Protocol):
 
     def position(self, task: AsyncTask) -> int:
         """How many tasks (of anybody) come before `task`."""
+
+    def positions(self, owner: str) -> Mapping[str, int]:
+        """The position of each waiting task of `owner` by its id."""
 
     def cancel_all(self, owner: str) -> int:
         """Stop or drop all tasks of `owner`."""

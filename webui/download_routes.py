@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from core.errors import UserError
 from core.presets_shelf import Shelf
 from core.weights.fetching import Downloads
+from webui.json_requests import NO_COOKIE, BadRequest, refused, sent_object
 from webui.visitors import owner_of
 
 LARGEST_REQUEST = 1000  # bytes
@@ -35,24 +36,20 @@ def download_routes(downloads: Downloads, shelf: Shelf, *, allowed: bool) -> lis
 
     def ask(request: Request) -> Response:
         if owner_of(request.headers.get("cookie")) is None:
-            return PlainTextResponse("This browser sent no cookie; allow cookies for this page.", status_code=403)
+            return refused(NO_COOKIE, 403)
         return JSONResponse(state(), headers={"Cache-Control": "no-store"})
 
     async def change(request: Request) -> Response:
         if owner_of(request.headers.get("cookie")) is None or not allowed:
-            return PlainTextResponse("Only the one who runs Easel downloads files, at that computer.", status_code=403)
-        body = await request.body()
+            return refused("Only the one who runs Easel downloads files, at that computer.", 403)
         try:
-            wanted = await request.json() if len(body) <= LARGEST_REQUEST else None
-        except ValueError:
-            wanted = None
-        if not isinstance(wanted, dict):
-            return PlainTextResponse("A JSON object was wanted.", status_code=400)
-        try:
+            wanted = await sent_object(request, LARGEST_REQUEST)
             if "preset" in wanted:
-                downloads.start(shelf.choice(str(wanted["preset"])).missing)
+                downloads.start([need for need in shelf.choice(str(wanted["preset"])).missing if need.url])
             else:
                 downloads.stop()
+        except BadRequest as problem:
+            return refused(str(problem), 400)
         except UserError as error:
             return JSONResponse({**state(), "problem": str(error)})
         return JSONResponse(state())

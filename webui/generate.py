@@ -176,7 +176,8 @@ class Desk:
         """How the tasks of `owner` stand."""
         worker = self.app.worker
         standing = Standing(worker.held(owner), worker.left_over(owner), worker.forecast(owner))
-        return view(worker.tasks(owner), worker.position, standing)
+        positions = worker.positions(owner)
+        return view(worker.tasks(owner), lambda task: positions.get(task.id, 0), standing)
 
     async def watch(self, owner: str) -> AsyncGenerator[View, None]:
         """A View now and after each change (at most one every INTERVAL), until none of `owner`'s tasks is under way."""

@@ -19,6 +19,7 @@ from core.output.day_page import day_page
 from core.output.history import History
 from core.output.history_rows import Picture
 from core.output.metadata import stripped
+from webui.json_requests import NO_COOKIE, BadRequest, refused, sent_object
 from webui.pictures import TYPES
 from webui.visitors import owner_of
 
@@ -26,15 +27,10 @@ ROOT = "/easel/history"
 LARGEST_REQUEST = 2**17  # bytes
 MOST_KEYS = 1000
 EXCERPT = 400  # characters of a prompt in a list
-NO_COOKIE = "This browser sent no cookie, so Easel cannot tell whose pictures are whose. Allow cookies for this page."
 PRIVATE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=86400"}
 
 Answer = Callable[[Request, str], Response]
 Change = Callable[[str, dict[str, Any]], Mapping[str, Any]]
-
-
-class BadRequest(Exception):
-    """What the page sent makes no sense; the message says why."""
 
 
 def history_routes(history: History) -> list[Route]:
@@ -150,15 +146,15 @@ def _reading(answer: Answer) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
         visitor = owner_of(request.headers.get("cookie"))
         if visitor is None:
-            return _refused(NO_COOKIE, 403)
+            return refused(NO_COOKIE, 403)
         try:
             return answer(request, visitor)
         except LookupError:
             return PlainTextResponse("There is no such picture.", status_code=404)
         except BadMetadata as problem:
-            return _refused(str(problem), 422)
+            return refused(str(problem), 422)
         except HistoryError as problem:
-            return _refused(str(problem), 503)
+            return refused(str(problem), 503)
 
     return endpoint
 
@@ -172,33 +168,16 @@ def _changing(change: Change) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         visitor = owner_of(request.headers.get("cookie"))
         if visitor is None:
-            return _refused(NO_COOKIE, 403)
+            return refused(NO_COOKIE, 403)
         try:
-            said = await _said(request)
+            said = await sent_object(request, LARGEST_REQUEST)
             return JSONResponse(await run_in_threadpool(change, visitor, said))
         except BadRequest as problem:
-            return _refused(str(problem), 400)
+            return refused(str(problem), 400)
         except HistoryError as problem:
-            return _refused(str(problem), 503)
+            return refused(str(problem), 503)
 
     return endpoint
-
-
-async def _said(request: Request) -> dict[str, Any]:
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise BadRequest("The request must be application/json.")
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > LARGEST_REQUEST:
-            raise BadRequest(f"The request has more than {LARGEST_REQUEST} bytes.")
-    try:
-        said = json.loads(body)
-    except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict):
-        raise BadRequest("The request must be a JSON object.")
-    return said
 
 
 def _keys(said: dict[str, Any]) -> list[str]:
@@ -231,7 +210,3 @@ def _short(picture: Picture) -> dict[str, Any]:
 def _ascii(name: str) -> str:
     """A file's name as it can stand in a header."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)
-
-
-def _refused(message: str, status: int) -> Response:
-    return JSONResponse({"error": message}, status_code=status)

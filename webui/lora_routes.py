@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from core.errors import UserError
 from core.weights.lora_info import FAMILIES, LoraInfo
+from webui.json_requests import NO_COOKIE, refused
 from webui.visitors import owner_of
 
 MOST_TAGS = 12
@@ -20,12 +21,12 @@ def lora_routes(names: Callable[[], list[str]], info: Callable[[str], LoraInfo])
 
     def listed(request: Request) -> Response:
         if owner_of(request.headers.get("cookie")) is None:
-            return _stranger()
+            return refused(NO_COOKIE, 403)
         return JSONResponse(names(), headers={"Cache-Control": "no-store"})
 
     def one(request: Request) -> Response:
         if owner_of(request.headers.get("cookie")) is None:
-            return _stranger()
+            return refused(NO_COOKIE, 403)
         try:
             found = info(request.query_params.get("name", ""))
         except UserError as error:
@@ -41,7 +42,3 @@ def lora_routes(names: Callable[[], list[str]], info: Callable[[str], LoraInfo])
         return JSONResponse(facts, headers={"Cache-Control": "no-store"})
 
     return [Route("/easel/loras", listed), Route("/easel/lora", one)]
-
-
-def _stranger() -> Response:
-    return PlainTextResponse("This browser sent no cookie; allow cookies for this page.", status_code=403)

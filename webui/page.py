@@ -225,7 +225,9 @@ def build_page(app: App) -> gr.Blocks:
         tab.reset.click(reset_all, None, everything, **QUIET)
         stop.click(stop_running, **QUIET)
         skip.click(skip_picture, **QUIET)
-        acted = tasks.click(act, None, [incoming, message, *tab.batch.axes.values()], trigger_mode="multiple", **QUIET)
+        acted = tasks.click(
+            act, None, [incoming, message, tab.batch.grid, *tab.batch.axes.values()], trigger_mode="multiple", **QUIET
+        )
         for event in (acted, *batch_events(tab.batch, desk, controls, any_seed, message, owner, QUIET)):
             event.then(watch, **watching)
         base_model, size = controls["base_model"], [controls["width"], controls["height"]]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from core.models.attention import attention
 from core.models.configs import UNetConfig, norm_groups
 from core.models.freeu import Joint
+from core.models.linear import Linear, gated_gelu, plus
 
 Check = Callable[[], None]
 
@@ -50,21 +51,49 @@ class ResBlock(nn.Module):
         return self.skip_connection(x) + self.out_layers(h)
 
 
+class TextKeys:
+    """Keys and values that the layers of one network made of a text: kept, because they are the same at every step.
+
+    Belongs to a stretch of time in which the network's weights stay as they are: one picture, say. A text is known by its
+    tensor, which must be the same object, with the same numbers in it, at every call. Those of the last one are kept.
+    """
+
+    def __init__(self) -> None:
+        self._text: Tensor | None = None
+        self._made: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def of(self, layer: Attention, text: Tensor) -> tuple[Tensor, Tensor]:
+        """What `layer` makes of `text` (B, S, C')."""
+        if text is not self._text:
+            self._text = text
+            self._made.clear()
+        if layer not in self._made:
+            self._made[layer] = layer.keys_and_values(text)
+        return self._made[layer]
+
+
 class Attention(nn.Module):
-    """Multi-head attention of tokens (B, T, C) to `context` (B, S, C')."""
+    """Multi-head attention of tokens (B, T, C) to `context` (B, S, C'), added to `residual` (B, T, C)."""
 
     def __init__(self, channels: int, context_dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(channels, channels, bias=False)
-        self.to_k = nn.Linear(context_dim, channels, bias=False)
-        self.to_v = nn.Linear(context_dim, channels, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(channels, channels))
+        self.to_q = Linear(channels, channels, bias=False)
+        self.to_k = Linear(context_dim, channels, bias=False)
+        self.to_v = Linear(context_dim, channels, bias=False)
+        self.to_out = nn.Sequential(Linear(channels, channels))
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        projected = (self.to_q(x), self.to_k(context), self.to_v(context))
-        q, k, v = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in projected)
-        return self.to_out(attention(q, k, v).transpose(1, 2).flatten(2))
+    def forward(self, x: Tensor, context: Tensor, residual: Tensor, kept: TextKeys | None = None) -> Tensor:
+        k, v = kept.of(self, context) if kept else self.keys_and_values(context)
+        mixed = attention(self._heads(self.to_q(x)), k, v).transpose(1, 2).flatten(2)
+        return plus(self.to_out[0], mixed, residual)
+
+    def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Each (B, heads, S, D)."""
+        return self._heads(self.to_k(context)), self._heads(self.to_v(context))
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        return projected.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class GEGLU(nn.Module):
@@ -72,22 +101,21 @@ class GEGLU(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(channels, 2 * width)
+        self.proj = Linear(channels, 2 * width)
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+        return gated_gelu(self.proj, x)
 
 
 class FeedForward(nn.Module):
-    """The two linear layers of a transformer block, four times as wide between them."""
+    """The two linear layers of a transformer block, four times as wide between them, added to `residual`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.net = nn.Sequential(GEGLU(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels))
+        self.net = nn.Sequential(GEGLU(channels, 4 * channels), nn.Identity(), Linear(4 * channels, channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        return plus(self.net[2], self.net[0](x), residual)
 
 
 class TransformerBlock(nn.Module):
@@ -102,11 +130,11 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, kept: TextKeys | None = None) -> Tensor:
         h = self.norm1(x)
-        x = x + self.attn1(h, h)
-        x = x + self.attn2(self.norm2(x), context)
-        return x + self.ff(self.norm3(x))
+        x = self.attn1(h, h, x)
+        x = self.attn2(self.norm2(x), context, x, kept)
+        return self.ff(self.norm3(x), x)
 
 
 class SpatialTransformer(nn.Module):
@@ -117,13 +145,15 @@ class SpatialTransformer(nn.Module):
         heads = config.heads_of(channels)
         self.linear = config.linear_projections
         self.norm = nn.GroupNorm(norm_groups(channels), channels, eps=1e-6)
-        self.proj_in = nn.Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1)
+        self.proj_in = Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(channels, config.context_dim, heads) for _ in range(depth)
         )
-        self.proj_out = nn.Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1)
+        self.proj_out = Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, context: Tensor, check: Check | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor, check: Check | None = None, kept: TextKeys | None = None
+    ) -> Tensor:
         size = x.shape[2:]
         h = self.norm(x)
         if self.linear:
@@ -133,7 +163,7 @@ class SpatialTransformer(nn.Module):
         for block in self.transformer_blocks:
             if check:
                 check()
-            h = block(h, context)
+            h = block(h, context, kept)
         if self.linear:
             h = self.proj_out(h).transpose(1, 2).unflatten(2, size)
         else:
@@ -167,7 +197,13 @@ class Block(nn.Sequential):
     """One entry of `input_blocks`, `middle_block` or `output_blocks`: hands each layer what it needs."""
 
     def forward(  # type: ignore[override]
-        self, h: Tensor, emb: Tensor, context: Tensor, size: torch.Size | None = None, check: Check | None = None
+        self,
+        h: Tensor,
+        emb: Tensor,
+        context: Tensor,
+        size: torch.Size | None = None,
+        check: Check | None = None,
+        kept: TextKeys | None = None,
     ) -> Tensor:
         for layer in self:
             if check:
@@ -175,7 +211,7 @@ class Block(nn.Sequential):
             if isinstance(layer, ResBlock):
                 h = layer(h, emb)
             elif isinstance(layer, SpatialTransformer):
-                h = layer(h, context, check)
+                h = layer(h, context, check, kept)
             elif isinstance(layer, Upsample):
                 h = layer(h, size)
             else:
@@ -244,11 +280,12 @@ class UNet(nn.Module):
         *,
         joint: Joint | None = None,
         check: Check | None = None,
+        kept: TextKeys | None = None,
     ) -> Tensor:
         """One evaluation: x (B, 4, h, w), timesteps (B,) from 0 to 999, context (B, T, context_dim), y (B, adm) -> like x.
 
         The result has the weights' type. Any h, w from 1 up will do. `joint` may change what meets in front of each output
-        block (FreeU). Raises what `check` raises.
+        block (FreeU). `kept` has what earlier calls made of `context`. Raises what `check` raises.
         """
         dtype = self.dtype
         emb = self.time_embed(sinusoid(timesteps, self.config.model_channels).to(dtype))
@@ -260,13 +297,13 @@ class UNet(nn.Module):
         h = x.to(dtype)
         skips: list[Tensor] = []
         for block in self.input_blocks:
-            h = block(h, emb, context, check=check)
+            h = block(h, emb, context, check=check, kept=kept)
             skips.append(h)
-        h = self.middle_block(h, emb, context, check=check)
+        h = self.middle_block(h, emb, context, check=check, kept=kept)
         for block in self.output_blocks:
             skip = skips.pop()
             if joint:
                 h, skip = joint(h, skip)
             h = torch.cat([h, skip], dim=1)
-            h = block(h, emb, context, skips[-1].shape[2:] if skips else None, check)
+            h = block(h, emb, context, skips[-1].shape[2:] if skips else None, check, kept)
         return self.out(h)

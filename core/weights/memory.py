@@ -265,6 +265,7 @@ class Memory:
             self._tell(STREAMING)
         self.empty_cache()
 
+    @torch.inference_mode(False)  # weights are ordinary tensors wherever they are
     def _put(self, place: _Place) -> None:
         """Bring what of `place` is to stay on the device, and let the rest come and go."""
         coming = _chosen(streamable(place.module), 1 - place.share, place.dtype)
@@ -296,6 +297,7 @@ class Memory:
         self.empty_cache()
         return True
 
+    @torch.inference_mode(False)
     def _send_home(self, tensors: Iterable[Tensor], keep: _Place | None) -> None:
         """The weights `tensors` rest again, but for those that `keep` uses, too."""
         kept = {id(tensor) for tensor in tensors_of(keep.module)} if keep else set()

@@ -66,10 +66,13 @@ class Seen:
 
 
 @contextmanager
-def visit(browser: Any, address: str, width: int = 1280, height: int = 900) -> Iterator[Any]:
-    """A fresh browser profile on the page, ready for use; afterwards nothing foreign and no error was seen."""
+def visit(browser: Any, address: str, width: int = 1280, height: int = 900, **options: Any) -> Iterator[Any]:
+    """A fresh browser profile on the page, ready for use; afterwards nothing foreign and no error was seen.
+
+    `options` are further ones of playwright's `new_context`.
+    """
     seen = Seen()
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="light")
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="light", **options)
     page = context.new_page()
     seen.watch(page)
     arrive(page, address)
@@ -87,10 +90,17 @@ def arrive(page: Any, address: str) -> None:
 
 
 @contextmanager
-def running(command: list[str], address: str, seconds: float = 120.0, **environ: str) -> Iterator[str]:
-    """A server started as a process of its own, from when it answers; it must end cleanly on SIGTERM."""
+def running(
+    command: list[str], address: str, seconds: float = 120.0, kill: bool = False, **environ: str
+) -> Iterator[str]:
+    """A server started as a process of its own, from when it answers; it must end cleanly on SIGTERM.
+
+    With `kill` it is ended as `kill -9` does, without a chance to tidy up.
+    """
     # One thread: two servers of two test processes on two cores would wait for each other at every layer.
-    environment = os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "EASEL_THREADS": "1"} | environ
+    environment = (
+        os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "EASEL_THREADS": "1"} | environ
+    )
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment)
     try:
         deadline = time.monotonic() + seconds
@@ -100,7 +110,7 @@ def running(command: list[str], address: str, seconds: float = 120.0, **environ:
             time.sleep(0.1)
         yield address
     finally:
-        process.terminate()
+        (process.kill if kill else process.terminate)()
         process.wait(timeout=20)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.settings import AUTO_ON_OFF, NOISE_DEVICES, OUTPUT_FORMATS, PREDICTIONS, REFINER_SWAPS, SAMPLERS, SCHEDULERS
-from tests.browser.chromium import arrive, visit
+from tests.browser.chromium import visit
 from webui.texts import NAMES
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to look at the page")
@@ -18,10 +18,20 @@ expect.set_options(timeout=20_000)  # milliseconds; the machine may be busy
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 PROMPT = "#positive_prompt textarea"
+FADE = 350  # milliseconds until what appears has its full colours
 SLOW = 240_000  # milliseconds: the first picture waits for the model to load
-TABS = ("Settings", "Styles", "Models", "Advanced", "History")
+AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 # Names that are the same in every language: what a program or a file calls itself, and what prompts consist of.
-SAME = {*SAMPLERS, *SCHEDULERS, *OUTPUT_FORMATS, *PREDICTIONS, *REFINER_SWAPS, *NOISE_DEVICES, *AUTO_ON_OFF, "easel-emoji-256"}
+SAME = {
+    *SAMPLERS,
+    *SCHEDULERS,
+    *OUTPUT_FORMATS,
+    *PREDICTIONS,
+    *REFINER_SWAPS,
+    *NOISE_DEVICES,
+    *AUTO_ON_OFF,
+    "easel-emoji-256",
+}
 VISIBLE_TEXTS = """() => {
   const untouched = 'script, style, textarea, code, pre, [translate=no], .notranslate, .excerpt, .chip, .shot, #viewer img, #viewer .caption';
   const found = new Set();
@@ -78,6 +88,7 @@ def lists(page: Any, *names: str) -> Iterator[str]:
     for name in names:
         page.click(f"#{name} input")
         page.wait_for_selector("[role=option]")
+        page.wait_for_timeout(FADE)
         yield f"the list {name}"
         page.keyboard.press("Escape")
         page.locator(f"#{name} input").blur()
@@ -186,3 +197,41 @@ def test_every_text_that_a_visitor_sees_has_its_translation_in_every_language(br
         for code in NAMES:
             known = page.evaluate(KNOWN, [code, texts])
             assert [(text, seen[text]) for text, there in zip(texts, known, strict=True) if not there] == [], code
+
+
+def serious_findings(page: Any) -> list[str]:
+    """What axe-core finds that is serious or critical, each with the places where it is."""
+    if not page.evaluate("typeof axe === 'object'"):
+        page.evaluate(axe_source())
+    found = page.evaluate(
+        "axe.run(document, {resultTypes: ['violations'], runOnly: {type: 'tag', values: AXE_TAGS}})".replace(
+            "AXE_TAGS", json.dumps(AXE_TAGS)
+        )
+    )
+    return [
+        f"{rule['id']} ({rule['impact']}): {' '.join(node['target'][-1] for node in rule['nodes'][:4])}: {rule['help']}"
+        for rule in found["violations"]
+        if rule["impact"] in ("serious", "critical")
+    ]
+
+
+def axe_source() -> str:
+    axe = pytest.importorskip(
+        "axe_playwright_python", reason="pip install axe-playwright-python, which brings axe-core"
+    )
+    return (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_axe_finds_nothing_serious_on_any_tab(browser, address, width, theme):
+    with visit(browser, address, width=width) as page:
+        page.evaluate("(theme) => easel.theme.choose(theme)", theme)
+        page.wait_for_timeout(FADE)
+        found: dict[str, list[str]] = {}
+        for stop in walk(page, make=width == 1280 and theme == "light"):
+            if stop.startswith("the list") and width == 360:  # the same lists as on a wide screen
+                continue
+            for finding in serious_findings(page):
+                found.setdefault(finding, []).append(stop)
+        assert found == {}

@@ -64,7 +64,7 @@ def test_two_requests_run_one_after_the_other_and_the_waiting_one_can_be_cancell
     generate(page, "second")
     generate(page, "third", steps=1)
     expect(page.locator("ul.tasks li")).to_have_count(3)
-    page.locator("ul.tasks li", has_text="second").get_by_role("button").click()
+    page.locator("ul.tasks li", has_text="second").locator("[data-action=cancel]").click()
     expect(page.locator("ul.tasks li")).to_have_count(2)
     expect(page.locator("ul.tasks")).not_to_contain_text("second")
     page.keyboard.press("Escape")

@@ -1,14 +1,8 @@
 """The queue in a browser: a server that is killed, moving by keys and by dragging, editing, pausing, many pictures."""
 
-import os
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
-
 import pytest
 
-from tests.browser.chromium import ROOT, _answers, arrive, free_port, visit
+from tests.browser.chromium import arrive, free_port, running, visit
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to look at the page")
 expect = playwright.expect
@@ -21,21 +15,11 @@ WAITING = "ul.tasks li.waiting .excerpt"
 LONG = 200  # steps: it runs for the whole test
 
 
-@contextmanager
-def killed(port, outputs, pace=0.15):
-    """The server over the stand-in engine, from when it answers; at the end it is killed as `kill -9` does."""
-    command = [sys.executable, "-m", "tests.webui.stand_in", str(port), str(outputs), str(pace)]
-    environment = os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment)
-    try:
-        deadline = time.monotonic() + 120
-        while not _answers(f"http://127.0.0.1:{port}"):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
-        yield
-    finally:
-        process.kill()
-        process.wait()
+@pytest.fixture(scope="module")
+def shared(browser, address):
+    """One page for the tests that leave nothing behind in the queue."""
+    with visit(browser, address) as page:
+        yield page
 
 
 @pytest.fixture
@@ -73,105 +57,103 @@ def cancel_all(page):
 def test_the_queue_survives_a_kill_of_the_server_and_is_offered_again(browser, tmp_path):
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    context = browser.new_context()
-    page = context.new_page()
-    with killed(port, tmp_path):
+    command = ["-m", "tests.webui.stand_in", str(port), str(tmp_path)]
+    context, others = browser.new_context(), browser.new_context()
+    page, other = context.new_page(), others.new_page()
+    with running([*command, "0.15"], address, kill=True):
         arrive(page, address)
         queue(page, "a red fox", "a blue boat", "a green tree")
         press(page, "up", "a green tree")
         expect(page.locator(WAITING)).to_have_text(["a red fox", "a green tree", "a blue boat"])
-    with killed(port, tmp_path, pace=0.02):
-        offer = page.locator(".left-over")  # the page comes back by itself
+        arrive(other, address)
+        generate(other, "my secret")
+        expect(other.locator(WAITING)).to_have_text(["my secret"])
+    with running([*command, "0.01"], address):
+        offer, theirs = page.locator(".left-over"), other.locator(".left-over")  # both pages come back by themselves
         expect(offer).to_contain_text("1 task was under way and 3 were waiting when Easel ended", timeout=60_000)
         expect(offer).to_contain_text("running; a red fox; a green tree and 1 more")
         expect(page.locator("ul.tasks li")).to_have_count(0)
-        with visit(browser, address) as other:  # nobody else is told of it
-            other.wait_for_timeout(300)
-            expect(other.locator(".left-over")).to_have_count(0)
-            assert "red fox" not in other.content()
+        expect(theirs).to_contain_text("1 task was waiting when Easel ended: my secret", timeout=60_000)
+        assert "my secret" not in page.content() and "red fox" not in other.content()
         press(page, "take_up")
+        press(other, "forget")
         expect(offer).to_have_count(0)
-        expect(page.locator(WAITING)).to_have_text(["a red fox", "a green tree", "a blue boat"])
+        expect(theirs).to_have_count(0)
         expect(page.locator("#final_gallery a")).to_have_count(4, timeout=60_000)
         made = page.locator("#final_gallery a").evaluate_all("shots => shots.map((shot) => shot.dataset.prompt)")
         assert made == ["a blue boat", "a green tree", "a red fox", "running"]  # the newest first
-        generate(page, "again", LONG)
-        expect(page.locator("ul.tasks li.running")).to_have_count(1)
-    with killed(port, tmp_path):
-        expect(offer).to_contain_text("1 task was under way when Easel ended", timeout=60_000)
-        press(page, "forget")
-        expect(offer).to_have_count(0)
-    with killed(port, tmp_path):
-        arrive(page, address)
-        page.wait_for_timeout(300)
-        expect(offer).to_have_count(0)
+        arrive(other, address)
+        other.wait_for_timeout(300)
+        expect(theirs).to_have_count(0)
+        expect(other.locator("#final_gallery a")).to_have_count(0)
     context.close()
+    others.close()
 
 
-def test_tasks_are_reordered_by_keys_and_it_is_said(page):
-    queue(page, "first", "second", "third")
-    status, focus = page.locator("#queue_status"), "document.activeElement.getAttribute('aria-label')"
-    page.locator("ul.tasks li", has_text="third").locator("[data-action=edit]").focus()
-    page.keyboard.press("Alt+ArrowUp")
-    expect(page.locator(WAITING)).to_have_text(["first", "third", "second"])
+def test_tasks_are_reordered_by_keys_and_it_is_said(shared):
+    queue(shared, "first", "second", "third")
+    status, focus = shared.locator("#queue_status"), "document.activeElement.getAttribute('aria-label')"
+    shared.locator("ul.tasks li", has_text="third").locator("[data-action=edit]").focus()
+    shared.keyboard.press("Alt+ArrowUp")
+    expect(shared.locator(WAITING)).to_have_text(["first", "third", "second"])
     expect(status).to_have_text("Moved to place 2 of 3")
-    page.wait_for_function(f"{focus} === 'Edit: third'")  # the focus went with the task
-    page.keyboard.press("Alt+ArrowUp")
-    expect(page.locator(WAITING)).to_have_text(["third", "first", "second"])
-    page.keyboard.press("Alt+ArrowUp")
+    shared.wait_for_function(f"{focus} === 'Edit: third'")  # the focus went with the task
+    shared.keyboard.press("Alt+ArrowUp")
+    expect(shared.locator(WAITING)).to_have_text(["third", "first", "second"])
+    shared.keyboard.press("Alt+ArrowUp")
     expect(status).to_have_text("It is the first already")
-    page.locator("ul.tasks li", has_text="first").locator("[data-action=down]").press("Enter")
-    expect(page.locator(WAITING)).to_have_text(["third", "second", "first"])
+    shared.locator("ul.tasks li", has_text="first").locator("[data-action=down]").press("Enter")
+    expect(shared.locator(WAITING)).to_have_text(["third", "second", "first"])
     assert status.get_attribute("role") == "status"
-    cancel_all(page)
+    cancel_all(shared)
 
 
-def test_keys_pressed_quickly_add_up(page):
-    queue(page, "first", "second", "third")
-    page.locator("ul.tasks li", has_text="first").locator("[data-action=down]").focus()
-    page.evaluate(
+def test_keys_pressed_quickly_add_up(shared):
+    queue(shared, "first", "second", "third")
+    shared.locator("ul.tasks li", has_text="first").locator("[data-action=down]").focus()
+    shared.evaluate(
         """() => { for (let n = 0; n < 2; n++) document.activeElement.dispatchEvent(
             new KeyboardEvent('keydown', {key: 'ArrowDown', altKey: true, bubbles: true})); }"""
     )
-    expect(page.locator(WAITING)).to_have_text(["second", "third", "first"])
-    cancel_all(page)
+    expect(shared.locator(WAITING)).to_have_text(["second", "third", "first"])
+    cancel_all(shared)
 
 
-def test_a_task_is_dragged_to_another_place(page):
-    queue(page, "first", "second", "third")
-    grip = page.locator("ul.tasks li", has_text="third").locator(".grip")
+def test_a_task_is_dragged_to_another_place(shared):
+    queue(shared, "first", "second", "third")
+    grip = shared.locator("ul.tasks li", has_text="third").locator(".grip")
     grip.scroll_into_view_if_needed()
-    start, target = grip.bounding_box(), page.locator("ul.tasks li", has_text="first").bounding_box()
-    page.mouse.move(start["x"] + 10, start["y"] + 10)
-    page.mouse.down()
-    page.mouse.move(start["x"] + 10, target["y"] + 30)
-    page.mouse.move(start["x"] + 10, target["y"] + 3)
-    expect(page.locator("#drop_line")).to_be_visible()
-    page.mouse.up()
-    expect(page.locator(WAITING)).to_have_text(["third", "first", "second"])
-    expect(page.locator("#drop_line")).to_be_hidden()
-    page.mouse.move(start["x"] + 10, start["y"] + 10)
-    page.mouse.down()
-    page.mouse.move(start["x"] + 10, target["y"])
-    page.keyboard.press("Escape")  # gives up the drag, and stops nothing
-    page.mouse.up()
-    expect(page.locator("ul.tasks li.running")).to_have_count(1)
-    expect(page.locator(WAITING)).to_have_text(["third", "first", "second"])
-    cancel_all(page)
+    start, target = grip.bounding_box(), shared.locator("ul.tasks li", has_text="first").bounding_box()
+    shared.mouse.move(start["x"] + 10, start["y"] + 10)
+    shared.mouse.down()
+    shared.mouse.move(start["x"] + 10, target["y"] + 30)
+    shared.mouse.move(start["x"] + 10, target["y"] + 3)
+    expect(shared.locator("#drop_line")).to_be_visible()
+    shared.mouse.up()
+    expect(shared.locator(WAITING)).to_have_text(["third", "first", "second"])
+    expect(shared.locator("#drop_line")).to_be_hidden()
+    shared.mouse.move(start["x"] + 10, start["y"] + 10)
+    shared.mouse.down()
+    shared.mouse.move(start["x"] + 10, target["y"])
+    shared.keyboard.press("Escape")  # gives up the drag, and stops nothing
+    shared.mouse.up()
+    expect(shared.locator("ul.tasks li.running")).to_have_count(1)
+    expect(shared.locator(WAITING)).to_have_text(["third", "first", "second"])
+    cancel_all(shared)
 
 
-def test_a_waiting_task_is_edited_by_taking_it_back_into_the_page(page):
-    queue(page, "a red fox", "a blue boat", steps=7)
-    page.fill(PROMPT, "something else")
-    press(page, "edit", "a red fox")
-    expect(page.locator(PROMPT)).to_have_value("a red fox")
-    expect(page.locator(STEPS)).to_have_value("7")
-    expect(page.locator("#random_seed input")).not_to_be_checked()
-    expect(page.locator(WAITING)).to_have_text(["a blue boat"])
-    page.fill(PROMPT, "a brown fox")
-    page.keyboard.press("Control+Enter")
-    expect(page.locator(WAITING)).to_have_text(["a blue boat", "a brown fox"])
-    cancel_all(page)
+def test_a_waiting_task_is_edited_by_taking_it_back_into_the_page(shared):
+    queue(shared, "a red fox", "a blue boat", steps=7)
+    shared.fill(PROMPT, "something else")
+    press(shared, "edit", "a red fox")
+    expect(shared.locator(PROMPT)).to_have_value("a red fox")
+    expect(shared.locator(STEPS)).to_have_value("7")
+    expect(shared.locator("#random_seed input")).not_to_be_checked()
+    expect(shared.locator(WAITING)).to_have_text(["a blue boat"])
+    shared.fill(PROMPT, "a brown fox")
+    shared.keyboard.press("Control+Enter")
+    expect(shared.locator(WAITING)).to_have_text(["a blue boat", "a brown fox"])
+    cancel_all(shared)
 
 
 def test_a_pause_holds_what_waits_until_one_goes_on(page):
@@ -188,14 +170,14 @@ def test_a_pause_holds_what_waits_until_one_goes_on(page):
     expect(page.locator("#final_gallery a")).to_have_attribute("data-prompt", "second")
 
 
-def test_all_tasks_are_cancelled_after_a_question(page):
-    queue(page, "second", "third")
-    page.once("dialog", lambda dialog: dialog.dismiss())
-    press(page, "cancel_all")
-    page.wait_for_timeout(200)
-    expect(page.locator("ul.tasks li")).to_have_count(3)
-    cancel_all(page)
-    expect(page.locator("#stop_button")).to_be_hidden()
+def test_all_tasks_are_cancelled_after_a_question(shared):
+    queue(shared, "second", "third")
+    shared.once("dialog", lambda dialog: dialog.dismiss())
+    press(shared, "cancel_all")
+    shared.wait_for_timeout(200)
+    expect(shared.locator("ul.tasks li")).to_have_count(3)
+    cancel_all(shared)
+    expect(shared.locator("#stop_button")).to_be_hidden()
 
 
 def test_waiting_tasks_say_how_long_they_will_take_once_the_machine_is_known(page):
@@ -251,15 +233,16 @@ def test_a_grid_of_two_settings_ends_in_a_sheet_on_the_stage(page):
     expect(page.locator("#message")).to_contain_text("90 x 3 values are 270 pictures; at most 100")
 
 
-def test_a_waiting_grid_is_edited_with_its_axes(page):
+def test_a_waiting_grid_is_edited_with_its_axes(page, address):
     queue(page)
     open_part(page, "A grid of two settings")
     page.fill("#grid_x_values :is(input, textarea)", "3, 5")
     page.fill(PROMPT, "grid of steps")
     page.click("#make_grid")
     expect(page.locator("ul.tasks li.waiting .facts")).to_contain_text("grid of 2 images")
-    page.fill("#grid_x_values :is(input, textarea)", "")
+    arrive(page, address)  # the part of the page for grids is folded again
     press(page, "edit", "grid of steps")
+    expect(page.locator(PROMPT)).to_have_value("grid of steps")
     expect(page.locator("#grid_x_values :is(input, textarea)")).to_have_value("3, 5")
     cancel = page.locator("ul.tasks li.running [data-action=cancel]")
     cancel.click()

@@ -304,10 +304,11 @@
     if (!place) return;
     clearTimeout(fetching);
     try {
-      const how = wanted ? { method: "POST", body: JSON.stringify(wanted) } : { cache: "no-store" };
+      const how = wanted ? { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wanted) } : { cache: "no-store" };
       const answer = await fetch("easel/downloads", how);
-      if (!answer.ok) throw new Error(await answer.text());
-      showDownload(place, await answer.json());
+      const told = await answer.json();
+      if (!answer.ok) throw new Error(told.error);
+      showDownload(place, told);
     } catch (error) {
       place.textContent = error.message;
     }

@@ -41,6 +41,7 @@ class BatchCard:
     axes: Mapping[str, Any]
     told: Any
     make_grid: Any
+    grid: Any  # the part that folds out
 
 
 def batch_card(placed: Placed) -> BatchCard:
@@ -55,7 +56,7 @@ def batch_card(placed: Placed) -> BatchCard:
             )  # fmt: skip
             gr.HTML(READ_PROMPTS)
             queue_list = gr.Button("Queue the list", elem_id="queue_list", size="sm")
-        with gr.Accordion("A grid of two settings (X/Y)", open=False, elem_id="batch_grid"):
+        with gr.Accordion("A grid of two settings (X/Y)", open=False, elem_id="batch_grid") as grid:
             axes: dict[str, Any] = {}
             for axis, words in (("x", "Columns"), ("y", "Rows")):
                 options, value = (choices, "steps") if axis == "x" else ([NONE, *choices], "")
@@ -65,7 +66,7 @@ def batch_card(placed: Placed) -> BatchCard:
                 )
             told = gr.HTML(_hint(HOW), elem_id="grid_told")
             make_grid = gr.Button("Make the grid", elem_id="make_grid", size="sm")
-    return BatchCard(prompts, queue_list, axes, told, make_grid)
+    return BatchCard(prompts, queue_list, axes, told, make_grid, grid)
 
 
 def batch_events(
@@ -125,7 +126,7 @@ def filled_axes(made: BatchCard, task: AsyncTask) -> dict[Any, Any]:
     """Updates that put the grid of `task` back into the card."""
     if task.grid is None:
         return {}
-    updates: dict[Any, Any] = {made.axes["y"]: "", made.axes["y_values"]: ""}
+    updates: dict[Any, Any] = {made.grid: gr.update(open=True), made.axes["y"]: "", made.axes["y_values"]: ""}
     for name, axis in (("x", task.grid.x), ("y", task.grid.y)):
         if axis is not None:
             updates[made.axes[name]] = axis.setting

@@ -1,0 +1,134 @@
+"""The tables of texts, and a visitor's own files beside them."""
+
+import ast
+import json
+import re
+from functools import partial
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from core.performance import MODES
+from webui.controls import CONTROLS
+from webui.tabs.advanced import GROUPS
+from webui.texts import NAMES, USUAL, own_keys, own_texts, read_languages, texts_route
+
+ROOT = Path(__file__).parents[2]
+# Modules whose errors a visitor of the page can bring about by what is set, typed, dropped or pressed there.
+SAYS_TO_VISITORS = (
+    "core/settings.py", "core/axes.py", "core/performance.py", "core/worker.py", "core/presets_shelf.py",
+    "core/presets_store.py", "core/prompt/resolve.py", "core/prompt/tags.py", "core/prompt/wildcards.py",
+    "core/prompt/styles.py", "core/output/a1111.py", "core/output/pieces.py", "webui/controls.py", "webui/generate.py",
+)  # fmt: skip
+FOR_THE_COMMAND_LINE = "FILE:WEIGHT"
+
+
+@pytest.mark.parametrize("code", NAMES)
+def test_every_language_has_the_same_keys_and_takes_the_same_pieces(code):
+    table = own_texts(code)
+    assert list(table) == list(own_keys())
+    for english, text in table.items():
+        assert text.strip(), english
+        pieces = english.count("{}")
+        numbers = [int(number) for number in re.findall(r"\{=?(\d+)\}", text)]
+        in_order = len(re.findall(r"\{=?\}", text))
+        assert max([in_order, *numbers]) <= pieces, (english, text)
+
+
+@pytest.mark.parametrize(
+    ("code", "letters"), [("ja", r"[\u3040-\u30ff\u4e00-\u9fff]"), ("zh", r"[\u4e00-\u9fff]"), ("ru", r"[а-яё]")]
+)
+def test_whole_sentences_are_in_the_letters_of_their_language(code, letters):
+    sentences = {english: text for english, text in own_texts(code).items() if english.endswith(".") and " " in english}
+    assert len(sentences) > 100
+    assert [text for text in sentences.values() if not re.search(letters, text, re.IGNORECASE)] == []
+
+
+def test_the_labels_of_all_controls_are_translated():
+    told = [control.keywords for control in CONTROLS.values() if isinstance(control, partial)]
+    wanted = {each[name] for each in told for name in ("label", "info", "placeholder") if each.get(name)}
+    wanted |= set(GROUPS) | {mode.label for mode in MODES.values()}
+    assert wanted - set(own_keys()) == set()
+
+
+def templates(module: str) -> set[str]:
+    """The messages that `module` raises, with {} for what is filled in."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+            text = template(node.exc.args[0])
+            if " " in text and getattr(node.exc.func, "id", "") != "ValueError":
+                found.add(text)
+    return found
+
+
+def template(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+    if isinstance(node, ast.BinOp):
+        return template(node.left) + template(node.right)
+    return ""
+
+
+@pytest.mark.parametrize("module", SAYS_TO_VISITORS)
+def test_errors_that_a_visitor_can_bring_about_are_translated(module):
+    def known(text: str) -> bool:
+        filled = text.replace("{}", "x")
+        return any(re.fullmatch(re.escape(key).replace(r"\{\}", ".+"), filled) for key in own_keys())
+
+    def said(text: str) -> bool:
+        return known(text) or all(known(part) for part in re.split(r"(?<=[.!?])\s+(?=[A-Z])", text))
+
+    wanted = {text for text in templates(module) if FOR_THE_COMMAND_LINE not in text}
+    assert {text for text in wanted if not said(text)} == set()
+
+
+def test_a_file_of_the_user_adds_a_language_and_goes_over_one_of_ours(tmp_path):
+    (tmp_path / "klingon.json").write_text('{"Generate": "chen", "Style": "", "rtl": true, "odd": 3}', "utf-8")
+    (tmp_path / "de.json").write_text('{"GENERATE": "Los", "Only Mine": "Nur meins"}', "utf-8")
+    languages = read_languages([tmp_path])
+    added, german = languages.by_code["klingon"], languages.by_code["de"]
+    assert (added.name, added.texts, added.right_to_left) == ("klingon", {"Generate": "chen"}, True)
+    assert (german.texts["Generate"], german.texts["Only Mine"], german.texts["Stop"]) == (
+        "Los",
+        "Nur meins",
+        "Anhalten",
+    )
+    assert list(languages.menu()) == ["en", *NAMES, "klingon"]
+
+
+def test_a_file_called_default_is_taken_where_nobody_has_chosen(tmp_path):
+    assert read_languages([tmp_path]).usual == ""
+    (tmp_path / "default.json").write_text('{"Stop": "Halt"}', "utf-8")
+    assert read_languages([tmp_path]).usual == USUAL
+    assert read_languages([tmp_path], "fr").usual == "fr"
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\udcff"])
+def test_a_broken_file_is_told_and_left_out(tmp_path, caplog, text):
+    (tmp_path / "mine.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert "mine" not in read_languages([tmp_path]).by_code
+    assert "mine.json is left out" in caplog.text
+
+
+def test_a_language_that_there_is_not_is_told(tmp_path, caplog):
+    assert read_languages([tmp_path], "xx").usual == ""
+    assert "There is no language 'xx'. There are: en, de," in caplog.text
+
+
+def test_the_page_fetches_a_table_by_its_code():
+    client = TestClient(Starlette(routes=[texts_route(read_languages())]))
+    assert client.get("/easel/texts/de").json() == {"texts": own_texts("de"), "rightToLeft": False}
+    assert client.get("/easel/texts/..%2Fde").status_code == 404
+    assert client.get("/easel/texts/en").status_code == 404
+
+
+def test_no_key_is_written_twice():
+    for code in NAMES:
+        text = (ROOT / "webui" / "assets" / "texts" / f"{code}.json").read_text(encoding="utf-8")
+        keys = [key for key, _ in json.loads(text, object_pairs_hook=list)]
+        assert len(keys) == len(set(keys))
