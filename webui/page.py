@@ -86,7 +86,7 @@ def build_page(app: App) -> gr.Blocks:
                     refresh = models_tab(app, placed).refresh
                 with gr.Tab("Advanced", id="advanced", elem_id="advanced", render_children=True):
                     advanced_tab(placed)
-                with gr.Tab("History", id="history_tab", render_children=True):
+                with gr.Tab("History", id="history_tab", elem_id="history_panel", render_children=True):
                     history_tab(app)
         controls, aspect, any_seed = placed.controls, tab.aspect, tab.any_seed
         parts = {"stage": stage, "progress": progress, "tasks": tasks, "gallery": gallery}
