@@ -94,7 +94,7 @@ def test_light_dark_and_automatic_go_round(page):
     seen = []
     for _ in range(3):
         page.click("#theme_toggle")
-        seen.append((page.locator("html").get_attribute("data-theme"), page.locator("body.dark").count()))
+        seen.append((page.locator("#theme_toggle").get_attribute("data-choice"), page.locator("body.dark").count()))
     assert seen == [("dark", 1), ("light", 0), ("auto", 0)]
 
 

@@ -249,6 +249,8 @@ def test_a_page_goes_on_by_itself_when_its_server_was_ended_and_started_again(br
 
 
 def test_every_control_stands_in_the_page_once(idle):
+    for tab in ("Styles", "Models", "Advanced", "Settings"):  # a tab is made when it is first opened
+        open_tab(idle, tab)
     for name in CONTROLS:
         expect(idle.locator("#positive_prompt" if name == "prompt" else f"#{name}")).to_have_count(1)
 
