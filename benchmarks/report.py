@@ -29,7 +29,7 @@ class Finding:
     label: str
     best: float
     median: float
-    unit: str  # "x" for a ratio, "s" for seconds
+    unit: str  # "x" for a ratio, "s" for seconds, "GiB"
     wanted: str
     met: bool | None  # None: nothing was wanted
 
@@ -55,6 +55,11 @@ def ratio(
 def absolute(label: str, seconds: Sequence[float], *, at_most: float | None = None) -> Finding:
     """Seconds, one figure a round."""
     return _finding(label, min(seconds), statistics.median(seconds), "s", None, at_most)
+
+
+def figure(label: str, value: float, unit: str, *, at_most: float | None = None) -> Finding:
+    """One figure that was measured once."""
+    return _finding(label, value, value, unit, None, at_most)
 
 
 def _finding(

@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     made = parser(__doc__)
-    made.add_argument("--size", type=from_one, default=512, help="side of the picture in pixels, a multiple of 8 (default 512)")
+    made.add_argument(
+        "--size", type=from_one, default=512, help="side of the picture in pixels, a multiple of 8 (default 512)"
+    )
     add_rounds(made, 3)
     args = made.parse_args(argv)
     if args.tiny:
@@ -79,7 +81,9 @@ def _compare(args: argparse.Namespace) -> Report:
     report.rows += [seconds_row(side, measured) for side, measured in results.items()]
     ours = column(results[OURS], "seconds")
     for side, wanted in ((UPCAST, 2.0), (PEER_BF16, 1.15)):
-        report.findings.append(ratio(f"{side} time / {OURS} time", column(results[side], "seconds"), ours, at_least=wanted))
+        report.findings.append(
+            ratio(f"{side} time / {OURS} time", column(results[side], "seconds"), ours, at_least=wanted)
+        )
     return report
 
 

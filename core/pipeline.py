@@ -41,6 +41,7 @@ from core.weights.checkpoint import Checkpoint, load_checkpoint, load_vae
 from core.weights.files import Catalog, ModelInfo
 from core.weights.info import PARTS
 from core.weights.memory import Memory, Way, decoding_bytes, out_of_memory
+from core.weights.plain import plain_weights
 from core.weights.previews import preview_for
 from core.weights.refiner import Refiner, check_pair, load_interposer, load_refiner, twin
 
@@ -388,9 +389,19 @@ class Pipeline:
         positive = self.clip_encode(
             (*plan.positive, *([continued] if continued else ())), plan.positive_pooled, check=check
         )
-        if settings.guidance_scale == 1.0:
-            return Conditions(positive, None)
-        return Conditions(positive, self.clip_encode(plan.negative, plan.negative_pooled, check=check))
+        negative = None
+        if settings.guidance_scale != 1.0:
+            negative = self.clip_encode(plan.negative, plan.negative_pooled, check=check)
+        self._let_encoders_go()
+        return Conditions(positive, negative)
+
+    def _let_encoders_go(self) -> None:
+        """Views of the file need no memory while nothing is encoded; the system reads their pages again when they are."""
+        text = self._loaded().text
+        for encoder in (text.clip_l, text.clip_g):
+            plain = None if encoder is None else plain_weights(encoder)
+            if plain:
+                plain.let_go_all()
 
     # Sampling
 

@@ -105,7 +105,8 @@ def model_denoiser(
     need = sampling_bytes(1, settings.height // 8, settings.width // 8, dtype.itemsize)
     memory.bring(unet, need, dtype)
     evaluate = partial(unet, joint=joint, check=work.check)
-    kept = TextKeys() if work.device.torch_device.type == "cpu" else None  # elsewhere memory is dearer than these products
+    # Elsewhere the memory is dearer than these products.
+    kept = TextKeys() if work.device.torch_device.type == "cpu" else None
 
     def network(x: Tensor, timestep: Tensor, context: Tensor, y: Tensor | None) -> Tensor:
         def singly() -> Tensor:

@@ -9,7 +9,7 @@ product: a GELU, or the addition of a residual, which are then rounded once less
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,7 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def onednn_has(dtype: torch.dtype) -> bool:
     """Whether this build of torch has oneDNN's operators, which are no public ones, and they compute in `dtype` here.
 

@@ -151,9 +151,7 @@ class SpatialTransformer(nn.Module):
         )
         self.proj_out = Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1)
 
-    def forward(
-        self, x: Tensor, context: Tensor, check: Check | None = None, kept: TextKeys | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, check: Check | None = None, kept: TextKeys | None = None) -> Tensor:
         size = x.shape[2:]
         h = self.norm(x)
         if self.linear:

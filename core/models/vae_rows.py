@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from core.models.vae import VAE, Check, Level, ResBlock
 
-STRIP = 2**24  # bytes of one strip's input
+STRIP = 2**22  # bytes of one strip's input
 
 
 def rows_bytes(height: int, width: int, element: int) -> int:
@@ -29,7 +29,7 @@ def decode_in_rows(vae: VAE, latent: Tensor, *, check: Check | None = None) -> T
     decoder = vae.decoder
     if check:
         check()
-    h = decoder.mid(decoder.conv_in(vae.post_quant_conv(latent.to(vae.dtype))))
+    h = decoder.mid(decoder.conv_in(vae.post_quant_conv(vae.received(latent))))
     for level in reversed(decoder.up):
         assert isinstance(level, Level)
         for block in level.block:
@@ -41,7 +41,7 @@ def decode_in_rows(vae: VAE, latent: Tensor, *, check: Check | None = None) -> T
             if check:
                 check()
             h = _enlarged(level.upsample.conv, h)
-    return _activated(decoder.norm_out, decoder.conv_out, h).float()
+    return _activated(decoder.norm_out, decoder.conv_out, h).float().contiguous()
 
 
 def _residual(block: ResBlock, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def _residual(block: ResBlock, x: Tensor) -> Tensor:
     h = _activated(block.norm1, block.conv1, x)
     statistics = _statistics(block.norm2, h)
     same = isinstance(block.nin_shortcut, nn.Identity)
-    out = x if same else x.new_empty(len(x), block.conv2.out_channels, *x.shape[2:])
+    out = x if same else _room(x, block.conv2.out_channels)
     for start, end in _strips(h):
         strip = _convolved(block.conv2, _silu(block.norm2, _padded(h, start, end), *statistics), start, end, h.shape[2])
         out[:, :, start:end] = strip.add_(x[:, :, start:end] if same else block.nin_shortcut(x[:, :, start:end]))
@@ -59,7 +59,7 @@ def _residual(block: ResBlock, x: Tensor) -> Tensor:
 def _activated(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor) -> Tensor:
     """conv(silu(norm(x)))."""
     statistics = _statistics(norm, x)
-    out = x.new_empty(len(x), conv.out_channels, *x.shape[2:])
+    out = _room(x, conv.out_channels)
     for start, end in _strips(x):
         out[:, :, start:end] = _convolved(
             conv, _silu(norm, _padded(x, start, end), *statistics), start, end, x.shape[2]
@@ -69,8 +69,8 @@ def _activated(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 def _enlarged(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """conv of `x` with its sides doubled."""
-    rows, columns = x.shape[2:]
-    out = x.new_empty(len(x), conv.out_channels, 2 * rows, 2 * columns)
+    rows = x.shape[2]
+    out = _room(x, conv.out_channels, 2)
     for start, end in _strips(x, enlarged=4):
         source = _padded(x, start, end)
         wide = F.interpolate(source, scale_factor=2.0, mode="nearest")
@@ -78,6 +78,14 @@ def _enlarged(conv: nn.Conv2d, x: Tensor) -> Tensor:
         wide = wide[:, :, (1 if start else 0) : wide.shape[2] - (1 if end < rows else 0)]
         out[:, :, 2 * start : 2 * end] = _convolved(conv, wide, 2 * start, 2 * end, 2 * rows)
     return out
+
+
+def _room(x: Tensor, channels: int, larger: int = 1) -> Tensor:
+    """Memory for a map of so many channels, its sides `larger` times those of `x`, in the same order of dimensions."""
+    size = (len(x), channels, larger * x.shape[2], larger * x.shape[3])
+    innermost = x.is_contiguous(memory_format=torch.channels_last)
+    order = torch.channels_last if innermost else torch.contiguous_format
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=order)
 
 
 def _strips(x: Tensor, enlarged: int = 1) -> Iterator[tuple[int, int]]:
@@ -99,15 +107,29 @@ def _convolved(conv: nn.Conv2d, strip: Tensor, start: int, end: int, rows: int) 
 
 
 def _statistics(norm: nn.GroupNorm, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance (B C) float32 of the group that each channel of `x` belongs to, over the whole map."""
-    means, variances = [], []
-    for group in x.unflatten(1, (norm.num_groups, -1)).unbind(1):
-        numbers = group.flatten(1).to(torch.float32, copy=True)
-        means.append(numbers.mean(1))
-        variances.append(numbers.sub_(means[-1][:, None]).square_().mean(1))
-    channels = x.shape[1] // norm.num_groups
-    mean, variance = (torch.stack(each, 1).repeat_interleave(channels, 1).flatten() for each in (means, variances))
-    return mean, variance
+    """Mean and variance (B C) float32 of the group that each channel of `x` belongs to, over the whole map.
+
+    Strip by strip, each around its own mean, so that no square of a large number is ever in a sum.
+    """
+    means, variances, rows = [], [], []
+    for start, end in _strips(x):
+        strip = x[:, :, start:end].to(torch.float32, copy=True)
+        means.append(strip.mean((2, 3)))
+        variances.append(strip.sub_(means[-1][:, :, None, None]).square_().mean((2, 3)))
+        rows.append(end - start)
+    shares = x.new_tensor(rows, dtype=torch.float32)[:, None, None] / x.shape[2]
+    mean, variance = _joined(torch.stack(means), torch.stack(variances), shares, 0)
+    mean, variance = (each.view(len(x), norm.num_groups, -1) for each in (mean, variance))
+    channels = mean.shape[2]
+    mean, variance = _joined(mean, variance, 1 / channels, 2)
+    return mean.repeat_interleave(channels), variance.repeat_interleave(channels)
+
+
+def _joined(means: Tensor, variances: Tensor, shares: Tensor | float, dim: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of all numbers, from those of parts that hold the `shares` of them."""
+    mean = (means * shares).sum(dim, keepdim=True)
+    variance = ((variances + (means - mean).square()) * shares).sum(dim)
+    return mean.squeeze(dim), variance
 
 
 def _silu(norm: nn.GroupNorm, strip: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

@@ -71,9 +71,13 @@ class MappedFile:
 
     def let_go(self, entry: TensorEntry) -> None:
         """The pages of `entry` are not needed again; where a neighbour shares one, it is read again from the file."""
+        self.let_go_range(entry.start, entry.end)
+
+    def let_go_range(self, start: int, end: int) -> None:
+        """The same for all bytes from `start` to `end`."""
         if hasattr(mmap, "MADV_DONTNEED"):
-            start = entry.start // mmap.PAGESIZE * mmap.PAGESIZE
-            self._map.madvise(mmap.MADV_DONTNEED, start, entry.end - start)
+            start = start // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
 
 
 def in_shape(flat: Tensor, entry: TensorEntry) -> Tensor:

@@ -42,6 +42,13 @@ class PlainWeights:
         """The file's pages of `name` are not needed for now."""
         self._file.let_go(self._entries[name])
 
+    def let_go_all(self) -> None:
+        """The file's pages of the whole module are not needed for now."""
+        if self._entries:
+            first = min(entry.start for entry in self._entries.values())
+            last = max(entry.end for entry in self._entries.values())
+            self._file.let_go_range(first, last)
+
 
 def remember(module: nn.Module, plain: PlainWeights) -> None:
     """Note at `module` where its weights come from."""

@@ -43,7 +43,9 @@ def load_refiner(path: Path, *, device: Device) -> Refiner:
     info = info_of(header, path.name)
     info.check_refiner()
     file = MappedFile(header, torch.device("cpu"))
-    unet = checkpoint.load_part(file, "the network", parts.network(header), checkpoint.build_unet, device.unet_dtype, device.unet_storage)
+    unet = checkpoint.load_part(
+        file, "the network", parts.network(header), checkpoint.build_unet, device.unet_dtype, device.unet_storage
+    )
     if info.family != "sd15":
         return Refiner(info, unet)
     entries = layouts.autoencoder(header.part(parts.VAE))

@@ -13,16 +13,20 @@ FIGURE = r"\d+\.\d+ [xs] best, \d+\.\d+ [xs] median"
 # Name -> its own options (FOLDER holds a tiny checkpoint), the findings it prints.
 COMMANDS = {
     "unet_step": (["--dtype", "fp32"], ["fp32: diffusers time / easel time"]),
+    "vae_decode": ([], ["diffusers float32 time / easel time", "diffusers bf16 time / easel time"]),
     "load": (
         ["--cold-rounds", "0", "--work", "FOLDER"],
         ["warm: easel time / diffusers time", "warm: easel peak memory / file size"],
     ),
     "lora": (["--work", "FOLDER"], ["switching a LoRA / one pass", "the same list again / one pass"]),
+    "memory": (["--work", "FOLDER"], ["peak resident memory / file size"]),
+    "reroll": (["--checkpoints", "FOLDER"], ["press to first step begun", "press to first step done"]),
     "overhead": (
         ["--checkpoints", "FOLDER"],
         ["page until the file is written / bare pipeline", "page until the picture is shown / bare pipeline"],
     ),
     "preview": (["--checkpoints", "FOLDER"], ["time with previews / without", "making one preview"]),
+    "press": ([], ["the page's own work for one press"]),
     "history": ([], ["slowest search, seen by all", "slowest search, seen by one visitor"]),
     "startup": (
         ["--checkpoints", "FOLDER"],

@@ -6,7 +6,7 @@ from diffusers import UNet2DConditionModel
 from layouts import UNET, part
 
 from core.models.configs import REFINER, SD15, SDXL, SSD_1B, TINY, VEGA, UNetConfig
-from core.models.unet import UNet, sinusoid
+from core.models.unet import Attention, TextKeys, UNet, sinusoid
 from tools import make_layout_lists as peer
 
 FULL = {"sdxl": SDXL, "sdxl-refiner": REFINER, "sd15": SD15, "ssd-1b": SSD_1B, "vega": VEGA}
@@ -161,3 +161,29 @@ def test_sinusoid_has_cosines_first_and_frequencies_from_1_to_1_in_10000():
     frequencies = torch.tensor([1.0, 10000 ** (-1 / 3), 10000 ** (-2 / 3)])
     torch.testing.assert_close(embedded[1], torch.cat([(2 * frequencies).cos(), (2 * frequencies).sin()]))
     assert sinusoid(torch.tensor([5.0]), 7)[0, 6] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_kept_keys_and_values_change_no_bit_and_follow_the_text(dtype):
+    torch.manual_seed(0)
+    unet = UNet(TINY).to(dtype)
+    x, t, context, y = inputs()
+    first, second = context.to(dtype), context.flip(1).to(dtype)
+    kept = TextKeys()
+    for text in (first, first, second, first):
+        assert torch.equal(unet(x, t, text, y, kept=kept), unet(x, t, text, y))
+    assert not torch.equal(unet(x, t, first, y), unet(x, t, second, y))
+
+
+@torch.inference_mode()
+def test_kept_keys_and_values_are_made_once(tiny):
+    x, t, context, y = inputs()
+    layers = [module for module in tiny.modules() if isinstance(module, Attention)]
+    calls = []
+    for layer in layers:
+        layer.to_v.register_forward_hook(lambda *_: calls.append(None))
+    kept = TextKeys()
+    for _ in range(3):
+        tiny(x, t, context, y, kept=kept)
+    assert len(calls) == 3 * len(layers) // 2 + len(layers) // 2

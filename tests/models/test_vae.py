@@ -122,3 +122,15 @@ def test_every_weight_learns(tiny):
     noise = torch.randn(1, 4, 4, 4)
     (tiny.decode(tiny.encode(image, noise=noise)) - image).square().mean().backward()
     assert [name for name, p in tiny.named_parameters() if p.grad is None] == []
+
+
+@torch.inference_mode()
+def test_bf16_on_a_cpu_stays_within_its_rounding(tiny):
+    """It has its numbers in another order there; the picture has them in the usual one."""
+    rounded = VAE(TINY_VAE).to(torch.bfloat16)
+    rounded.load_state_dict(tiny.state_dict())
+    latent, image = torch.randn(1, 4, 9, 12), torch.rand(1, 3, 40, 56) * 2 - 1
+    decoded = rounded.decode(latent)
+    assert decoded.is_contiguous() and decoded.dtype == torch.float32
+    assert relative(decoded, tiny.decode(latent)) < 0.03
+    assert relative(rounded.encode(image), tiny.encode(image)) < 0.03

@@ -14,35 +14,100 @@ import torch.nn.functional as F
 TOOLS = Path(__file__).parents[2] / "tools" / "embedded_model"
 sys.path.insert(0, str(TOOLS))
 
+import companions  # noqa: E402
 import data  # noqa: E402
+import encode  # noqa: E402
+import evaluate  # noqa: E402
 import sample  # noqa: E402
+import scene  # noqa: E402
+from captions import caption, phrases, with_article  # noqa: E402
 from export import fold_scale  # noqa: E402
+from model import Painter  # noqa: E402
 from muon import orthogonal  # noqa: E402
-from train_vae import CONFIG, identity_start  # noqa: E402
+from pool import Pool  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+from scene import Mix, Scene, draw_scene, paint  # noqa: E402
+from start import start  # noqa: E402
+from train_vae import CONFIG, identity_start, psnr  # noqa: E402
 from training import Average, Budget, load, save  # noqa: E402
-from words import Words  # noqa: E402
+from words import Words, full_table  # noqa: E402
 
 from core.models.clip import CLIPText  # noqa: E402
 from core.models.configs import CLIPConfig  # noqa: E402
 from core.models.vae import SDXL_SCALE, VAE  # noqa: E402
 
-
-def test_the_table_names_at_least_fifty_things_once_each_and_ten_colours():
-    names = [name for thing in data.THINGS for name in thing.names]
-    assert len(data.THINGS) >= 50
-    assert len(names) == len(set(names))
-    assert len(data.COLOURS) >= 10
-    assert {"a red apple", "a cat", "a slice of pizza"} <= {data.with_article(name) for name in names}
+RED, BLUE = data.COLOUR_NAMES.index("red"), data.COLOUR_NAMES.index("blue")
 
 
-def test_captions_name_the_thing_and_every_background_but_white():
+def scenes(n, *, mix=Mix()):  # noqa: B008
     rng = np.random.default_rng(0)
-    for _ in range(500):
-        thing, colour = int(rng.integers(len(data.THINGS))), int(rng.integers(len(data.COLOURS)))
-        caption = data.caption(thing, colour, rng)
-        assert any(name in caption for name in data.THINGS[thing].names)
-        if colour != data.WHITE:
-            assert data.COLOUR_NAMES[colour] in caption
+    unseen = data.held_out()
+    return [draw_scene(int(rng.integers(206)), int(rng.integers(4)), 206, unseen, mix, rng) for _ in range(n)], rng
+
+
+def disc(colour, side=256):
+    """A picture, RGBA: a disc of `colour` in the middle, half as wide as the picture."""
+    y, x = np.mgrid[:side, :side]
+    inside = np.hypot(y - side / 2 + 0.5, x - side / 2 + 0.5) < side / 4
+    return np.dstack([np.full((side, side, 3), colour), 255 * inside]).astype(np.uint8)
+
+
+def middle_of(pixels, colour):
+    """Centre (y, x) of what is near `colour`, as shares of height and width."""
+    near = np.abs(pixels.astype(int) - colour).max(axis=2) < 60
+    y, x = np.nonzero(near)
+    return y.mean() / pixels.shape[0], x.mean() / pixels.shape[1]
+
+
+def test_the_table_names_at_least_three_hundred_things_once_each_and_ten_colours():
+    names = [name for thing in data.THINGS for name in thing.names]
+    assert len(data.THINGS) >= 300
+    assert len(names) == len(set(names))
+    assert len({thing.code for thing in data.THINGS}) == len(data.THINGS)
+    assert len(data.COLOURS) >= 10
+    assert {"a red apple", "a cat", "a slice of pizza", "an umbrella", "a unicorn", "scissors"} <= set(
+        map(with_article, names)
+    )
+
+
+def test_captions_name_things_grounds_styles_sizes_and_places():
+    drawn, rng = scenes(600)
+    for one in drawn:
+        text = caption(one, rng)
+        for thing in (one.thing, one.second):
+            assert thing == scene.NONE or any(
+                name in text or " ".join(w for w in name.split() if w not in {*data.COLOURS, "gold", "golden"}) in text
+                for name in data.THINGS[thing].names
+            )
+        grounds = {one.ground, one.fade} - {data.WHITE, scene.NONE}
+        assert all(data.COLOUR_NAMES[colour] in text for colour in grounds)
+        words = {
+            "flat": ["flat"],
+            "line": ["line art", "lineart", "line drawing", "line icon"],
+            "drawing": ["drawing", "cartoon"],
+        }
+        if data.STYLES[one.style] in words:
+            assert any(word in text for word in words[data.STYLES[one.style]])
+        assert not one.small or any(word in text for word in ("small", "little", "tiny"))
+        place = ("", "left", "right", "top", "bottom")[one.place]
+        assert place in text
+        assert "gradient" not in text or one.fade != scene.NONE
+
+
+def test_captions_do_not_claim_what_is_not_there():
+    rng = np.random.default_rng(1)
+    plain = [caption(Scene(int(rng.integers(206))), rng) for _ in range(300)]
+    for text in plain:
+        assert not any(word in text.split() for word in ("left", "small", "tiny", "flat", "cartoon", "and", "gradient"))
+        assert "line art" not in text
+    line = [caption(Scene(0, style=scene.LINE), rng) for _ in range(50)]  # "red apple" is not red in line art
+    assert not any("red" in text.split() for text in line)
+
+
+def test_every_word_of_a_caption_has_a_row_of_its_own():
+    words, (drawn, rng) = Words(206), scenes(300)
+    assert all(words.unknown not in words.content(caption(one, rng)) for one in drawn)
+    assert len(set(phrases(206))) > 500
 
 
 def test_held_out_pairs_are_about_fifteen_percent_and_never_white():
@@ -52,13 +117,177 @@ def test_held_out_pairs_are_about_fifteen_percent_and_never_white():
     assert pairs == data.held_out()
 
 
+def test_no_scene_shows_a_held_out_pair():
+    unseen = data.held_out()
+    for one in scenes(2000)[0]:
+        assert not unseen & {(t, c) for t in (one.thing, one.second) for c in (one.ground, one.fade)}
+
+
+def test_scenes_come_in_the_shares_that_were_asked_for():
+    drawn, _ = scenes(3000)
+    mix = Mix()
+    assert np.mean([one.second != scene.NONE for one in drawn]) == pytest.approx(mix.two, abs=0.03)
+    assert np.mean([one.fade != scene.NONE for one in drawn]) == pytest.approx(mix.gradient, abs=0.03)
+    assert np.mean([one.place != scene.MIDDLE for one in drawn]) == pytest.approx(0.88 * mix.placed, abs=0.03)
+
+
+@pytest.mark.parametrize(("place", "axis", "low"), [(1, 1, True), (2, 1, False), (3, 0, True), (4, 0, False)])
+def test_a_thing_is_where_its_place_says(place, axis, low):
+    canvas = scene.compose(Scene(0, place=place), disc((200, 0, 0))[None], np.random.default_rng(0), (128, 160), 1.0)
+    where = middle_of(np.asarray(canvas), (200, 0, 0))
+    assert (where[axis] < 0.42) if low else (where[axis] > 0.58)
+    assert where[1 - axis] == pytest.approx(0.5, abs=0.06)
+
+
+def test_two_things_stand_side_by_side_and_one_above_the_other_where_the_picture_is_high():
+    pictures = np.stack([disc((200, 0, 0)), disc((0, 0, 200))])
+    for size, axis in (((128, 128), 1), ((128, 160), 1), ((160, 128), 0)):
+        pixels = np.asarray(scene.compose(Scene(0, 1), pictures, np.random.default_rng(0), size, 1.0))
+        assert middle_of(pixels, (200, 0, 0))[axis] < 0.4 and middle_of(pixels, (0, 0, 200))[axis] > 0.6
+
+
+def test_a_gradient_runs_from_the_first_colour_at_the_top_to_the_second():
+    pixels = np.asarray(scene.backdrop(Scene(0, ground=RED, fade=BLUE), np.random.default_rng(0), (64, 64))).astype(int)
+    assert np.abs(pixels[0, 0] - data.COLOURS["red"]).max() < 20
+    assert np.abs(pixels[-1, 0] - data.COLOURS["blue"]).max() < 20
+    assert (np.diff(pixels[:, 0, 0]) <= 0).all() and (pixels == pixels[:, :1]).all()
+
+
 def test_a_half_transparent_picture_mixes_with_the_ground():
     picture = np.zeros((256, 256, 4), np.uint8)
     picture[..., 0], picture[..., 3] = 200, 128
-    placed = data.place(picture, (0.0, 0.0, 100.0), scale=0.5, dx=0, dy=0, side=64)
-    share = 128 / 255
-    assert placed[32, 32] == pytest.approx([200 * share, 0, 100 * (1 - share)], abs=1)
-    assert placed[2, 2] == pytest.approx([0, 0, 100], abs=0)
+    pixels = scene.plain(0, data.BLACK, 0, picture[None], 64, 0.5)
+    share, black = 128 / 255, np.asarray(data.COLOURS["black"])
+    assert pixels[32, 32] == pytest.approx(np.array([200, 0, 0]) * share + black * (1 - share), abs=1.5)
+    assert (pixels[2, 2] == black).all()
+
+
+def test_line_art_is_white_on_black():
+    picture = disc((0, 0, 0))
+    assert scene.plain(0, data.BLACK, scene.LINE, picture[None], 64)[32, 32].min() > 250
+    assert scene.plain(0, data.WHITE, scene.LINE, picture[None], 64)[32, 32].max() < 5
+
+
+def test_size_conditions_tell_what_was_done_to_the_picture():
+    picture, size = disc((200, 0, 0))[None], (96, 128)
+    rng = np.random.default_rng(0)
+    pixels, told = paint(Scene(0), picture, rng, size, Mix(larger=0, smaller=0, cropped=0))
+    assert told == (96, 128, 0, 0, 96, 128) and pixels.shape == (96, 128, 3)
+    for _ in range(20):
+        pixels, told = paint(Scene(0), picture, rng, size, Mix(larger=0, smaller=0, cropped=1, spread=0))
+        height, width, top, left = told[:4]
+        assert height >= 96 and width >= 128 and told[4:] == size
+        where = middle_of(pixels, (200, 0, 0))
+        assert where[0] * 96 + top == pytest.approx(height / 2, abs=1.5)
+        assert where[1] * 128 + left == pytest.approx(width / 2, abs=1.5)
+    soft, told = paint(Scene(0), picture, rng, size, Mix(larger=0, smaller=1, cropped=0, spread=0))
+    assert told[0] < 96 and told[1] < 128 and told[2:4] == (0, 0)
+    sharp, _ = paint(Scene(0), picture, rng, size, Mix(larger=0, smaller=0, cropped=0, spread=0))
+    assert evaluate.gradient_energy(soft) < evaluate.gradient_energy(sharp)
+
+
+def test_a_deck_deals_every_thing_equally_often_and_styles_by_weight(tmp_path):
+    (tmp_path / "data").mkdir()
+    pictures = np.full((10, 2, 2, 4), 255, np.uint8)
+    np.save(tmp_path / "data" / "pictures_3d.npy", pictures)
+    pictures[3] = 0  # a thing that the flat style lacks
+    np.save(tmp_path / "data" / "pictures_flat.npy", pictures)
+    deck = encode.Deck(10, encode.shares("3d=3,flat=1"), tmp_path, np.random.default_rng(0))
+    drawn = [deck.draw() for _ in range(4000)]
+    counts = np.bincount([t for t, _ in drawn if t != 3], minlength=10)[[0, 1, 2, 4, 5, 6, 7, 8, 9]]
+    assert counts.min() > 0.95 * counts.max()
+    assert (3, 1) not in drawn
+    assert np.mean([style for t, style in drawn if t != 3]) == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_pool_gives_batches_of_one_shape_and_some_without_caption(tmp_path):
+    for number, shape in enumerate(((4, 4), (4, 6))):
+        rows = np.asarray([Scene(t).row() for t in range(8)], np.int16)
+        sizes = np.asarray([[8 * shape[0], 8 * shape[1], 0, 0, 8 * shape[0], 8 * shape[1]]] * 8, np.int16)
+        latents = np.zeros((8, 4, *shape), np.float16)
+        latents[:, 0] = np.arange(8)[:, None, None]
+        np.savez(tmp_path / f"{number:03d}.npz", latents=latents, scenes=rows, sizes=sizes)
+    pool = Pool(tmp_path, Words(206), seed=0)
+    wide, square = pool.batch(8, 0.9), pool.batch(8, 0.1)
+    assert wide.latents.shape == (8, 4, 4, 6) and square.latents.shape == (8, 4, 4, 4)
+    assert sorted(square.latents[:, 0, 0, 0].tolist()) == list(range(8))  # each once before any comes again
+    assert square.sizes.tolist() == [[32, 32, 0, 0, 32, 32]] * 8
+    contents = [c for _ in range(100) for c in pool.batch(8, 0.5).contents]
+    assert np.mean([not c for c in contents]) == pytest.approx(0.1, abs=0.04)
+
+
+def test_another_vocabulary_keeps_the_rows_of_the_words_it_shares():
+    words = Words(206)
+    known = words.known[5:50]
+    old = torch.randn(len(known) + 3, 4, generator=torch.Generator().manual_seed(0))
+    fresh = torch.zeros(words.size, 4)
+    table = words.adopt(old, known, fresh)
+    assert torch.equal(table[words.rows[known[7]]], old[7])
+    assert torch.equal(table[words.unknown], old[len(known)]) and torch.equal(table[words.size - 1], old[-1])
+    assert not table[words.rows[words.known[0]]].any()
+
+
+def test_a_run_may_start_from_the_checkpoint_that_ships():
+    words, path = Words(206), TOOLS.parents[1] / "models" / "checkpoints" / "easel-emoji-256.safetensors"
+    painter = Painter(words.size)
+    state = start(painter, words, Path("nowhere"), str(path))
+    painter.load_state_dict(state["model"])
+    with safe_open(path, framework="pt") as file:
+        table = file.get_tensor(
+            "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight"
+        ).float()
+        first = file.get_tensor("model.diffusion_model.input_blocks.0.0.weight").float()
+    assert torch.equal(painter.unet.input_blocks[0][0].weight, first)
+    rows = painter.clip_l.text_model.embeddings.token_embedding.weight
+    (fox,), (zebra,) = words.tokenizer.ids("fox"), words.tokenizer.ids("zebra")
+    assert torch.equal(rows[words.rows[fox]], table[fox])
+    assert torch.equal(rows[words.unknown], table[zebra])  # a word that the first stage had no row for
+    assert not torch.equal(rows[words.rows[zebra]], table[zebra])
+
+
+def test_the_autoencoder_that_ships_keeps_colours_and_edges(tmp_path):
+    vae = encode.trained_vae(tmp_path)
+    pictures = np.stack([disc((220, 60, 40)), disc((0, 0, 0)), disc((60, 120, 240))])
+    pixels = np.stack(
+        [scene.plain(i, ground, 0, pictures, 256) for i, ground in enumerate((data.WHITE, data.WHITE, RED))]
+    )
+    assert psnr(vae, pixels, "cpu") > 30
+
+
+def test_the_judge_names_real_pictures_and_not_blobs():
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (6, 16, 16, 4)).astype(np.uint8)
+    pictures = pictures.repeat(16, 1).repeat(16, 2)
+    pictures[..., 3] = 255
+    asked = [evaluate.Question(t, RED, 0, "", False) for t in range(6)]
+    right = np.stack([scene.plain(t, RED, 0, pictures, 128) for t in range(6)])
+    scores = evaluate.judge(right, asked, 6, {0: pictures})
+    assert (scores["top1"] == 1).all() and (scores["colour"] == 1).all() and (scores["sharpness"] == 1).all()
+    wrong = evaluate.judge(right[[1, 2, 3, 4, 5, 0]], asked, 6, {0: pictures})
+    assert (wrong["top1"] == 0).all()
+    assert (evaluate.judge(np.full_like(right, 90), asked, 6, {0: pictures})["sharpness"] == 0).all()
+
+
+def test_a_low_rank_layer_starts_as_its_base_and_is_what_a_kohya_file_says():
+    torch.manual_seed(0)
+    for base, x in (
+        (torch.nn.Linear(6, 5), torch.randn(2, 6)),
+        (torch.nn.Conv2d(3, 5, 3, padding=1), torch.randn(2, 3, 8, 8)),
+    ):
+        lora = companions.LowRank(base, 2)
+        torch.testing.assert_close(lora(x), base(x))
+        torch.nn.init.normal_(lora.lora_up.weight)
+        down, up = lora.lora_down.weight.flatten(1), lora.lora_up.weight.flatten(1)
+        whole = type(base)(*((6, 5) if isinstance(base, torch.nn.Linear) else (3, 5, 3, 1, 1)))
+        whole.weight.data = base.weight + (up @ down).view_as(base.weight)
+        whole.bias.data = base.bias
+        torch.testing.assert_close(lora(x), whole(x), rtol=1e-4, atol=1e-5)
+
+
+def test_pixel_art_is_made_of_flat_blocks():
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    blocks = companions.pixelated(pixels).reshape(4, 16, 4, 16, 3)
+    assert (blocks == blocks[:, :1, :, :1]).all()
 
 
 def test_the_autoencoder_starts_as_pooling_and_bilinear_enlargement():
@@ -94,15 +323,15 @@ def test_folding_the_scale_changes_latents_but_not_pictures():
 
 
 def test_the_small_vocabulary_and_the_full_table_read_a_text_alike():
-    words = Words()
+    words = Words(206)
     torch.manual_seed(0)
     compact = CLIPText(CLIPConfig(width=32, layers=2, mlp_width=64, vocabulary=words.size, projection=32))
     full = CLIPText(CLIPConfig(width=32, layers=2, mlp_width=64, projection=32))
     table = "text_model.embeddings.token_embedding.weight"
     tensors = dict(compact.state_dict())
-    tensors[table] = words.full_table(tensors[table])
+    tensors[table] = full_table(tensors[table], words.known)
     full.load_state_dict(tensors)
-    text = "a zebra and a red apple on a blue background"  # "zebra" is in no caption: the unknown word's row
+    text = "a xylophone and a red apple on a blue background"  # "xylophone" is in no caption: the unknown word's row
     rows = words.batch([words.content(text)])[0]
     ids = [49406, *words.tokenizer.ids(text), 49407]
     ids += [49407] * (77 - len(ids))
@@ -134,7 +363,7 @@ def test_the_sampler_ends_at_the_only_picture_there_is():
             return signal * (noise - sigma * m)
 
     context, pooled = torch.zeros(4, 77, 8), torch.zeros(4, 64)
-    latents = sample.sample(OnlyOne(), context, pooled, side=64, seeds=[0, 1], steps=12, guidance=1.0)
+    latents = sample.sample(OnlyOne(), context, pooled, size=(64, 64), seeds=[0, 1], steps=12, guidance=1.0)
     assert (latents - m).abs().max() < 0.05
 
 

@@ -1,21 +1,23 @@
-"""Encode placed pictures to latents once: `python tools/embedded_model/encode.py --side 256`. Needs a trained VAE.
+"""Paint scenes and encode them to latents once: `python tools/embedded_model/encode.py --side 256`. With the work folder's VAE, or the shipped one.
 
-train_unet.py does it by itself if the pool is not there.
-
-Writes `latents_SIDE.npz` to the work folder: `latents` float16 (N, 4, side/8, side/8) of zero mean and unit variance in
-each channel, `thing` and `colour` (N,). The first run also writes `latent_scale.npz`, the mean and spread that were
-divided out; export.py folds them into the file's quant_conv, so that the file is an ordinary SDXL-layout VAE.
+Writes shards `pool_SIDE/NNN.npz` to the work folder, each of pictures of one shape: `latents` float16 (N, 4, h/8, w/8) of
+zero mean and unit variance in each channel, `scenes` (N, 7) and `sizes` (N, 6). Shards that are there stay; more can be
+written while a training run goes on. The first run also writes `latent_scale.npz`, the mean and spread that were divided
+out; export.py folds them into the file's quant_conv, so that the file is an ordinary SDXL-layout VAE.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from data import COLOURS, THINGS, WHITE, WORK, held_out, random_place
+from data import HERE, STAGES, STYLES, THINGS, WORK, held_out, pictures_of
+from safetensors.torch import load_file
+from scene import SHAPES, Mix, draw_scene, paint
 from torch import Tensor
 from train_vae import CONFIG
 from training import images_to_tensor, load
@@ -24,14 +26,16 @@ from core.models.vae import VAE
 
 log = logging.getLogger(__name__)
 
+SHAPE_ORDER = (0, 1, 0, 2, 0, 3, 0, 4, 0, 0)  # of SHAPES: shard n has the n-th of these
+SHARD = 1024
+SHIPPED = HERE / "vae.safetensors"  # the averaged weights of the last run, fp16
+
 
 def trained_vae(folder: Path, device: str = "cpu") -> VAE:
-    """The autoencoder with its averaged weights; with the refined decoder if there is one."""
+    """The work folder's autoencoder with its averaged weights, with the refined decoder if there is one; else the shipped one."""
     vae = VAE(CONFIG)
     state = load(folder / "vae_decoder.safetensors", "cpu") or load(folder / "vae.safetensors", "cpu")
-    if state is None:
-        raise SystemExit(f"There is no vae.safetensors in {folder}. Run train_vae.py first.")
-    vae.load_state_dict(state["ema"])
+    vae.load_state_dict(state["ema"] if state else load_file(SHIPPED))
     return vae.to(device).eval()
 
 
@@ -42,51 +46,103 @@ def latent_scale(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def encode_pool(folder: Path, side: int, *, variants: int, spread: float, device: str) -> Path:
-    """Encode every trained pair `variants` times (white thrice as often) and write the pool. Gives its path."""
-    pictures = np.load(folder / "data" / "pictures.npy", mmap_mode="r")
-    vae = trained_vae(folder, device)
-    rng = np.random.default_rng(side)
+def encode(vae: VAE, pixels: np.ndarray, device: str) -> Tensor:
+    """Raw latents of uint8 pictures (N, H, W, 3), 32 at a time."""
+    with torch.autocast(device, torch.bfloat16):
+        parts = [
+            vae.encode(images_to_tensor(pixels[i : i + 32], device)).float().cpu() for i in range(0, len(pixels), 32)
+        ]
+    return torch.cat(parts)
 
-    def encode(pairs: list[tuple[int, int]], side: int) -> Tensor:
-        placed = np.stack([random_place(pictures[t], c, rng, side, spread) for t, c in pairs])
-        with torch.autocast(device, torch.bfloat16):
-            return vae.encode(images_to_tensor(placed, device)).float().cpu()
 
-    skipped = held_out()
-    pairs = [(t, c) for t in range(len(THINGS)) for c in range(len(COLOURS)) if (t, c) not in skipped]
-    if not (folder / "latent_scale.npz").exists():
-        some = encode([pairs[i] for i in rng.choice(len(pairs), 200, replace=False)], 256)
-        mean, std = some.mean((0, 2, 3), keepdim=True).numpy(), some.std((0, 2, 3), keepdim=True).numpy()
-        np.savez(folder / "latent_scale.npz", mean=mean, std=std)
-        log.info("latent mean %s, spread %s", mean.ravel().round(3), std.ravel().round(3))
-    mean_of, std_of = latent_scale(folder)
-    many = [pair for pair in pairs for _ in range(variants * (3 if pair[1] == WHITE else 1))]
-    latents = np.empty((len(many), 4, side // 8, side // 8), np.float16)
-    for i in range(0, len(many), 32):
-        latents[i : i + 32] = ((encode(many[i : i + 32], side) - mean_of) / std_of).numpy()
-    thing, colour = np.asarray(many, np.int16).T
-    path = folder / f"latents_{side}.npz"
-    np.savez(path, latents=latents, thing=thing, colour=colour)
-    log.info("%d latents of %d px", len(latents), side)
-    return path
+def shares(text: str) -> dict[int, float]:
+    """`3d=2,flat=1` as style and weight."""
+    given = dict(part.split("=") for part in text.split(","))
+    return {STYLES.index(name): float(weight) for name, weight in given.items()}
+
+
+class Deck:
+    """Things and styles in an order of chance that comes round to each equally often, styles by their weights."""
+
+    def __init__(self, things: int, weights: dict[int, float], folder: Path, rng: np.random.Generator) -> None:
+        self.rng, self.things = rng, things
+        self.weights = np.asarray(list(weights.values())) / sum(weights.values())
+        self.pictures = {style: pictures_of(folder, style) for style in weights}
+        self.there: dict[int, np.ndarray] = {
+            style: np.asarray(rows[:things, :, :, 3].any(axis=(1, 2))) for style, rows in self.pictures.items()
+        }
+        self.cards: list[int] = []
+
+    def draw(self) -> tuple[int, int]:
+        """A thing and a style that has a picture of it."""
+        while True:
+            self.cards = self.cards or [int(t) for t in self.rng.permutation(self.things)]
+            thing = self.cards.pop()
+            style = list(self.pictures)[int(self.rng.choice(len(self.weights), p=self.weights))]
+            if self.there[style][thing]:
+                return thing, style
+
+
+def write_shard(folder: Path, side: int, number: int, deck: Deck, vae: VAE, mix: Mix, device: str) -> None:
+    """Paint and encode shard `number`."""
+    eighths = SHAPES[SHAPE_ORDER[number % len(SHAPE_ORDER)]]
+    size = (side * eighths[0] // 8, side * eighths[1] // 8)
+    unseen, rng = held_out(), deck.rng
+    pixels, scenes, sizes = np.empty((SHARD, *size, 3), np.uint8), [], []
+    for i in range(SHARD):
+        thing, style = deck.draw()
+        scene = draw_scene(thing, style, deck.things, unseen, mix, rng)
+        while scene.second >= 0 and not deck.there[style][[scene.thing, scene.second]].all():
+            scene = replace(scene, thing=thing, second=-1)
+        pixels[i], conditions = paint(scene, deck.pictures[style], rng, size, mix)
+        scenes.append(scene.row())
+        sizes.append(conditions)
+    mean, std = latent_scale(folder)
+    latents = ((encode(vae, pixels, device) - mean) / std).half().numpy()
+    path = folder / f"pool_{side}" / f"{number:03d}.npz"
+    temporary = path.with_name(f"{number:03d}.tmp.npz")
+    np.savez(temporary, latents=latents, scenes=np.asarray(scenes, np.int16), sizes=np.asarray(sizes, np.int16))
+    temporary.replace(path)
+
+
+def measure_scale(folder: Path, deck: Deck, vae: VAE, device: str) -> None:
+    """Write latent_scale.npz from 200 pictures of 256 px."""
+    pixels = []
+    for _ in range(200):
+        thing, style = deck.draw()
+        scene = draw_scene(thing, style, deck.things, held_out(), Mix(two=0), deck.rng)
+        pixels.append(paint(scene, deck.pictures[style], deck.rng, (256, 256), Mix())[0])
+    some = encode(vae, np.stack(pixels), device)
+    mean, std = some.mean((0, 2, 3), keepdim=True).numpy(), some.std((0, 2, 3), keepdim=True).numpy()
+    np.savez(folder / "latent_scale.npz", mean=mean, std=std)
+    log.info("latent mean %s, spread %s", mean.ravel().round(3), std.ravel().round(3))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Encode placed pictures to latents.")
+    parser = argparse.ArgumentParser(description="Paint scenes and encode them to latents.")
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--side", type=int, default=256, help="pixels (%(default)s)")
-    parser.add_argument(
-        "--variants", type=int, default=4, help="places per pair; white has thrice as many (%(default)s)"
-    )
-    parser.add_argument(
-        "--spread", type=float, default=0.2, help="0: always the same place; 1: scale 0.82 to 0.92 (%(default)s)"
-    )
+    parser.add_argument("--shards", type=int, default=20, help=f"of {SHARD} pictures each (%(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first shard (%(default)s)")
+    parser.add_argument("--things", type=int, default=STAGES[1], help="the first so many (%(default)s)")
+    parser.add_argument("--all-things", action="store_const", dest="things", const=len(THINGS))
+    parser.add_argument("--styles", type=shares, default="3d=2,flat=1,line=1", help="and their weights (%(default)s)")
+    parser.add_argument("--spread", type=float, default=1.0, help="how much places and sizes differ (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    encode_pool(args.work, args.side, variants=args.variants, spread=args.spread, device=args.device)
+    folder, mix = args.work, Mix(spread=args.spread)
+    (folder / f"pool_{args.side}").mkdir(parents=True, exist_ok=True)
+    vae = trained_vae(folder, args.device)
+    if not (folder / "latent_scale.npz").exists():
+        measure_scale(folder, Deck(args.things, args.styles, folder, np.random.default_rng(0)), vae, args.device)
+    for number in range(args.first, args.first + args.shards):
+        if (folder / f"pool_{args.side}" / f"{number:03d}.npz").exists():
+            continue
+        deck = Deck(args.things, args.styles, folder, np.random.default_rng([args.side, number]))
+        write_shard(folder, args.side, number, deck, vae, mix, args.device)
+        log.info("shard %d of %d px", number, args.side)
 
 
 if __name__ == "__main__":

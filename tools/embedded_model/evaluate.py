@@ -1,14 +1,17 @@
-"""Judge a checkpoint: `python tools/embedded_model/evaluate.py`. Prints one JSON object, writes a contact sheet.
+"""Judge a checkpoint: `python tools/embedded_model/evaluate.py`. Prints one JSON object, writes contact sheets.
 
-top1        share of pictures whose nearest reference (64 px, on the named colour, over all things) is the thing named
+top1        share of pictures whose nearest reference (64 px, in the named style on the named colour, over all things, moved
+            and scaled a little) is the thing named
 colour      share of pictures whose border is nearest to the named background colour (white if none is named)
-sharpness   gradient energy of the picture over that of the right reference, at full size, capped at 1 (mean)
-sharp_top1  mean of that ratio over all pictures, counting 0 where the thing is wrong: blobs cannot score
+style       share of pictures that style_judge.py, trained on real pictures of other things, sees in the named style
+sharpness   gradient energy of the picture over that of the right reference, at full size, capped at 1 (mean of the root)
+sharp_top1  mean of that over all pictures, counting 0 where the thing is wrong: blobs cannot score
 *_held_out  the same over pairs of thing and colour that were never trained together
 diversity   mean absolute difference of two seeds of the same prompt, of 255
-vae_psnr    dB, of 100 pictures that were not trained on
-Pictures are made by the program's own engine with the settings the file recommends; seeds are fixed, prompts come from
-things.json.
+nearest     for held-out pairs: root mean square distance to the nearest of 60 training pictures of the same thing, of 255
+vae_psnr_*  dB, of pictures that were not trained on, by style
+Pictures are made by the program's own engine with the settings the file recommends, or (`--run`) from a training state by
+the small sampler of sample.py, many at a time, while training goes on. Seeds are fixed, prompts come from things.json.
 """
 
 from __future__ import annotations
@@ -19,23 +22,37 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from data import COLOUR_NAMES, COLOURS, THINGS, WHITE, WORK, held_out, place, with_article
-from encode import trained_vae
+import torch
+from captions import with_article
+from data import COLOUR_NAMES, COLOURS, STYLES, THINGS, WHITE, WORK, held_out, pictures_of
+from encode import latent_scale, trained_vae
 from export import TARGET
+from model import Painter
 from PIL import Image
-from sample import sheet
-from train_vae import HELD_OUT, psnr
+from sample import decode, sample_painter, sheet
+from scene import Mix, Scene, paint, plain
+from start import adopt
+from style_judge import styles_of, train_judge
+from train_vae import held_pictures, psnr
+from training import load
+from words import Words
 
 from core.device import DeviceChoice, choose_device
+from core.models.vae import VAE
 from core.pipeline import Pipeline
 from core.prompt.plan import plan_images
 from core.settings import Settings
+from core.weights.checkpoint import load_vae
 from core.weights.files import Catalog
 
 log = logging.getLogger(__name__)
+
+STYLE_WORDS = {"3d": ", 3d", "flat": ", flat", "line": ", line art", "drawing": ", drawing"}
+SHIFTS = [(0, 0), *((y, x) for y in (-2, 0, 2) for x in (-2, 0, 2) if (y, x) != (0, 0))]  # of 64 px
+SCALES = (0.8, 0.84, 0.88)
 
 
 @dataclass(frozen=True)
@@ -44,22 +61,33 @@ class Question:
 
     thing: int
     colour: int
+    style: int
     prompt: str
     held_out: bool
 
 
-def questions(per_thing: int = 3) -> list[Question]:
-    """For each thing: its name alone, then named grounds, one of them held out where there is one."""
+def questions(things: int, styles: list[int], per_thing: int) -> list[Question]:
+    """For each thing: its name alone, then named grounds, one of them held out, styles in turn from the second on."""
     rng, unseen, found = np.random.default_rng(11), held_out(), []
-    for t, thing in enumerate(THINGS):
-        found.append(Question(t, WHITE, with_article(thing.names[0]), False))
+    for t, thing in enumerate(THINGS[:things]):
+        found.append(Question(t, WHITE, 0, with_article(thing.names[0]), False))
         new = [c for c in range(len(COLOURS)) if (t, c) in unseen]
         old = [c for c in range(len(COLOURS)) if (t, c) not in unseen and c != WHITE]
         picked = [*rng.permutation(new)[:1], *rng.permutation(old)][: per_thing - 1]
-        for c in map(int, picked):
-            prompt = f"{with_article(thing.names[-1])} on a {COLOUR_NAMES[c]} background"
-            found.append(Question(t, c, prompt, (t, c) in unseen))
+        for i, c in enumerate(map(int, picked)):
+            style = styles[(t + i) % len(styles)]
+            words = STYLE_WORDS[STYLES[style]] if style or rng.random() < 0.5 else ""
+            prompt = f"{with_article(thing.names[-1])} on a {COLOUR_NAMES[c]} background{words}"
+            found.append(Question(t, c, style, prompt, (t, c) in unseen))
     return found
+
+
+class Artist(Protocol):
+    """Makes pictures uint8 (B, H, W, 3) of prompts."""
+
+    vae: VAE
+
+    def paint(self, prompts: list[str], seeds: list[int], **changes: Any) -> np.ndarray: ...
 
 
 class Engine:
@@ -69,40 +97,54 @@ class Engine:
         catalog = Catalog([path.parent])
         self.pipeline = Pipeline(catalog, choose_device(DeviceChoice(threads=threads)), work / "outputs")
         self.pipeline.refresh_everything(path.name)
+        self.vae = load_vae(path, dtype=torch.float32)
         given = {name: value for name, value in changes.items() if value is not None}
         self.settings = Settings.from_dict({**catalog.info(path.name).settings, **given})
 
-    def paint(self, prompts: list[str], seeds: list[int]) -> np.ndarray:
-        """Pictures uint8 (B, H, W, 3)."""
-        return np.stack([self._paint(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)])
+    def paint(self, prompts: list[str], seeds: list[int], **changes: Any) -> np.ndarray:
+        settings = replace(self.settings, **changes)
+        return np.stack([self._paint(replace(settings, prompt=p, seed=s)) for p, s in zip(prompts, seeds, strict=True)])
 
-    def _paint(self, prompt: str, seed: int) -> np.ndarray:
-        settings = replace(self.settings, prompt=prompt, seed=seed)
+    def _paint(self, settings: Settings) -> np.ndarray:
         plan = plan_images(settings)[0]
         conditions = self.pipeline.process_prompt(plan, settings)
         *_, last = self.pipeline.process_diffusion(settings, plan, conditions)
         return self.pipeline.decode(last.x, settings)
 
 
+class Sketcher:
+    """The averaged weights of a training state, with a small sampler: DPM++ 2M, 16 at a time."""
+
+    def __init__(self, work: Path, run: str, side: int, things: int) -> None:
+        state = load(work / f"{run}.safetensors", "cpu")
+        if state is None:
+            raise SystemExit(f"There is no {run}.safetensors in {work}.")
+        self.words, self.side = Words(things), side
+        self.painter = Painter(self.words.size)
+        self.painter.load_state_dict(adopt(self.painter, self.words, state)["ema"])
+        self.vae, self.scale = trained_vae(work), latent_scale(work)
+
+    def paint(self, prompts: list[str], seeds: list[int], **changes: Any) -> np.ndarray:
+        size = (changes.get("height", self.side), changes.get("width", self.side))
+        given = {"steps": changes.get("steps", 16), "guidance": changes.get("guidance_scale", 3.0)}
+        parts = [
+            sample_painter(self.painter, self.words, prompts[i : i + 16], size=size, seeds=seeds[i : i + 16], **given)
+            for i in range(0, len(prompts), 16)
+        ]
+        return decode(self.vae, torch.cat(parts), self.scale)
+
+
 def small(pixels: np.ndarray) -> np.ndarray:
-    """Pictures at 64 px as floats (N, 64 * 64 * 3)."""
-    return np.stack(
-        [np.asarray(Image.fromarray(p).resize((64, 64), Image.Resampling.BOX), np.float32).ravel() for p in pixels]
-    )
+    """A picture at 64 px as floats (64, 64, 3)."""
+    return np.asarray(Image.fromarray(pixels).resize((64, 64), Image.Resampling.BOX), np.float32)
 
 
 def ground_of(pixels: np.ndarray) -> int:
-    """The named colour nearest to the median of the outermost six rows and columns."""
-    border = np.concatenate(
-        [
-            pixels[:6].reshape(-1, 3),
-            pixels[-6:].reshape(-1, 3),
-            pixels[:, :6].reshape(-1, 3),
-            pixels[:, -6:].reshape(-1, 3),
-        ]
-    )
-    distance = np.linalg.norm(np.asarray(list(COLOURS.values()), np.float32) - np.median(border, axis=0), axis=1)
-    return int(distance.argmin())
+    """The named colour nearest to the median of the outermost rows and columns."""
+    edge = max(3, len(pixels) // 42)
+    sides = (pixels[:edge], pixels[-edge:], pixels[:, :edge], pixels[:, -edge:])
+    border = np.median(np.concatenate([side.reshape(-1, 3) for side in sides]), axis=0)
+    return int(np.linalg.norm(np.asarray(list(COLOURS.values()), np.float32) - border, axis=1).argmin())
 
 
 def gradient_energy(pixels: np.ndarray) -> float:
@@ -110,78 +152,124 @@ def gradient_energy(pixels: np.ndarray) -> float:
     return float(np.square(np.diff(p, axis=0)).mean() + np.square(np.diff(p, axis=1)).mean())
 
 
-def judge(pixels: np.ndarray, asked: list[Question], pictures: np.ndarray) -> dict[str, np.ndarray]:
+def references(thing: int, colour: int, style: int, pictures: np.ndarray) -> np.ndarray:
+    """The thing at three sizes, 64 px, as rows of floats (3, 12288)."""
+    return np.stack([small(plain(thing, colour, style, pictures, 128, scale)).ravel() for scale in SCALES])
+
+
+def judge(pixels: np.ndarray, asked: list[Question], things: int, sets: dict[int, np.ndarray]) -> dict[str, np.ndarray]:
     """For each picture: is it the right thing, is its ground right, how sharp is it (0 to 1), how far is the right one (rms)."""
-    side = pixels.shape[1]
-    right, ground, sharp, rms = [], [], [], []
-    for c in sorted({q.colour for q in asked}):
-        rgb = COLOURS[COLOUR_NAMES[c]]
-        references = np.stack([place(p, rgb, scale=0.87, dx=0, dy=0, side=side) for p in pictures])
-        tiny = small(references)
-        for i in [i for i, q in enumerate(asked) if q.colour == c]:
-            distance = np.sqrt(np.square(tiny - small(pixels[i : i + 1])).mean(axis=1))
-            right.append((i, distance.argmin() == asked[i].thing))
-            rms.append((i, distance[asked[i].thing]))
-            ground.append((i, ground_of(pixels[i]) == c))
-            ratio = gradient_energy(pixels[i]) / gradient_energy(references[asked[i].thing])
-            sharp.append((i, min(1.0, ratio) ** 0.5))
-    named = {"top1": right, "colour": ground, "sharpness": sharp, "rms": rms}
-    return {name: np.asarray([v for _, v in sorted(values)], np.float32) for name, values in named.items()}
+    n = len(asked)
+    scores = {name: np.zeros(n, np.float32) for name in ("top1", "colour", "sharpness", "rms")}
+    for colour, style in sorted({(q.colour, q.style) for q in asked}):
+        known = np.stack([references(t, colour, style, sets[style]) for t in range(things)]).reshape(things * 3, -1)
+        squares = np.square(known).sum(axis=1)
+        for i in [i for i, q in enumerate(asked) if (q.colour, q.style) == (colour, style)]:
+            picture = small(pixels[i])
+            moved = np.stack([np.roll(picture, shift, (0, 1)).ravel() for shift in SHIFTS])
+            distance = squares[:, None] - 2 * known @ moved.T + np.square(moved).sum(axis=1)
+            best = np.sqrt(np.maximum(distance.min(axis=1), 0) / known.shape[1]).reshape(things, 3).min(axis=1)
+            right = plain(asked[i].thing, colour, style, sets[style], pixels.shape[1])
+            scores["top1"][i] = best.argmin() == asked[i].thing
+            scores["rms"][i] = best[asked[i].thing]
+            scores["colour"][i] = ground_of(pixels[i]) == colour
+            scores["sharpness"][i] = min(1.0, gradient_energy(pixels[i]) / gradient_energy(right)) ** 0.5
+    return scores
+
+
+def nearest_training(pixels: np.ndarray, question: Question, sets: dict[int, np.ndarray]) -> float:
+    """Distance (rms, of 255) to the nearest of 60 pictures of the thing on colours it was trained on."""
+    rng, unseen = np.random.default_rng(5), held_out()
+    seen = [c for c in range(len(COLOURS)) if (question.thing, c) not in unseen]
+    scenes = [Scene(question.thing, style=question.style, ground=int(rng.choice(seen))) for _ in range(60)]
+    trained = [paint(scene, sets[question.style], rng, (128, 128), Mix())[0] for scene in scenes]
+    mine = small(pixels)
+    return min(float(np.sqrt(np.square(small(p) - mine).mean())) for p in trained)
+
+
+def sheets(artist: Artist, path: Path, things: int, styles: list[int]) -> None:
+    """Contact sheets beside `path`: 64 prompts, styles side by side, guidance and steps."""
+    names = [with_article(thing.names[0]) for thing in THINGS[:things]]
+    picks = [i * things // 64 for i in range(64)]
+    grounds = [
+        f"{names[t]} on a {COLOUR_NAMES[1 + i % 11]} background" if i % 2 else names[t] for i, t in enumerate(picks)
+    ]
+    rows: dict[str, tuple[int, list[tuple[str, dict[str, Any]]]]] = {
+        "": (8, [(prompt, {}) for prompt in grounds]),
+        "-styles": (8, [(names[t] + STYLE_WORDS[STYLES[s]], {}) for s in styles for t in picks[::8]]),
+        "-guidance": (8, [(names[t], {"guidance_scale": g}) for g in (1.0, 2.0, 3.0, 5.0, 8.0) for t in picks[3::8]]),
+        "-steps": (8, [(names[t], {"steps": n}) for n in (4, 8, 15, 25) for t in picks[5::8]]),
+    }
+    for name, (columns, asked) in rows.items():
+        pictures = [
+            artist.paint([prompt], [7 + i % columns], **changes)[0] for i, (prompt, changes) in enumerate(asked)
+        ]
+        grid = sheet(np.stack(pictures), columns)
+        grid = grid.resize((1280, 1280 * grid.height // grid.width), Image.Resampling.LANCZOS)
+        grid.save(path.with_name(f"{path.stem}{name}.webp"), quality=85)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Judge a checkpoint.")
+    parser = argparse.ArgumentParser(description="Judge a checkpoint or a training state.")
     parser.add_argument("checkpoint", type=Path, nargs="?", default=TARGET)
+    parser.add_argument("--run", help="a training state in the work folder instead, such as unet_256")
+    parser.add_argument("--side", type=int, default=256, help="of a training state's pictures (%(default)s)")
     parser.add_argument("--work", type=Path, default=WORK, help="work folder with prepare.py's pictures")
+    parser.add_argument("--things", type=int, default=60, help="the first so many (%(default)s)")
+    parser.add_argument("--styles", default="3d", help="that it knows, such as 3d,flat,line (%(default)s)")
     parser.add_argument("--steps", type=int, help="instead of what the file recommends")
     parser.add_argument("--guidance", type=float, help="instead of what the file recommends")
     parser.add_argument("--sampler", help="instead of what the file recommends")
     parser.add_argument("--per-thing", type=int, default=3, help="prompts a thing (%(default)s)")
-    parser.add_argument(
-        "--sheet", type=Path, default=None, help="where the contact sheet goes (default: beside the checkpoint)"
-    )
+    parser.add_argument("--every", type=int, default=1, help="ask every n-th question only (%(default)s)")
+    parser.add_argument("--figures-only", action="store_true", help="no contact sheets")
+    parser.add_argument("--sheets", type=Path, help="where the contact sheets go (default: beside the checkpoint)")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    stored = np.load(args.work / "data" / "pictures.npy", mmap_mode="r")
-    engine = Engine(
-        args.checkpoint,
-        args.work,
-        threads=args.threads,
-        steps=args.steps,
-        guidance_scale=args.guidance,
-        sampler=args.sampler,
-    )
+    torch.set_num_threads(args.threads)
+    styles = [STYLES.index(name) for name in args.styles.split(",")]
+    sets = {style: pictures_of(args.work, style) for style in styles}
+    artist: Artist
+    if args.run:
+        artist, path = Sketcher(args.work, args.run, args.side, args.things), args.work / f"{args.run}.safetensors"
+    else:
+        changes = {"steps": args.steps, "guidance_scale": args.guidance, "sampler": args.sampler}
+        artist, path = Engine(args.checkpoint, args.work, threads=args.threads, **changes), args.checkpoint
 
-    asked = questions(args.per_thing)
+    asked = questions(args.things, styles, args.per_thing)[:: args.every]
+    if not any(q.held_out for q in asked):
+        raise SystemExit("No question with a held-out pair is among them. Give a smaller --every.")
     start = time.perf_counter()
-    pixels = engine.paint([q.prompt for q in asked], [1000 + i for i in range(len(asked))])
-    seconds = (time.perf_counter() - start) / len(asked)
-    scores = judge(pixels, asked, stored[: len(THINGS)])
-    unseen = np.asarray([q.held_out for q in asked])
-    again = [q.prompt for q in asked if q.colour == WHITE][:12]
-    twins = [engine.paint(again, list(range(seed, seed + len(again)))).astype(np.float32) for seed in (1, 501)]
-    held = np.stack([place(p, (255, 255, 255), scale=0.87, dx=0, dy=0, side=256) for p in stored[-HELD_OUT:]])
-    figures = {
+    pixels = artist.paint([q.prompt for q in asked], [1000 + i for i in range(len(asked))])
+    figures: dict[str, float] = {
         "pictures": len(asked),
-        "top1": scores["top1"].mean(),
-        "colour": scores["colour"].mean(),
-        "sharpness": scores["sharpness"].mean(),
-        "sharp_top1": (scores["top1"] * scores["sharpness"]).mean(),
-        "rms_of_255": scores["rms"].mean(),
-        "top1_held_out": scores["top1"][unseen].mean(),
-        "colour_held_out": scores["colour"][unseen].mean(),
-        "diversity": np.abs(twins[0] - twins[1]).mean(),
-        "vae_psnr": psnr(trained_vae(args.work), held, "cpu"),
-        "seconds_a_picture": seconds,
+        "seconds_a_picture": (time.perf_counter() - start) / len(asked),
     }
-    print(json.dumps({name: round(float(value), 3) for name, value in figures.items()}))
+    scores = judge(pixels, asked, args.things, sets)
+    unseen = np.asarray([q.held_out for q in asked])
+    figures |= {name: float(values.mean()) for name, values in scores.items()}
+    figures["sharp_top1"] = float((scores["top1"] * scores["sharpness"]).mean())
+    figures |= {f"{name}_held_out": float(scores[name][unseen].mean()) for name in ("top1", "colour")}
+    for style in styles:
+        mine = np.asarray([q.style == style for q in asked])
+        figures[f"top1_{STYLES[style]}"] = float(scores["top1"][mine].mean())
+    if len(styles) > 1:
+        judged = styles_of(train_judge(args.work, styles, args.things), pixels)
+        figures["style"] = float(np.mean([styles[judged[i]] == q.style for i, q in enumerate(asked)]))
+    again = [q.prompt for q in asked if q.colour == WHITE][:12]
+    twins = [artist.paint(again, list(range(seed, seed + len(again)))).astype(np.float32) for seed in (1, 501)]
+    figures["diversity"] = float(np.abs(twins[0] - twins[1]).mean())
+    held = [i for i, q in enumerate(asked) if q.held_out][:30]
+    figures["nearest"] = min(nearest_training(pixels[i], asked[i], sets) for i in held)
+    for style in styles:
+        figures[f"vae_psnr_{STYLES[style]}"] = psnr(artist.vae, held_pictures(args.work, style), "cpu")
+    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
     for name in ("top1", "colour"):
         wrong = [asked[i].prompt for i in np.flatnonzero(scores[name] == 0)]
         print(f"{name} wrong: {'; '.join(wrong) or 'none'}")
-    step = args.per_thing
-    grid = sheet(pixels[[step * t + t % step for t in range(len(THINGS))]], 10)
-    grid = grid.resize((1600, 1600 * grid.height // grid.width), Image.Resampling.LANCZOS)
-    grid.save(args.sheet or args.checkpoint.with_suffix(".webp"), quality=90)
+    if args.figures_only:
+        return
+    sheets(artist, args.sheets or path.with_suffix(".webp"), args.things, styles)
 
 
 if __name__ == "__main__":

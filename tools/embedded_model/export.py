@@ -18,7 +18,7 @@ from model import Painter
 from safetensors.torch import save_file
 from torch import Tensor
 from training import load
-from words import Words
+from words import full_table
 
 from core.models.clip import to_open_clip
 from core.models.vae import SDXL_SCALE, VAE
@@ -31,6 +31,7 @@ SETTINGS = {
     "width": 256, "height": 256, "steps": 25, "guidance_scale": 3.0, "sampler": "dpmpp_2m_sde_gpu", "scheduler": "karras",
     "sharpness": 0.0, "adm_scaler_positive": 1.0, "adm_scaler_negative": 1.0, "adm_scaler_end": 0.0,
 }  # fmt: skip
+LICENSE = "Apache-2.0; trained on Fluent Emoji by Microsoft (MIT) and, for drawings, Noto Emoji by Google (Apache-2.0)"
 TABLE = "text_model.embeddings.token_embedding.weight"
 
 
@@ -48,12 +49,12 @@ def fold_scale(vae: VAE, mean: Tensor, std: Tensor) -> None:
         out.bias[n:] += 2 * factor.log()  # log-variance
 
 
-def checkpoint(painter: Painter, vae: VAE, words: Words) -> dict[str, Tensor]:
+def checkpoint(painter: Painter, vae: VAE, known: list[int]) -> dict[str, Tensor]:
     """All tensors under the single-file names, fp16."""
     sides = []
     for clip in (painter.clip_l, painter.clip_g):
         tensors = {name: p.detach() for name, p in clip.state_dict().items()}
-        tensors[TABLE] = words.full_table(tensors[TABLE])
+        tensors[TABLE] = full_table(tensors[TABLE], known)
         sides.append(tensors)
     parts = {
         "model.diffusion_model.": painter.unet.state_dict(),
@@ -75,22 +76,25 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--run", default="unet_256", help="training state to export (%(default)s)")
     parser.add_argument("--output", type=Path, default=TARGET)
+    parser.add_argument("--title", default="Easel Emoji 256")
+    parser.add_argument(
+        "--description", default="Small model for everyday things in several styles on coloured grounds"
+    )
     args = parser.parse_args()
-    words = Words()
     state = load(args.work / f"{args.run}.safetensors", "cpu")
     if state is None:
         raise SystemExit(f"There is no {args.run}.safetensors in {args.work}. Run train_unet.py first.")
-    painter = Painter(words.size)
+    painter = Painter(len(state["tokens"]) + 3)
     painter.load_state_dict(state["ema"])
     vae = trained_vae(args.work)
     fold_scale(vae, *latent_scale(args.work))
-    tensors = checkpoint(painter, vae, words)
+    tensors = checkpoint(painter, vae, state["tokens"])
     metadata = {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": "stable-diffusion-xl-v1-base",
-        "modelspec.title": "Easel Emoji 256",
-        "modelspec.description": "Small model for 60 everyday things in a glossy 3D style on plain grounds",
-        "modelspec.license": "Apache-2.0; trained on Fluent Emoji by Microsoft (MIT)",
+        "modelspec.title": args.title,
+        "modelspec.description": args.description,
+        "modelspec.license": LICENSE,
         "modelspec.resolution": "256x256",
         "modelspec.prediction_type": "v",
         "easel.settings": json.dumps(SETTINGS),

@@ -33,17 +33,24 @@ def karras(steps: int, rho: float = 7.0) -> list[float]:
 
 @torch.inference_mode()
 def sample(
-    unet: UNet, context: Tensor, pooled: Tensor, *, side: int, seeds: list[int], steps: int = 16, guidance: float = 3.0
+    unet: UNet,
+    context: Tensor,
+    pooled: Tensor,
+    *,
+    size: tuple[int, int],
+    seeds: list[int],
+    steps: int = 16,
+    guidance: float = 3.0,
 ) -> Tensor:
-    """Latents (B, 4, side/8, side/8) of zero mean and unit variance.
+    """Latents (B, 4, h/8, w/8) of zero mean and unit variance, for pictures of `size` (h, w) pixels.
 
     `context` (2B, T, C) and `pooled` (2B, P) hold the conditions of the B prompts first, then as many empty ones.
     """
     n, device = len(seeds), context.device
-    sizes = torch.tensor([[side, side, 0, 0, side, side]] * 2 * n, dtype=torch.float32, device=device)
+    sizes = torch.tensor([[*size, 0, 0, *size]] * 2 * n, dtype=torch.float32, device=device)
     y = torch.cat([pooled, embed_sizes(sizes)], dim=1)
     table = sigma_table().log()
-    shape = (4, side // 8, side // 8)
+    shape = (4, size[0] // 8, size[1] // 8)
     noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     sigmas = karras(steps)
     x = noise.to(device) * sigmas[0]
@@ -66,15 +73,21 @@ def sample(
 
 @torch.inference_mode()
 def sample_painter(
-    painter: Painter, words: Words, prompts: list[str], *, side: int, steps: int, guidance: float = 3.0
+    painter: Painter,
+    words: Words,
+    prompts: list[str],
+    *,
+    size: tuple[int, int],
+    steps: int,
+    guidance: float = 3.0,
+    seeds: list[int] | None = None,
 ) -> Tensor:
-    """`sample` for a network in training; picture n starts from seed n."""
+    """`sample` for a network in training; without `seeds` picture n starts from seed n."""
     device = next(painter.parameters()).device
     left, right = words.batch([words.content(p) for p in prompts] + [[]] * len(prompts))
     context, pooled = painter.read((left.to(device), right.to(device)))
-    return sample(
-        painter.unet, context, pooled, side=side, seeds=list(range(len(prompts))), steps=steps, guidance=guidance
-    )
+    seeds = list(range(len(prompts))) if seeds is None else seeds
+    return sample(painter.unet, context, pooled, size=size, seeds=seeds, steps=steps, guidance=guidance)
 
 
 @torch.inference_mode()

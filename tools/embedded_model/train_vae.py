@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import COLOURS, THINGS, WORK, place, random_place
+from data import STYLES, THINGS, WHITE, WORK, pictures_of
+from safetensors.torch import save_file
+from scene import Mix, draw_scene, paint, plain
 from torch import Tensor, nn
-from training import Average, Budget, arguments, due, images_to_tensor, load, save
+from training import Average, Budget, Team, arguments, due, images_to_tensor, load, save
 
 from core.models.configs import VAEConfig
 from core.models.vae import VAE, AttnBlock, Downsample, ResBlock, Upsample
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 
 CONFIG = VAEConfig(channels=32, channel_mult=(1, 1, 2, 4), num_res_blocks=1)
 STEADY = 4.0  # constant channels beside r, g, b: large enough to make a GroupNorm nearly linear
-HELD_OUT = 100  # pictures at the end of the set, never trained on
+HELD_OUT = 100  # rows at the end of the set, never trained on
 
 
 def identity_start(vae: VAE) -> None:
@@ -93,21 +95,31 @@ def loss_of(vae: VAE, image: Tensor, noise: Tensor, *, encoder: bool = True) -> 
     return error.abs().mean() + error.square().mean() + 0.5 * (rows + columns) + (2e-4 * kl if encoder else 0)
 
 
-def placed_pictures(pictures: np.ndarray, folder: Path) -> np.ndarray:
-    """A pool (N, 256, 256, 3) of placed pictures: the things eighteen times each, the rest once, on many grounds."""
-    path = folder / "vae_pool.npy"
+def painted_pictures(folder: Path) -> np.ndarray:
+    """A pool (N, 256, 256, 3) of painted scenes: every thing four times in every style, all other pictures in one."""
+    path = folder / "data" / "vae_pool.npy"
     if not path.exists():
-        rng = np.random.default_rng(1)
-        rows = np.concatenate([np.repeat(np.arange(len(THINGS)), 18), np.arange(len(THINGS), len(pictures) - HELD_OUT)])
+        rng, mix = np.random.default_rng(1), Mix(larger=0, smaller=0, cropped=0.2)
+        sets = [pictures_of(folder, style) for style in range(len(STYLES))]
+        there = np.stack([pictures[..., 3].any(axis=(1, 2)) for pictures in sets])
+        rows = [(t, s) for t in range(len(THINGS)) for s in range(len(STYLES)) if there[s, t] for _ in range(4)]
+        others = range(len(THINGS), there.shape[1] - HELD_OUT)
+        rows += [(t, int(rng.choice(np.flatnonzero(there[:, t])))) for t in others if there[:, t].any()]
         pool = np.empty((len(rows), 256, 256, 3), np.uint8)
-        for i, row in enumerate(rows):
-            if row < len(THINGS) or rng.random() < 0.5:
-                pool[i] = random_place(pictures[row], int(rng.integers(len(COLOURS))), rng, 256)
-            else:
-                r, g, b = rng.uniform(0, 255, 3)
-                pool[i] = place(pictures[row], (r, g, b), scale=rng.uniform(0.7, 1), dx=0, dy=0, side=256)
+        for i, (row, style) in enumerate(rows):
+            things = max(row + 1, len(THINGS))
+            scene = draw_scene(row, style, things, frozenset(), mix, rng)
+            pool[i] = paint(scene, sets[style], rng, (256, 256), mix)[0]
         np.save(path, pool)
-    return np.load(path)
+    stored: np.ndarray = np.load(path, mmap_mode="r")
+    return stored
+
+
+def held_pictures(folder: Path, style: int) -> np.ndarray:
+    """Pictures (N, 256, 256, 3) of one style on white that are never trained on: those of the last rows."""
+    pictures = pictures_of(folder, style)
+    rows = [i for i in range(len(pictures) - HELD_OUT, len(pictures)) if pictures[i, ..., 3].any()]
+    return np.stack([plain(i, WHITE, style, pictures, 256) for i in rows])
 
 
 def crops(pool: np.ndarray, side: int, batch: int, rng: np.random.Generator) -> Tensor:
@@ -134,15 +146,17 @@ def psnr(vae: VAE, pictures: np.ndarray, device: str) -> float:
 
 def main() -> None:
     parser = arguments("Train the autoencoder.", WORK, minutes=15, batch=32, rate=4e-4)
-    parser.add_argument("--decoder-only", action="store_true", help="go on with a frozen encoder (whole pictures)")
+    parser.add_argument("--decoder-only", action="store_true", help="go on with a frozen encoder (crops of 128)")
+    parser.add_argument("--crop", type=int, default=0, help="side of the crops (default: 64, then 96, then 128)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    folder, device = args.work, args.device
-    pictures = np.load(folder / "data" / "pictures.npy", mmap_mode="r")
-    pool = placed_pictures(pictures, folder / "data")
-    held = np.stack([place(p, (255, 255, 255), scale=0.87, dx=0, dy=0, side=256) for p in pictures[-HELD_OUT:]])
-    trained = pool[9 : 18 * len(THINGS) : 18]
+    folder, device, team = args.work, args.device, Team()
+    if team.rank == 0:
+        painted_pictures(folder)
+    team.sum(torch.zeros(1))  # the others wait for it
+    pool = painted_pictures(folder)
+    held = {style: held_pictures(folder, style) for style in range(len(STYLES))}
 
     vae, shadow = VAE(CONFIG).to(device), VAE(CONFIG).to(device)
     identity_start(vae)
@@ -163,42 +177,46 @@ def main() -> None:
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
 
-    rng = np.random.default_rng(step)
+    rng = np.random.default_rng([step, team.rank])
     budget.restart_clock()
-    evaluate = due(args.every)
+    progress, evaluate = budget.progress, due(args.every)
+    parameters = [p for p in vae.parameters() if p.requires_grad]
     while True:
-        done = budget.progress >= 1
-        if next(evaluate) or done or step == 0:
+        done = progress >= 1
+        if (next(evaluate) or done or step == 0) and team.rank == 0:
             shadow.load_state_dict(average.weights)
             line = {
                 "step": step, "minutes": round(budget.seconds / 60, 2), "samples": budget.seen,
-                "psnr_held_out": round(psnr(shadow, held[:: 1 if done else 5], device), 2),
-                "psnr_things": round(psnr(shadow, trained[:: 1 if done else 4], device), 2),
+                **{
+                    STYLES[style]: round(psnr(shadow, pictures[:: 1 if done else 5], device), 2)
+                    for style, pictures in held.items()
+                },
             }  # fmt: skip
             log.info(json.dumps(line))
             save(path, {"model": vae.state_dict(), "ema": average.weights, "optimizer": optimizer.state_dict(),
                         "step": step, "seconds": budget.seconds, "seen": budget.seen})  # fmt: skip
             budget.restart_clock()
             if done:
-                return
-        if args.decoder_only:
-            side = 128
-        else:
-            side = 64 if budget.progress < 0.5 else 96 if budget.progress < 0.85 else 128
+                half = {name: p.half() for name, p in average.weights.items()}
+                save_file(half, folder / "vae_half.safetensors")  # what the repository keeps, as vae.safetensors
+        if done:
+            return
+        side = args.crop or (128 if args.decoder_only else 64 if progress < 0.5 else 96 if progress < 0.85 else 128)
         batch = max(4, args.batch * 64 * 64 // (side * side))
         for group in optimizer.param_groups:
-            group["lr"] = args.rate * budget.rate(step, warm_up=100)
+            group["lr"] = args.rate * budget.rate(step, warm_up=100, progress=progress)
         image = crops(pool, side, batch, rng).to(device)
         noise = torch.randn(batch, 4, side // 8, side // 8, device=device)
         with torch.autocast(device, torch.bfloat16):
             loss = loss_of(vae, image, noise, encoder=not args.decoder_only)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        progress = team.share(parameters, budget.progress)
         nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         average.update(vae)
         step += 1
-        budget.add(batch)
+        budget.add(batch * team.size)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Team:
     def __init__(self) -> None:
         self.size, self.rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
         if self.size > 1:
-            dist.init_process_group("gloo")
+            dist.init_process_group("gloo", timeout=timedelta(days=1))  # a run may be stopped and go on (SIGSTOP)
 
     def share(self, parameters: list[nn.Parameter], progress: float) -> float:
         """Average the gradients over all processes. Gives the first process' `progress`."""

@@ -104,7 +104,7 @@
     const dark = wanted() === "dark";
     if (document.body && document.body.classList.contains("dark") !== dark) document.body.classList.toggle("dark", dark);
     document.documentElement.style.colorScheme = dark ? "dark" : "light";
-    document.documentElement.dataset.theme = chosenTheme();
+    byId("theme_toggle")?.setAttribute("data-choice", chosenTheme());
   }
 
   function chooseTheme(choice) {
@@ -124,6 +124,12 @@
   function keepDressed() {
     dress();
     new MutationObserver(dress).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    const masthead = new MutationObserver(() => { // its button comes later than this script
+      if (!byId("theme_toggle")) return;
+      masthead.disconnect();
+      dress();
+    });
+    masthead.observe(document.body, { childList: true, subtree: true });
     system.addEventListener("change", dress);
   }
 

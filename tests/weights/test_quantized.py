@@ -1,0 +1,208 @@
+"""Weights of 8 bits against closed forms, and LoRAs over them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from loras import write_lora
+from safetensors.torch import load_file, save_file
+from tiny import write_checkpoint
+
+from core.device import DeviceChoice, choose_device
+from core.models.configs import SDXL, TINY
+from core.models.unet import UNet
+from core.settings import Lora
+from core.weights.checkpoint import load_checkpoint
+from core.weights.files import Files
+from core.weights.lora import Loras, Model
+from core.weights.memory import Memory
+from core.weights.quantized import _large, _plain, scale_of
+from core.weights.refiner import twin
+
+STORAGES = {"fp8": torch.float8_e4m3fn, "fp8-e5m2": torch.float8_e5m2, "int8": torch.int8}
+UNET = "model.diffusion_model."
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny.safetensors")
+
+
+def load(file, storage, precision="fp32"):
+    device = choose_device(DeviceChoice(device="cpu", unet_precision=storage))
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    return load_checkpoint(file, device=replace(device, unet_dtype=dtype)).unet
+
+
+@pytest.fixture(params=STORAGES)
+def storage(request):
+    return request.param
+
+
+def stored_layers(unet):
+    return {name: layer for name, layer in unet.named_modules() if "scale" in layer._buffers}
+
+
+def inputs():
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    return noise(2, 4, 8, 8), torch.tensor([500.0] * 2), noise(2, 7, TINY.context_dim), noise(2, TINY.adm_in_channels)
+
+
+def test_what_is_large_is_stored_in_8_bits_and_the_rest_in_the_type_of_computation(file, storage):
+    unet = load(file, storage)
+    large = stored_layers(unet)
+    assert {layer.weight.dtype for layer in large.values()} == {STORAGES[storage]}
+    small = {name: p.dtype for name, p in unet.named_parameters() if name.removesuffix(".weight") not in large}
+    assert set(small.values()) == {torch.float32} == {unet.dtype}
+    assert {"out.2.weight", "time_embed.0.weight", "input_blocks.0.0.weight"} < small.keys()
+
+
+def test_of_the_full_size_network_99_percent_are_stored_in_8_bits():
+    with torch.device("meta"):
+        unet = UNet(SDXL)
+    large = sum(layer.weight.numel() for _, layer in _large(unet))
+    assert large > 0.99 * sum(p.numel() for p in unet.parameters())
+
+
+def test_fp8_weights_are_the_nearest_floats_of_8_bits(file):
+    wanted = load_file(file)
+    for name in ("fp8", "fp8-e5m2"):
+        unet = load(file, name)
+        for path, layer in stored_layers(unet).items():
+            assert torch.equal(_plain(layer, torch.float32), wanted[f"{UNET}{path}.weight"].to(STORAGES[name]).float())
+
+
+def test_fp8_keeps_what_is_beyond_its_range_at_its_largest_number(file, tmp_path):
+    tensors = load_file(file)
+    tensors[f"{UNET}middle_block.0.in_layers.2.weight"][0, 0, 0] = torch.tensor([1000.0, -1000.0, 448.0])
+    save_file(tensors, tmp_path / "loud.safetensors", {"modelspec.resolution": "64x64"})
+    weight = load(tmp_path / "loud.safetensors", "fp8").middle_block[0].in_layers[2].weight
+    assert weight[0, 0, 0].tolist() == [448.0, -448.0, 448.0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_int8_weights_are_within_half_a_step_of_their_rows_scale(file, precision):
+    wanted = load_file(file)
+    for path, layer in stored_layers(load(file, "int8", precision)).items():
+        true = wanted[f"{UNET}{path}.weight"].float().flatten(1)
+        scale = scale_of(layer.weight).float()[:, None]
+        error = (layer.weight.float().flatten(1) * scale - true).abs()
+        assert (error <= scale / 2 * 1.0001).all()
+        largest = true.abs().amax(1, keepdim=True)
+        slack = 1.02 if precision == "bf16" else 1.000001  # the scale is rounded upwards, to the type of computation
+        assert (scale >= largest / 127).all() and (scale <= largest / 127 * slack + 1e-12).all()
+
+
+def test_a_row_of_zeros_stays_zero(file, tmp_path):
+    tensors = load_file(file)
+    tensors[f"{UNET}middle_block.0.in_layers.2.weight"][3] = 0
+    save_file(tensors, tmp_path / "zero.safetensors", {"modelspec.resolution": "64x64"})
+    layer = load(tmp_path / "zero.safetensors", "int8").middle_block[0].in_layers[2]
+    assert torch.equal(_plain(layer, torch.float32)[3], torch.zeros_like(layer.weight[3], dtype=torch.float32))
+
+
+def test_a_network_over_8_bits_computes_what_one_with_these_very_weights_computes(file, storage):
+    unet, peer = load(file, storage), UNet(TINY).eval()
+    weights = {f"{name}.weight": _plain(layer, torch.float32) for name, layer in stored_layers(unet).items()}
+    peer.load_state_dict({**unet.state_dict(), **weights})
+    with torch.inference_mode():
+        torch.testing.assert_close(unet(*inputs()), peer(*inputs()), rtol=1e-5, atol=1e-6)
+
+
+def test_the_deviation_from_full_precision_is_of_the_size_that_the_steps_give(file):
+    """int8 of a uniform row: a step of 1/127, an error of 1/sqrt(12) of it, against a spread of 1/sqrt(3): 0.4 %."""
+    wanted = load_file(file)
+    errors = {}
+    for name in STORAGES:
+        layers = stored_layers(load(file, name))
+        true = torch.cat([wanted[f"{UNET}{path}.weight"].float().flatten() for path in layers])
+        ours = torch.cat([_plain(layer, torch.float32).flatten() for layer in layers.values()])
+        errors[name] = ((ours - true).norm() / true.norm()).item()
+    assert errors["int8"] == pytest.approx(0.5 / 127, rel=0.1)
+    assert errors["int8"] < errors["fp8"] < errors["fp8-e5m2"] < 0.08
+
+
+def test_weights_that_the_file_has_in_8_bits_stay_in_the_file(file, tmp_path):
+    tensors = load_file(file)
+    eight = {n: t.to(torch.float8_e4m3fn) if n.startswith(UNET) and t.dim() > 1 else t for n, t in tensors.items()}
+    save_file(eight, tmp_path / "fp8.safetensors", {"modelspec.resolution": "64x64"})
+    unet = load(tmp_path / "fp8.safetensors", "fp8")
+    plain = unet.__dict__["plain_weights"]
+    for path, layer in stored_layers(unet).items():
+        assert layer.weight.data_ptr() == plain.stored(f"{path}.weight", layer.weight).data_ptr()
+
+
+# LoRAs over them
+
+
+def put(unet, folder, *loras, **parts):
+    loader = Loras(Files([folder], "LoRA"))
+    model = Model("tiny", unet, **parts)
+    return loader.put(model, loader.match(model, loras), device=CPU)
+
+
+def bits(unet):
+    return {name: t.clone().view(torch.uint8) for name, t in (*unet.named_parameters(), *unet.named_buffers())}
+
+
+@pytest.fixture
+def style(tmp_path):
+    write_lora(tmp_path / "style.safetensors", text=False)
+    return tmp_path
+
+
+def test_a_lora_over_8_bits_is_the_patched_weight_rounded_once(file, style, storage):
+    unet, full = load(file, storage), load_checkpoint(file, unet_dtype=torch.float32).unet
+    put(unet, style, Lora("style.safetensors", 0.7))
+    put(full, style, Lora("style.safetensors", 0.7))
+    patched = dict(full.named_parameters())
+    changed = 0
+    for path, layer in stored_layers(unet).items():
+        true, ours = patched[f"{path}.weight"], _plain(layer, torch.float32)
+        if storage == "int8":
+            scale = scale_of(layer.weight).view(-1, *(1,) * (true.dim() - 1))
+            assert ((ours - true).abs() <= scale / 2 * 1.001).all()
+        else:
+            assert torch.equal(ours, true.to(STORAGES[storage]).float())
+        changed += layer.weight.__dict__.get("easel_patches", ()) != ()
+    assert changed > 10
+
+
+def test_taking_loras_off_8_bits_gives_the_same_bits_back(file, style, storage):
+    unet = load(file, storage)
+    before = bits(unet)
+    put(unet, style, Lora("style.safetensors", 0.7))
+    assert any(not torch.equal(before[name], now) for name, now in bits(unet).items())
+    put(unet, style)
+    after = bits(unet)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_twin_over_8_bits_has_loras_of_its_own(file, style, storage):
+    base = load(file, storage)
+    second = twin(base)
+    plain = bits(base)
+    put(base, style, Lora("style.safetensors", 0.7), twin=second)
+    alone = load(file, storage)
+    put(alone, style, Lora("style.safetensors", 0.7))
+    theirs, ours, wanted = bits(second), bits(base), bits(alone)
+    assert all(torch.equal(theirs[name], plain[name]) and torch.equal(ours[name], wanted[name]) for name in plain)
+    put(base, style, twin=second)
+    assert all(one is other for one, other in zip(base.parameters(), second.parameters(), strict=True))
+    assert all(torch.equal(now, plain[name]) for name, now in bits(base).items())
+
+
+def test_8_bits_stream_block_by_block(file, storage):
+    unet = load(file, storage)
+    memory = Memory(CPU, 2**16)
+    with torch.inference_mode():
+        plain = unet(*inputs())
+        memory.bring(unet, dtype=torch.float32)
+        assert memory._places[0].streamed
+        for _ in range(2):
+            assert torch.equal(unet(*inputs()), plain)
