@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from core.prompt.resources import PromptResources
 from core.sampling.refiner import ALMOST_ALL, swap_threshold
 from core.settings import Lora, Settings
 from core.stages import Workplace, base_prediction, base_stage, refiner_stage, sdxl_space
-from core.text.encode import TextConditions, TextEncoder
+from core.text.encode import TextCache, TextConditions, TextEncoder
 from core.text.expansion import Expansions
 from core.text.tokenizer import ClipTokenizer
 from core.weights import lora
@@ -114,6 +115,7 @@ class Pipeline:
         half = device.torch_device.type == "cuda" and device.unet_dtype != torch.float32
         self._expansions = Expansions(catalog.files("prompt_expansion"), self._memory, half=half)
         self._clip_skip = 2
+        self._texts: TextCache = OrderedDict()
         self._hashing = ThreadPoolExecutor(1, thread_name_prefix="hash")
         self._notices = list(device.warnings)
 
@@ -185,6 +187,8 @@ class Pipeline:
                 self._tokenizer,
                 embeddings=self.catalog.files("embeddings"),
                 memory=self._memory,
+                cache=self._texts,
+                files=(stamp, *sorted(encoder_stamps.items()), self.device.text_dtype),
             ),
             preview=preview_for(checkpoint.vae, self.catalog.files("vae_approx")),
             sha256=self._hashing.submit(self.catalog.file_hash, path),

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -37,6 +38,9 @@ class TextConditions:
         return TextConditions(self.tokens.clone(), None if self.pooled is None else self.pooled.clone())
 
 
+TextCache: TypeAlias = "OrderedDict[tuple[object, ...], TextConditions]"
+
+
 class TextEncoder:
     """One or both of SDXL's text encoders, with a cache of the texts encoded last.
 
@@ -44,7 +48,8 @@ class TextEncoder:
     SD 1.x's encoder (its last norm is applied), with bigG alone the SDXL refiner's. The weights may move between devices
     and change their values between calls; call `clear_cache` when their values did. `embeddings` are the files that words
     such as `embedding:name` mean; without them such words are plain text. `memory` brings an encoder when a text is not in
-    the cache; without it the encoders must be where they compute.
+    the cache; without it the encoders must be where they compute. Several may share a `cache`, if `files` says which files
+    each one's weights are from.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class TextEncoder:
         *,
         embeddings: EmbeddingFiles | None = None,
         memory: Memory | None = None,
+        cache: TextCache | None = None,
+        files: Hashable = (),
         cached: int = 64,
     ) -> None:
         if clip_l is None and clip_g is None:
@@ -68,7 +75,8 @@ class TextEncoder:
         self._memory = memory
         self._notices: list[str] = []
         self._cached = cached
-        self._cache: OrderedDict[tuple[object, ...], TextConditions] = OrderedDict()
+        self._cache: TextCache = OrderedDict() if cache is None else cache
+        self._files = files
         self.identity: Hashable = ()  # what lies on the weights (LoRAs); texts encoded under another one stay cached
 
     def take_notices(self) -> list[str]:
@@ -115,7 +123,7 @@ class TextEncoder:
         chunks = tokenize(text, self.tokenizer, inserted) if inserted else []
         if inserted:
             self._notices += [notice for notice in inserted.notices if notice not in self._notices]
-        key = (text, clip_skip, self.identity, *(inserted.stamps if inserted else ()))
+        key = (text, clip_skip, self._files, self.identity, *(inserted.stamps if inserted else ()))
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]

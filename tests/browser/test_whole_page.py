@@ -157,6 +157,7 @@ def pictures(page: Any) -> Iterator[str]:
 
 def history(page: Any) -> Iterator[str]:
     open_tab(page, "History")
+    page.evaluate("document.querySelector('#history').scrollIntoView()")  # it asks for nothing before it is seen
     page.wait_for_selector("#history .count:not(:empty)")
     page.wait_for_timeout(800)
     yield "History"

@@ -206,3 +206,24 @@ def test_8_bits_stream_block_by_block(file, storage):
         assert memory._places[0].streamed
         for _ in range(2):
             assert torch.equal(unet(*inputs()), plain)
+
+
+# Text encoders
+
+
+@pytest.mark.parametrize("name", ["fp8", "fp8-e5m2"])
+def test_text_encoders_in_8_bits_compute_what_these_very_weights_say(file, name):
+    """They cast layer by layer whatever they are stored in; also while their blocks come and go."""
+    eight, plain = (load_checkpoint(file, text_dtype=dtype).clip_g for dtype in (STORAGES[name], torch.float32))
+    for ours, theirs in zip(eight.parameters(), plain.parameters(), strict=True):
+        assert ours.dtype == STORAGES[name]
+        theirs.data = ours.float()
+    ids = torch.randint(0, 1000, (2, 77), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted = plain(ids)
+        for memory in (None, Memory(CPU, 2**16)):
+            if memory:
+                memory.bring(eight)
+            hidden, pooled = eight(ids)
+            torch.testing.assert_close(hidden, wanted.hidden)
+            torch.testing.assert_close(pooled, wanted.pooled)

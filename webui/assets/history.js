@@ -370,7 +370,9 @@
   async function look(picture) {
     const whole = await attempt(() => ask(`/details/${picture.key}`));
     if (!whole) return;
-    if (state.open) state.open.close();
+    const before = state.open;
+    before?.close();
+    before?.remove(); // its own event comes later, and two pictures' details must not be there at once
     const around = items().map((item) => entryOf(item).picture);
     const at = around.findIndex((other) => other.key === whole.key);
     const step = (by) => around[at + by] && at >= 0 && look(around[at + by]);
