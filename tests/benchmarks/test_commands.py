@@ -20,6 +20,7 @@ COMMANDS = {
     ),
     "lora": (["--work", "FOLDER"], ["switching a LoRA / one pass", "the same list again / one pass"]),
     "memory": (["--work", "FOLDER"], ["peak resident memory / file size"]),
+    "storage": (["--checkpoints", "FOLDER"], ["int8: relative L2 of the latent", "fp8: relative L2 of the latent"]),
     "reroll": (["--checkpoints", "FOLDER"], ["press to first step begun", "press to first step done"]),
     "overhead": (
         ["--checkpoints", "FOLDER"],

@@ -68,6 +68,20 @@ def test_what_stays_what_comes_and_goes_and_the_work_keep_within_the_budget(unet
     assert here(memory, unet.time_embed) and here(memory, unet.out)  # what stands outside the lists always stays
 
 
+def test_a_little_more_room_moves_no_blocks_and_much_more_does(unet):
+    size = bytes_of(list(tensors_of(unet)))
+    memory = Memory(CPU, int(0.6 * size))
+    memory.bring(unet)
+    [place] = memory._places
+    streamed, share = place.streamed, place.share
+    for budget, same in ((0.6, True), (0.65, True), (0.5, False), (0.9, False), (3.0, False)):
+        memory.budget = int(budget * size)
+        memory.bring(unet)
+        assert (place.streamed is streamed) == same
+        streamed = place.streamed
+    assert streamed is None and place.share == 1 and share < 0.6
+
+
 def test_blocks_that_come_and_go_are_spread_over_the_whole_network(unet):
     memory = Memory(CPU, 8 * bytes_of(list(tensors_of(unet))))
     memory._most[unet] = 0.5

@@ -129,6 +129,8 @@
 
   // The page may change the list by itself: another preset, a picture's settings, the last visit.
   document.addEventListener("easel:settings", () => draw());
+  // The tab is made when it is first opened; drawing what is drawn already does nothing.
+  new MutationObserver(() => draw()).observe(document.documentElement, { childList: true, subtree: true });
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", readNames);
   else readNames();
 })();
