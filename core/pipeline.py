@@ -287,15 +287,15 @@ class Pipeline:
         """
         base = self._loaded()
         refined_by = f" with the refiner {self._refiner.name}" if self._refiner else ""
-        used = self.device.unet_dtype if problem.part == "UNet" else self.device.vae_dtype
+        used = (self.device.unet_storage or self.device.unet_dtype) if problem.part == "UNet" else self.device.vae_dtype
         if used == torch.float32:
-            self._base = self._refiner = None
+            self.free_memory()
             raise BadPicture(
                 f"{base.name}{refined_by} gave no valid picture (NaN or black in the {problem.part}) even in 32-bit precision. The file "
                 "may be damaged, or the settings extreme: try another sampler, a lower guidance scale or another model."
             )
         if problem.part == "UNet":
-            self.device = replace(self.device, unet_dtype=torch.float32)
+            self.device = replace(self.device, unet_dtype=torch.float32, unet_storage=None)
         else:
             self.device = replace(self.device, vae_dtype=torch.float32)
         self.free_memory()

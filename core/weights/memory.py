@@ -105,18 +105,16 @@ class Memory:
         Moves others off where needed. Raises what torch raises if there is no memory even for one block at a time.
         """
         if self._stays(module, dtype):
+            while self._places and self.room() < working + self._headroom() and self._send_away(keep=None):
+                pass
             return
         place = self._taken(module) or _Place(module, dtype)
         place.dtype = dtype
         self._places.append(place)  # the most recently used one
-        weights = list(tensors_of(module))
-        size = bytes_of(weights, dtype)
-        while self._room(weights) < size + working + self._headroom() and self._send_away(keep=place):
+        size = bytes_of(list(tensors_of(module)), dtype)
+        while self._room(place) < size + working + self._headroom() and self._send_away(keep=place):
             pass
-        room = self._room(weights) - working - self._headroom()
-        place.share = min(self._most.get(module, 1.0), 1.0 if room >= size else self._share(module, dtype, room))
-        if self.cramped:
-            place.share = 0.0
+        place.share = self._share(place, size, self._room(place) - working - self._headroom())
         while True:
             try:
                 self._put(place)
@@ -236,21 +234,24 @@ class Memory:
     def _headroom(self) -> int:
         return HEADROOM if self.budget is None else min(HEADROOM, self.budget // 8)
 
-    def _room(self, weights: Sequence[Tensor]) -> int:
-        """Bytes that can be taken if `weights` leave."""
-        return self.room() + sum(weight.nbytes for weight in weights if weight in self._rest)
+    def _room(self, place: _Place) -> int:
+        """Bytes that can be taken if what is in `place` leaves."""
+        weights = sum(weight.nbytes for weight in tensors_of(place.module) if weight in self._rest)
+        return self.room() + weights + (place.streamed.size if place.streamed else 0)
 
     def _seems_possible(self, way: Way[T]) -> bool:
         return not self.cramped and way.need <= self.room() and way.need < self._failed.get(way.name, way.need + 1)
 
-    def _share(self, module: nn.Module, dtype: torch.dtype | None, room: int) -> float:
-        """The share of the module's blocks that can stay while the others take turns in two places."""
-        blocks = streamable(module)
-        sizes = [bytes_of(list(tensors_of(block)), dtype) for block in blocks]
-        if not blocks:
+    def _share(self, place: _Place, size: int, room: int) -> float:
+        """The share of the network's blocks, `size` bytes in all, that are to stay, the others taking turns in two places."""
+        blocks = streamable(place.module)
+        most = 0.0 if self.cramped else self._most.get(place.module, 1.0)
+        if not blocks or (room >= size and most == 1):
             return 1.0
-        always = bytes_of(list(tensors_of(module)), dtype) - sum(sizes)
-        share = (room - always - 2 * max(sizes)) / sum(sizes)
+        sizes = [bytes_of(list(tensors_of(block)), place.dtype) for block in blocks]
+        share = min(most, (room - (size - sum(sizes)) - 2 * max(sizes)) / sum(sizes))
+        if place.streamed and place.share <= share < place.share + 2 * LEAST_SHARE:
+            return place.share  # not worth moving blocks for
         return share if share >= LEAST_SHARE else 0.0
 
     def _step_down(self, place: _Place) -> None:

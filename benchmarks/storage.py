@@ -1,0 +1,115 @@
+"""How far pictures with the network's weights in 8 bits are from those in 32 bits: four prompts, the default model."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.child import Child, memory, serve
+from benchmarks.common import Stopwatch, command, parser, tell
+from benchmarks.engine import Engine, add_installation, engine_flags, workplace
+from benchmarks.report import Report, figure
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+PROMPTS = ("a red apple", "a blue bird on a yellow ground", "a smiling cat", "two green trees")
+FIRST_SEED = 100
+PLAIN = "fp32"
+PRECISIONS = (
+    PLAIN,
+    "bf16",
+    "int8",
+    "fp8",
+    "fp8-e5m2",
+)  # those of 8 bits compute in 32, so that the storage alone is seen
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command; raises BenchmarkError if it cannot be measured here."""
+    made = parser(__doc__)
+    made.add_argument("--rounds", type=int, default=1, help=argparse.SUPPRESS)  # the same pictures in every round
+    add_installation(made)
+    args = made.parse_args(argv)
+    if args.child:
+        _serve(args)
+        return
+    with workplace(args) as (folder, checkpoints):
+        _measure(args, checkpoints, folder).finish(args.output)
+
+
+def _measure(args: argparse.Namespace, checkpoints: Path | None, folder: Path) -> Report:
+    report = Report("", vars(args))
+    with Child("benchmarks.storage", ["--child", "easel", *engine_flags(checkpoints, folder)], ours=True) as child:
+        for precision in PRECISIONS:
+            found = child.ask(precision=precision)
+            tell(f"{precision}: {found['seconds']:.1f} s")
+            report.title = f"storage: {found['model']}, {found['size']}, {found['steps']} steps, {len(PROMPTS)} prompts"
+            if precision == PLAIN:
+                continue
+            off, psnr = found["off"], found["psnr"]
+            report.rounds[precision] = found
+            report.rows.append(
+                {"": precision, "relative L2": statistics.median(off), "largest": max(off),
+                 "PSNR dB": statistics.median(psnr), "least": min(psnr)}
+            )  # fmt: skip
+            report.findings.append(figure(f"{precision}: relative L2 of the latent", statistics.median(off), "x"))
+    return report
+
+
+def _serve(args: argparse.Namespace) -> None:
+    plain: list[tuple[Tensor, np.ndarray]] = []
+
+    def measure(precision: str) -> Mapping[str, Any]:
+        from dataclasses import replace
+
+        import torch
+
+        os.environ["EASEL_UNET_PRECISION"], os.environ["EASEL_VAE_PRECISION"] = precision, "fp32"
+        engine, clock = Engine(args.checkpoints, args.outputs), Stopwatch()
+        pipeline = engine.pipeline
+        if pipeline.device.unet_storage is not None:
+            pipeline.device = replace(pipeline.device, unet_dtype=torch.float32)
+        made = [_picture(engine, prompt, FIRST_SEED + i) for i, prompt in enumerate(PROMPTS)]
+        plain.extend(made if precision == PLAIN else ())
+        settings = engine.settings()
+        return {
+            "seconds": clock.seconds(),
+            "off": [float((x - true).norm() / true.norm()) for (x, _), (true, _) in zip(made, plain, strict=True)],
+            "psnr": [_psnr(pixels, true) for (_, pixels), (_, true) in zip(made, plain, strict=True)],
+            "model": pipeline.base_name,
+            "size": f"{settings.width} x {settings.height}",
+            "steps": settings.steps,
+            **memory(),
+        }
+
+    serve(measure)
+
+
+def _picture(engine: Engine, prompt: str, seed: int) -> tuple[Tensor, np.ndarray]:
+    """The final latent, and the pixels."""
+    from core.prompt.plan import plan_images
+
+    pipeline, settings = engine.pipeline, engine.settings(prompt=prompt, seed=seed)
+    [plan] = plan_images(settings)
+    pipeline.refresh_everything(settings.base_model)
+    conditions = pipeline.process_prompt(plan, settings)
+    *_, last = pipeline.process_diffusion(settings, plan, conditions)
+    return last.x, pipeline.decode(last.x, settings, last.space)
+
+
+def _psnr(pixels: np.ndarray, true: np.ndarray) -> float:
+    """Decibels; 99 for the same picture."""
+    error = float(((pixels.astype("float64") - true.astype("float64")) ** 2).mean())
+    return min(99.0, 10 * math.log10(255**2 / error)) if error else 99.0
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))
