@@ -126,6 +126,8 @@ def serve(config, args):
         downloads=Downloads(partial(fetch, mirror=config.hf_mirror)),
         open_to_others=config.open_to_others,
         max_image_number=config.max_image_number,
+        lora_rows=config.lora_rows,
+        lora_weights=(config.lora_min_weight, config.lora_max_weight),
         aspect_ratios=config.aspect_ratios,
         languages=config.languages,
         language=config.language,

@@ -513,6 +513,7 @@ class Pipeline:
         whole, tile = decoding_bytes(height, width, element), decoding_bytes(64, 64, element)
         if raw.device.type == "cpu" and whole > MOST_ON_CPU:
             whole = sys.maxsize
+            self._memory.empty_cache()  # what sampling left free lies in pieces too small for whole maps
         ways = [
             Way("decode", whole, partial(vae.decode, raw, check=check)),
             Way(

@@ -94,6 +94,8 @@ class App:
     downloads: Downloads | None = None
     open_to_others: bool = False
     max_image_number: int = 32  # that the page offers
+    lora_rows: int = 5  # that the Models tab begins with
+    lora_weights: tuple[float, float] = (-2.0, 2.0)  # that the rows' sliders offer
     aspect_ratios: Sequence[tuple[int, int]] = ASPECT_RATIOS  # for 1024 x 1024 pixels
     languages: Sequence[Path] = ()
     language: str = ""

@@ -7,8 +7,11 @@ runs (see `streaming`). What rests is kept, so that leaving the device copies no
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -204,6 +207,8 @@ class Memory:
             torch.cuda.empty_cache()
         elif self.device.type == "mps":
             torch.mps.empty_cache()
+        elif sys.platform == "linux":
+            _trim_heap()
 
     def room(self) -> int:
         """Bytes that can still be taken on the device."""
@@ -325,6 +330,12 @@ class Memory:
         if words and words not in self._notices:
             log.warning(words)
             self._notices.append(words)
+
+
+def _trim_heap() -> None:
+    """Hand the free parts of the heap back to the system, where the C library can do so (glibc)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _chosen(blocks: Sequence[nn.Module], share: float, dtype: torch.dtype | None) -> tuple[nn.Module, ...]:

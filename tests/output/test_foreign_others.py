@@ -44,6 +44,17 @@ def test_invokeai_fills_every_setting():
     assert read.unknown == {"positive_style_prompt": "oil on canvas", "strength": "0.6"}
 
 
+def test_invokeai_weights_are_written_in_our_way_and_functions_are_listed():
+    values = json.loads(INVOKEAI) | {
+        "positive_prompt": "a lighthouse++, (calm sea)0.8",
+        "negative_prompt": '("fog", "rain").and()',
+    }
+    read = read_settings_text(json.dumps(values))
+    assert read.settings["prompt"] == "a (lighthouse:1.21), (calm sea:0.8)"
+    assert read.settings["negative_prompt"] == '("fog", "rain").and()'
+    assert read.unknown["negative_prompt (function)"] == '("fog", "rain").and()'
+
+
 def test_the_first_invokeai_3_had_other_names_for_models():
     values = json.loads(INVOKEAI) | {
         "model": {"model_name": "stable-diffusion-xl-base-1-0", "base_model": "sdxl", "model_type": "main"},

@@ -12,6 +12,8 @@ expect.set_options(timeout=20_000)
 
 pytestmark = pytest.mark.browser
 
+USED = ".lora:not(.empty)"  # the rows that hold a LoRA
+
 
 @pytest.fixture
 def page(browser, address):
@@ -43,7 +45,7 @@ def test_loras_are_added_searched_weighed_switched_off_and_removed(page):
         {"name": "ink.safetensors", "weight": -0.35, "enabled": True},
     ]
     first.get_by_role("button", name="Remove").click()
-    expect(page.locator(".lora")).to_have_count(1)
+    expect(page.locator(USED)).to_have_count(1)
     assert [entry["name"] for entry in loras(page)] == ["ink.safetensors"]
 
 
@@ -51,8 +53,24 @@ def test_loras_follow_the_settings_of_a_picture(page):
     given = {"prompt": "a bear", "loras": [{"name": "ink.safetensors", "weight": 0.4, "enabled": True}], "steps": 3}
     page.evaluate("text => window.easel.useSettings(text)", json.dumps(given))
     open_tab(page, "Models")
-    expect(page.locator(".lora-name")).to_have_value("ink")
-    expect(page.locator(".lora-weight")).to_have_value("0.4")
+    expect(page.locator(f"{USED} .lora-name")).to_have_value("ink")
+    expect(page.locator(f"{USED} .lora-weight")).to_have_value("0.4")
+
+
+def test_rows_wait_for_loras_and_take_them_by_name(page):
+    open_tab(page, "Models")
+    empty = page.locator(".lora.empty")
+    expect(empty).to_have_count(5)
+    empty.nth(2).locator(".lora-name").fill("no such thing")
+    empty.nth(2).locator(".lora-name").blur()
+    assert loras(page) == []
+    empty.nth(2).locator(".lora-name").fill("ink")
+    empty.nth(2).locator(".lora-name").blur()
+    expect(page.locator(f"{USED} .lora-name")).to_have_value("ink")
+    expect(empty).to_have_count(4)
+    slider = page.locator(f"{USED} input[type=range]")
+    assert (slider.get_attribute("min"), slider.get_attribute("max")) == ("-2", "2")
+    assert loras(page) == [{"name": "ink.safetensors", "weight": 1, "enabled": True}]
 
 
 def test_a_mode_shows_what_it_forces_and_gives_it_back(page):

@@ -1,5 +1,8 @@
 """Who is on the device, on a CPU with a budget: what counts is where weights are, and what a budget leaves room for."""
 
+import sys
+
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -235,3 +238,17 @@ def test_on_cuda_copies_wait_for_the_last_use_and_computation_waits_for_copies(u
             if used in log:  # the last one fetched ahead is not
                 assert log.index(("copies", "reaches", f"written{place}", use + 1)) < log.index(used)
                 assert log.index(used) < log.index(("work", "reaches", f"released{place}", use + 2))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' allocators have no such call")
+def test_what_lies_free_between_tensors_in_use_goes_back_to_the_system():
+    def resident():
+        return psutil.Process().memory_info().rss
+
+    tensors = [torch.ones(20_000) for _ in range(2000)]  # 160 MB
+    kept = tensors[::8]
+    del tensors
+    before = resident()
+    Memory(CPU).empty_cache()
+    assert before - resident() > 100 * MIB
+    assert all(bool((tensor == 1).all()) for tensor in kept)

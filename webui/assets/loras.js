@@ -33,6 +33,7 @@
     return element;
   }
 
+  const about = () => byId("lora_list").dataset; // how many rows at least, and which weights the slider offers
   const short = (name) => name.replace(/\.safetensors$/, "");
 
   async function tell(note, name) {
@@ -52,6 +53,29 @@
     }
   }
 
+  // A field to search a LoRA in; `use` is called with the file once there is one of that name.
+  function nameInput(value, use) {
+    const input = make("input", {
+      type: "text", class: "lora-name", list: "lora_names", value: short(value), placeholder: "Search the LoRAs",
+      "aria-label": "LoRA", autocomplete: "off", spellcheck: "false",
+    });
+    input.addEventListener("change", () => {
+      const chosen = names.find((one) => one === input.value || short(one) === input.value);
+      input.classList.toggle("unknown", !chosen && input.value !== "");
+      if (chosen) use(chosen);
+    });
+    return input;
+  }
+
+  // A row that waits for a LoRA.
+  function emptyRow() {
+    const name = nameInput("", (chosen) => {
+      keep([...entries(), { name: chosen, weight: 1, enabled: true }]);
+      draw(true);
+    });
+    return make("div", { class: "lora empty" }, name);
+  }
+
   function row(entry, index) {
     const change = (changes) => {
       const list = entries();
@@ -61,19 +85,12 @@
     const note = make("p", { class: "lora-note" });
     const on = make("input", { type: "checkbox", checked: entry.enabled !== false, "aria-label": "Use this LoRA" });
     on.addEventListener("change", () => change({ enabled: on.checked }));
-    const name = make("input", {
-      type: "text", class: "lora-name", list: "lora_names", value: short(entry.name), placeholder: "Search the LoRAs",
-      "aria-label": "LoRA", autocomplete: "off", spellcheck: "false",
-    });
-    name.addEventListener("change", () => {
-      const chosen = names.find((one) => one === name.value || short(one) === name.value);
-      name.classList.toggle("unknown", !chosen && name.value !== "");
-      if (!chosen) return;
+    const name = nameInput(entry.name, (chosen) => {
       change({ name: chosen });
       tell(note, chosen);
     });
     const number = make("input", { type: "number", class: "lora-weight", min: -10, max: 10, step: 0.05, value: entry.weight ?? 1, "aria-label": "Weight" });
-    const slider = make("input", { type: "range", min: -2, max: 2, step: 0.05, value: entry.weight ?? 1, "aria-label": "Weight" });
+    const slider = make("input", { type: "range", min: about().min, max: about().max, step: 0.05, value: entry.weight ?? 1, "aria-label": "Weight" });
     number.addEventListener("change", () => {
       const weight = Math.min(10, Math.max(-10, Number.parseFloat(number.value) || 0));
       number.value = weight;
@@ -102,7 +119,11 @@
     drawn = input.value;
     list.dataset.drawn = "yes";
     list.replaceChildren(...entries().map(row));
-    if (!list.children.length) list.append(make("p", { class: "note" }, names.length ? "No LoRA is used." : "There is no LoRA in models/loras yet."));
+    if (names.length) {
+      while (list.children.length < about().rows) list.append(emptyRow());
+    } else if (!list.children.length) {
+      list.append(make("p", { class: "note" }, "There is no LoRA in models/loras yet."));
+    }
   }
 
   async function readNames() {

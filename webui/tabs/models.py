@@ -13,7 +13,10 @@ from webui.tabs.place import Placed, card
 
 PARTS = {"vae": "vae", "text_encoder_l": "text_encoders", "text_encoder_g": "text_encoders"}
 # The rows are drawn by assets/loras.js, which reads and writes the control `loras`.
-LORAS = '<div id="lora_list"></div><button type="button" id="add_lora" class="plain">Add a LoRA</button>'
+LORAS = (
+    '<div id="lora_list" data-rows="{rows}" data-min="{least:g}" data-max="{most:g}"></div>'
+    '<button type="button" id="add_lora" class="plain">Add a LoRA</button>'
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ def models_tab(app: App, placed: Placed) -> ModelsTab:
             refresh = gr.Button("Refresh", elem_id="refresh_models", size="sm", min_width=80, scale=0)
     with card("LoRAs"):
         placed.put("loras")
-        gr.HTML(LORAS, elem_id="lora_rows")
+        least, most = app.lora_weights
+        gr.HTML(LORAS.format(rows=app.lora_rows, least=least, most=most), elem_id="lora_rows")
     with card("Refiner"):
         placed.put("refiner_model", choices=model_choices(app.models()))
         placed.put("refiner_switch", "refiner_swap")

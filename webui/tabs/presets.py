@@ -49,7 +49,8 @@ def preset_card(shelf: Shelf, *, allowed: bool) -> PresetCard:
             show_label=False,
             filterable=True,
         )
-        before = gr.State(shelf.first)
+        # Beside the controls in the page, so that it always belongs to the values that are sent with it.
+        before = gr.Textbox(shelf.first, visible="hidden", elem_id="preset_before")
         told = gr.HTML("", elem_id="preset_told")
         words = "Keep these settings as a preset"
         with gr.Accordion(words, open=False, elem_id="preset_keeping", visible=allowed) as keep:

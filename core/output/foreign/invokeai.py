@@ -6,11 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from core.output.foreign.compel import has_function, translated
 from core.output.reading import Reading, ReadMetadata, text_of
 
 NAMES = {
-    "positive_prompt": "prompt",
-    "negative_prompt": "negative_prompt",
     "width": "width",
     "height": "height",
     "seed": "seed",
@@ -19,6 +18,7 @@ NAMES = {
     "steps": "steps",
     "refiner_start": "refiner_switch",
 }
+TEXTS = {"positive_prompt": "prompt", "negative_prompt": "negative_prompt"}
 OLD_NAMES = {"steps": "steps", "cfg_scale": "guidance_scale", "height": "height", "width": "width", "seed": "seed"}
 DREAM_NAMES = {"s": "steps", "C": "guidance_scale", "H": "height", "W": "width", "S": "seed"}
 # With _k behind it, a name means the same with Karras's schedule.
@@ -84,10 +84,13 @@ def read_dream(text: str) -> ReadMetadata:
 
 def _read_new(values: Mapping[str, Any]) -> ReadMetadata:
     reading, left = Reading("invokeai"), dict(values)
+    for key, name in TEXTS.items():
+        if key in left:
+            _put_text(reading, key, name, left.pop(key))
     reading.put_all(left, NAMES)
-    for key, name in (("positive_style_prompt", "prompt"), ("negative_style_prompt", "negative_prompt")):
+    for key, same in (("positive_style_prompt", "positive_prompt"), ("negative_style_prompt", "negative_prompt")):
         style = left.pop(key, None)
-        if style not in (None, "", reading.settings.get(name)):
+        if style not in (None, "", values.get(same)):
             reading.reject(key, style)
     if "scheduler" in left:
         _put_scheduler(reading, "scheduler", left.pop("scheduler"))
@@ -127,8 +130,17 @@ def _read_old(values: Mapping[str, Any], image: Mapping[str, Any]) -> ReadMetada
 def _put_old_prompt(reading: Reading, prompt: str) -> None:
     """Version 2 had the negative prompt inside the prompt, in square brackets."""
     negative = ", ".join(part.strip() for part in _NEGATIVE.findall(prompt))
-    reading.put("prompt", "prompt", re.sub(r" {2,}", " ", _NEGATIVE.sub("", prompt)).strip())
-    reading.put("prompt", "negative_prompt", negative)
+    _put_text(reading, "prompt", "prompt", re.sub(r" {2,}", " ", _NEGATIVE.sub("", prompt)).strip())
+    _put_text(reading, "prompt", "negative_prompt", negative)
+
+
+def _put_text(reading: Reading, key: str, name: str, text: Any) -> None:
+    """A prompt in our own way of weighing words; one with functions stays as it is and is listed."""
+    if isinstance(text, str) and has_function(text):
+        reading.reject(f"{key} (function)", text)
+    elif isinstance(text, str):
+        text = translated(text)
+    reading.put(key, name, text)
 
 
 def _put_scheduler(reading: Reading, key: str, value: Any) -> None:
