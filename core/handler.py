@@ -94,11 +94,12 @@ def _one_picture(
         yield clock.at(plan, "Loading models")
         settings = plan.settings
         try:
+            loras = with_mode_lora(plan.loras, settings.performance, pipeline.catalog.files("loras"))
             pipeline.refresh_everything(
                 settings.base_model,
                 parts={part: getattr(settings, part) for part in PARTS},
                 refiner_model=settings.refiner_model if settings.switch_step < settings.steps else "",
-                loras=with_mode_lora(plan.loras, settings.performance, pipeline.catalog.files("loras")),
+                loras=loras,
                 expander=settings.expander if plan.expansion and not settings.prompt_expansion else "",
                 check=task.check,
             )
@@ -123,7 +124,7 @@ def _one_picture(
     record = Record(
         settings,
         pipeline.base_hash(),
-        hashes=pipeline.hashes(settings, plan.loras),
+        hashes=pipeline.hashes(settings, loras),
         typed=typed_otherwise(task.request(plan.index), plan),
     )
     saved = save_and_log(picture, record, pipeline.outputs, _remember(task, history))

@@ -1,5 +1,6 @@
 """The whole way with what a request may add to a checkpoint: embeddings, parts of its own choice, guidance extras, modes."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -244,6 +245,7 @@ def test_the_record_says_the_values_that_were_in_force_and_not_the_modes_lora(pi
     read = Settings(**read_settings(path).settings)
     assert read == effective(replace(Settings(**SMALL), performance="extreme_speed"))
     assert read.steps == 8 and read.loras == ()
+    assert MODES["extreme_speed"].lora.file in json.loads(Image.open(path).text["easel"])["hashes"]  # its file is known
 
 
 def test_a_mode_without_its_lora_is_told_before_anything_is_loaded(pipeline, models):
