@@ -35,7 +35,8 @@ MADE = (
     ("a yellow boat", "other.safetensors", 1, None),
 )
 MANY = 150
-USE_SETTINGS = "<script>window.easel = {useSettings: (text) => { document.title = text; }};</script>"
+MAKE = (files("webui") / "assets" / "make.js").read_text("utf-8")
+HEAD = f"<script>{MAKE} window.easel.useSettings = (text) => {{ document.title = text; }};</script>"
 
 
 def fill(outputs: Path, history: History, many: int = 0) -> list[Path]:
@@ -61,7 +62,7 @@ def serve(app: App, port: int) -> None:
         history_tab(app)
     page.launch(
         server_port=port, prevent_thread_lock=False, quiet=True, footer_links=[], run_history=False, ssr_mode=False,
-        theme=easel_theme(), css=(files("webui") / "assets" / "style.css").read_text("utf-8"), head=USE_SETTINGS,
+        theme=easel_theme(), css=(files("webui") / "assets" / "style.css").read_text("utf-8"), head=HEAD,
         app_kwargs={
             "middleware": [Middleware(Visitors, hosts=LOOPBACK)], "routes": history_routes(app.history)
         },

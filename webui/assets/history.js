@@ -29,18 +29,8 @@
   if (!root || root.dataset.ready) return;
   root.dataset.ready = "yes";
 
-  // ---- making elements: data only ever becomes text --------------------------------------------------------------
-  function make(tag, properties = {}, ...children) {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(properties)) {
-      if (name === "class") made.className = value;
-      else if (name in made && !name.startsWith("aria")) made[name] = value;
-      else made.setAttribute(name, value);
-    }
-    made.append(...children);
-    return made;
-  }
-  const button = (text, onClick, properties = {}) => make("button", { type: "button", onclick: onClick, ...properties }, text);
+  const { make } = window.easel;
+  const button = (text, onClick, attributes = {}) => make("button", { type: "button", click: onClick, ...attributes }, text);
 
   // ---- asking the server -----------------------------------------------------------------------------------------
   async function ask(path, options = {}) {
@@ -68,7 +58,7 @@
   const state = { view: "all", before: null, total: 0, shown: new Map(), selected: new Set(), undo: null, loading: null, asked: 0, open: null };
 
   const query = make("input", {
-    type: "search", class: "query", placeholder: say("hint"), maxLength: 1000, autocomplete: "off", spellcheck: false, "aria-label": say("search"),
+    type: "search", class: "query", placeholder: say("hint"), maxlength: 1000, autocomplete: "off", spellcheck: "false", "aria-label": say("search"),
   });
   const views = make("div", { class: "views", role: "group", "aria-label": say("all") });
   const viewButtons = Object.fromEntries(["all", "favourites", "trash"].map((name) => [

@@ -2,6 +2,7 @@
 (() => {
   "use strict";
 
+  const { make } = window.easel;
   const byId = (id) => document.getElementById(id);
   const control = () => document.querySelector("#loras textarea, #loras input");
   const facts = new Map(); // name -> promise of what the file says about itself
@@ -22,15 +23,6 @@
     drawn = JSON.stringify(list);
     input.value = drawn;
     input.dispatchEvent(new Event("input", { bubbles: true }));
-  }
-
-  function make(tag, attributes, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (value !== false) element.setAttribute(name, value === true ? "" : value);
-    }
-    element.append(...children);
-    return element;
   }
 
   const about = () => byId("lora_list").dataset; // how many rows at least, and which weights the slider offers

@@ -3,7 +3,7 @@
 (() => {
   "use strict";
 
-  const { language, theme } = window.easel;
+  const { language, make, theme } = window.easel;
   const byId = (id) => document.getElementById(id);
   const SWITCHES = "easel-page"; // { sound, volume, notify }
   const TITLE = document.title || "Easel";
@@ -19,16 +19,6 @@
     ["Ctrl Z", "Undo throwing away"],
     ["?", "This list"],
   ];
-
-  function make(tag, attributes = {}, ...children) {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (typeof value === "function") made.addEventListener(name, value);
-      else if (value !== false) made.setAttribute(name, value === true ? "" : value);
-    }
-    made.append(...children);
-    return made;
-  }
 
   // ---- what this browser has switched on ------------------------------------------------------------------------
   function switches() {

@@ -2,6 +2,7 @@
 (() => {
   "use strict";
 
+  const { make } = window.easel;
   const byId = (id) => document.getElementById(id);
   const field = (id) => document.querySelector(`#${id} textarea, #${id} input`);
   const visible = (element) => Boolean(element && element.offsetParent !== null);
@@ -17,7 +18,7 @@
   const SESSION = "easel-session";
   let leaving = 0;
 
-  window.easel = {
+  Object.assign(window.easel, {
     session() {
       try { return localStorage.getItem(SESSION) || ""; } catch { return ""; }
     },
@@ -37,7 +38,7 @@
     tell(words) {
       write("incoming_settings", JSON.stringify({ problem: words }));
     },
-  };
+  });
 
   async function readPicture(file) {
     if (!file) return;
@@ -210,13 +211,6 @@
   let viewer = null;
   let shots = [];
   let at = 0;
-
-  function make(tag, attributes, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
-  }
 
   function makeViewer() {
     const button = (name, label, sign) => make("button", { type: "button", class: name, "aria-label": label, title: label }, sign);

@@ -4,17 +4,8 @@
 
   const PROMPTS = "#positive_prompt textarea, #negative_prompt textarea";
   const REACH = 200; // characters around the caret that matter for a completion
+  const { make } = window.easel;
   const byId = (id) => document.getElementById(id);
-
-  function make(tag, attributes = {}, ...children) {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (value === true) made.setAttribute(name, "");
-      else if (value !== false) made.setAttribute(name, value);
-    }
-    made.append(...children);
-    return made;
-  }
 
   async function ask(path, body, signal) {
     const answer = await fetch(path, body === undefined ? { signal, cache: "no-store" } : {

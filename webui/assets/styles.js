@@ -11,16 +11,7 @@
   if (!root || root.dataset.ready) return;
   root.dataset.ready = "yes";
 
-  function make(tag, properties = {}, ...children) {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(properties)) {
-      if (name === "class") made.className = value;
-      else if (name in made && !name.includes("-")) made[name] = value;
-      else made.setAttribute(name, value);
-    }
-    made.append(...children);
-    return made;
-  }
+  const { make } = window.easel;
   const key = (name) => name.replaceAll("-", " ").split(/\s+/).filter(Boolean).join(" ").toLowerCase();
   const plain = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
 
@@ -35,7 +26,7 @@
   // ---- what is seen ----------------------------------------------------------------------------------------------
   const search = make("input", {
     type: "search", class: "query", placeholder: "Search the styles", "aria-label": "Search the styles",
-    autocomplete: "off", spellcheck: false, maxLength: 200,
+    autocomplete: "off", spellcheck: "false", maxlength: 200,
   });
   const choice = make("select", { class: "tool group", "aria-label": "Group" });
   const onlyFavourites = make("button", { type: "button", class: "tool only", "aria-pressed": "false" }, "Favourites");
@@ -160,9 +151,9 @@
 
   // ---- drawing ---------------------------------------------------------------------------------------------------
   function drawn(style) {
-    const box = make("button", { type: "button", class: "choice", role: "checkbox", "aria-checked": "false", tabIndex: -1 },
+    const box = make("button", { type: "button", class: "choice", role: "checkbox", "aria-checked": "false", tabindex: -1 },
       sample(style), make("span", { class: "name notranslate" }, style.name));
-    const mark = make("button", { type: "button", class: "star", "aria-pressed": "false", tabIndex: -1, "aria-label": "Favourite", title: "Favourite" }, "★");
+    const mark = make("button", { type: "button", class: "star", "aria-pressed": "false", tabindex: -1, "aria-label": "Favourite", title: "Favourite" }, "★");
     const tile = make("div", { class: "tile" }, box, mark);
     return { style, key: key(style.name), words: plain(`${style.name} ${style.group}`), tile, box, star: mark };
   }
