@@ -23,19 +23,16 @@ if TYPE_CHECKING:
 PROMPTS = ("a red apple", "a blue bird on a yellow ground", "a smiling cat", "two green trees")
 FIRST_SEED = 100
 PLAIN = "fp32"
-PRECISIONS = (
-    PLAIN,
-    "bf16",
-    "int8",
-    "fp8",
-    "fp8-e5m2",
-)  # those of 8 bits compute in 32, so that the storage alone is seen
+COMPUTED = "int8, computed in int8"
+# Those of 8 bits compute in 32 apart from that, so that they alone are seen.
+PRECISIONS = (PLAIN, "bf16", "int8", COMPUTED, "fp8", "fp8-e5m2")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command; raises BenchmarkError if it cannot be measured here."""
     made = parser(__doc__)
     made.add_argument("--rounds", type=int, default=1, help=argparse.SUPPRESS)  # the same pictures in every round
+    made.add_argument("--only", nargs="+", choices=PRECISIONS, default=PRECISIONS, metavar="NAME", help="these alone")
     add_installation(made)
     args = made.parse_args(argv)
     if args.child:
@@ -48,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _measure(args: argparse.Namespace, checkpoints: Path | None, folder: Path) -> Report:
     report = Report("", vars(args))
     with Child("benchmarks.storage", ["--child", "easel", *engine_flags(checkpoints, folder)], ours=True) as child:
-        for precision in PRECISIONS:
+        for precision in dict.fromkeys((PLAIN, *args.only)):
             found = child.ask(precision=precision)
             tell(f"{precision}: {found['seconds']:.1f} s")
             report.title = f"storage: {found['model']}, {found['size']}, {found['steps']} steps, {len(PROMPTS)} prompts"
@@ -72,18 +69,19 @@ def _serve(args: argparse.Namespace) -> None:
 
         import torch
 
-        os.environ["EASEL_UNET_PRECISION"], os.environ["EASEL_VAE_PRECISION"] = precision, "fp32"
+        os.environ["EASEL_UNET_PRECISION"], os.environ["EASEL_VAE_PRECISION"] = precision.partition(",")[0], "fp32"
+        os.environ["EASEL_INT8_LINEARS"] = "true" if precision == COMPUTED else "false"
         engine, clock = Engine(args.checkpoints, args.outputs), Stopwatch()
         pipeline = engine.pipeline
         if pipeline.device.unet_storage is not None:
             pipeline.device = replace(pipeline.device, unet_dtype=torch.float32)
-        made = [_picture(engine, prompt, FIRST_SEED + i) for i, prompt in enumerate(PROMPTS)]
+        made = [picture(engine, prompt=prompt, seed=FIRST_SEED + i) for i, prompt in enumerate(PROMPTS)]
         plain.extend(made if precision == PLAIN else ())
         settings = engine.settings()
         return {
             "seconds": clock.seconds(),
             "off": [float((x - true).norm() / true.norm()) for (x, _), (true, _) in zip(made, plain, strict=True)],
-            "psnr": [_psnr(pixels, true) for (_, pixels), (_, true) in zip(made, plain, strict=True)],
+            "psnr": [psnr(pixels, true) for (_, pixels), (_, true) in zip(made, plain, strict=True)],
             "model": pipeline.base_name,
             "size": f"{settings.width} x {settings.height}",
             "steps": settings.steps,
@@ -93,11 +91,11 @@ def _serve(args: argparse.Namespace) -> None:
     serve(measure)
 
 
-def _picture(engine: Engine, prompt: str, seed: int) -> tuple[Tensor, np.ndarray]:
-    """The final latent, and the pixels."""
+def picture(engine: Engine, **given: Any) -> tuple[Tensor, np.ndarray]:
+    """The final latent, and the pixels, of the engine's usual settings with `given`."""
     from core.prompt.plan import plan_images
 
-    pipeline, settings = engine.pipeline, engine.settings(prompt=prompt, seed=seed)
+    pipeline, settings = engine.pipeline, engine.settings(**given)
     [plan] = plan_images(settings)
     pipeline.refresh_everything(settings.base_model)
     conditions = pipeline.process_prompt(plan, settings)
@@ -105,7 +103,7 @@ def _picture(engine: Engine, prompt: str, seed: int) -> tuple[Tensor, np.ndarray
     return last.x, pipeline.decode(last.x, settings, last.space)
 
 
-def _psnr(pixels: np.ndarray, true: np.ndarray) -> float:
+def psnr(pixels: np.ndarray, true: np.ndarray) -> float:
     """Decibels; 99 for the same picture."""
     error = float(((pixels.astype("float64") - true.astype("float64")) ** 2).mean())
     return min(99.0, 10 * math.log10(255**2 / error)) if error else 99.0

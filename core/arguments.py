@@ -42,6 +42,20 @@ WITHOUT_EFFECT: dict[str, tuple[int | str, str]] = {
     "--is-windows-embedded-python": (0, "Easel makes its own environment."),
     "--disable-analytics": (0, "nothing is ever reported to anybody."),
     "--disable-preset-download": (0, "nothing is downloaded without asking."),
+    "--disable-metadata": (
+        0,
+        "it is a setting: save_metadata, in the page, in config.json's defaults, or by --set save_metadata=false.",
+    ),
+    "--disable-image-log": (0, "finished pictures are always kept; --output DIR names where."),
+    "--disable-preset-selection": (0, "a preset changes nothing before it is chosen."),
+    "--disable-enhance-output-sorting": (0, "pictures keep the order in which they were made."),
+    "--enable-auto-describe-image": (0, "Easel does not describe pictures yet."),
+    "--attention-split": (0, "each attention is computed in the way that is fastest for its shape."),
+    "--attention-quad": (0, "each attention is computed in the way that is fastest for its shape."),
+    "--attention-pytorch": (0, "each attention is computed in the way that is fastest for its shape."),
+    "--disable-attention-upcast": (0, "attention is not computed in another precision than the rest."),
+    "--pytorch-deterministic": (0, "a seed is the same picture on the same machine without it."),
+    "--directml": ("?", "Easel computes on CUDA, ROCm, MPS or the CPU; python launch.py doctor says on which."),
     "--rebuild-hash-cache": ("?", "checksums are made beside the work, when a model is first used."),
 }
 
@@ -244,6 +258,11 @@ def _engine_flags(parser: argparse.ArgumentParser) -> None:
                 dest=f"{part}_precision",
                 help=f"{words} in {precision}",
             )
+    engine.add_argument(
+        "--int8-linears",
+        action="store_true",
+        help="linear layers of the denoising network multiply in int8: faster; weights are kept in int8",
+    )
     engine.add_argument("--vae-in-cpu", action="store_true", help="the image decoder on the CPU")
 
 

@@ -78,6 +78,7 @@ class Config:
     gpu_device_id: int | None = None
     threads: int | None = None  # None: as torch chooses
     unet_precision: str = "auto"
+    int8_linears: bool = False
     vae_precision: str = "auto"
     clip_precision: str = "auto"
     vae_in_cpu: bool = False

@@ -231,6 +231,12 @@ KEYS: dict[str, Key] = {
         "auto",
         f"of the denoising network: auto, {', '.join(PRECISIONS)}; or fp8, fp8-e5m2, int8: weights of 8 bits, half the memory",
     ),
+    "int8_linears": Key(
+        _switch,
+        "false",
+        "linear layers of the denoising network multiply in int8: faster, at a deviation that docs/memory.md states; keeps the "
+        "weights in int8",
+    ),
     "vae_precision": Key(_one_of("auto", *PRECISIONS), "auto", f"of the image decoder: auto, {', '.join(PRECISIONS)}"),
     "clip_precision": Key(
         _one_of("auto", *CLIP_PRECISIONS), "auto", f"of the text encoders: auto, {', '.join(CLIP_PRECISIONS)}"

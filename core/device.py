@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from core.errors import BadConfig
+from core.models.int8 import has_int8_units, int8_works
 from core.torch_build import supports
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -18,7 +19,7 @@ STORAGE = {"fp8": torch.float8_e4m3fn, "fp8-e5m2": torch.float8_e5m2, "int8": to
 SDXL_BYTES = 4 * 2_567_463_684  # the network in float32
 GIB = 2**30
 
-# NVIDIA cards whose float16 is emulated or broken, by what stands in their names (spec 28.3).
+# NVIDIA cards whose float16 is emulated or broken, by what stands in their names.
 PASCAL = ("1080", "1070", "titan x", "p3000", "p3200", "p4000", "p4200", "p5000", "p5200", "p6000", "1060", "1050")
 BROKEN_FP16 = (
     "1660", "1650", "1630", "t500", "t550", "t600", "mx550", "mx450", "cmp 30hx", "t2000", "t1000", "t1200",
@@ -36,6 +37,8 @@ class Choice(Protocol):
     def threads(self) -> int | None: ...
     @property
     def unet_precision(self) -> str: ...
+    @property
+    def int8_linears(self) -> bool: ...
     @property
     def vae_precision(self) -> str: ...
     @property
@@ -56,6 +59,7 @@ class DeviceChoice:
     gpu_device_id: int | None = None  # the N
     threads: int | None = None  # of the CPU; None: as torch chooses
     unet_precision: str = "auto"
+    int8_linears: bool = False
     vae_precision: str = "auto"
     clip_precision: str = "auto"
     vae_in_cpu: bool = False
@@ -71,6 +75,7 @@ class Device:
     unet_dtype: torch.dtype
     vae_dtype: torch.dtype
     unet_storage: torch.dtype | None = None  # of the network's large weights, where that is not what it computes in
+    int8_linears: bool = False  # whether the network's linear layers multiply in int8; then that is the storage, too
     text_dtype: torch.dtype | None = None  # None: as stored; text encoders compute in float32 anyway
     vae_device: torch.device
     memory_budget: int | None = None  # bytes that networks and their work may take on the device; None: what is free
@@ -97,7 +102,7 @@ def choose_device(choice: Choice | None = None) -> Device:
     """The device for `choice`: what was asked for, else CUDA (or ROCm), MPS, CPU in this order.
 
     Sets torch's number of threads if one is asked for.
-    Raises BadConfig if a device was asked for that is not there.
+    Raises BadConfig if a device was asked for that is not there, or int8 products of one that has none.
     """
     choice = choice or DeviceChoice()
     if choice.threads:
@@ -116,7 +121,8 @@ def choose_device(choice: Choice | None = None) -> Device:
         torch_device=device,
         unet_dtype=DTYPES.get(choice.unet_precision, unet),
         vae_dtype=DTYPES.get(choice.vae_precision, vae),
-        unet_storage=STORAGE.get(choice.unet_precision),
+        unet_storage=torch.int8 if choice.int8_linears else STORAGE.get(choice.unet_precision),
+        int8_linears=choice.int8_linears and _multiplies_in_int8(choice, device, warnings),
         text_dtype=(DTYPES | STORAGE).get(choice.clip_precision),
         vae_device=vae_device,
         memory_budget=None if choice.memory_budget is None else int(choice.memory_budget * GIB),
@@ -141,7 +147,8 @@ def describe(device: Device) -> DeviceReport:
         torch_build=f"torch {torch.__version__} ({toolkit})",
         device=str(place),
         unet=_words(device.unet_dtype)
-        + (f", weights stored in {_words(device.unet_storage)}" if device.unet_storage else ""),
+        + (f", weights stored in {_words(device.unet_storage)}" if device.unet_storage else "")
+        + (", linear layers multiplied in int8" if device.int8_linears else ""),
         vae=f"{_words(device.vae_dtype)} on {device.vae_device}",
         text="as stored" if device.text_dtype is None else _words(device.text_dtype),
         total_memory=total,
@@ -156,6 +163,29 @@ def bf16_pays() -> bool:
     Asked of the processor, not measured: a busy moment must not change the precision, and with it the picture of a seed.
     """
     return any(has for unit, has in torch.cpu.get_capabilities().items() if unit.endswith("bf16"))
+
+
+def _multiplies_in_int8(choice: Choice, device: torch.device, warnings: list[str]) -> bool:
+    """Whether to multiply in int8 on `device`, as `choice` asks; if that would be slower, a warning more, and no."""
+    if choice.unet_precision in STORAGE and choice.unet_precision != "int8":
+        raise BadConfig(
+            f"int8_linears is on, and unet_precision is {choice.unet_precision!r}; it must be auto, int8, fp32, fp16 or "
+            "bf16 then. Change one of them."
+        )
+    if device.type == "cpu" and not has_int8_units():
+        warnings.append(
+            "This processor has no units for int8 products (AVX-512 VNNI, AVX-VNNI or AMX), so int8_linears would make "
+            "pictures slower: the weights are kept in int8, and linear layers compute as usual. Leave the flag away, or "
+            "take --unet-in-int8."
+        )
+        return False
+    if not int8_works(device):
+        raise BadConfig(
+            f"int8_linears is on, and the int8 product of torch {torch.__version__} is missing or wrong on {device}; a "
+            "CPU with VNNI or AMX or an NVIDIA GPU was wanted. Take --unet-in-int8 in its place: as small, but not "
+            "faster."
+        )
+    return True
 
 
 def _pick(choice: Choice) -> tuple[torch.device, list[str]]:

@@ -21,6 +21,7 @@ from core.port import port_trouble
 from core.torch_build import TorchBuild, fitting_build, supports
 from core.weights.files import Catalog
 from core.weights.header import CONVERT, PICKLES
+from core.weights.info import BASES, REFINERS
 
 GB = 10**9
 LITTLE_DISK = 2 * GB
@@ -130,7 +131,8 @@ def _device(config: Config) -> Iterator[Finding]:
         yield Finding("Device", str(error), "Change the flag, the variable or config.json that asks for it.")
         return
     words = (
-        f"{found.device} ({found.name}); network in {found.unet}, image decoder in {found.vae}, text in {found.text}"
+        f"{found.device} ({found.name}); network in {found.unet}, image decoder in {found.vae}, "
+        f"text encoders {'as stored' if found.text == 'as stored' else f'in {found.text}'}"
     )
     yield Finding("Device", words, " ".join(found.warnings))
 
@@ -181,12 +183,22 @@ def _models(config: Config) -> Iterator[Finding]:
 def _model(catalog: Catalog, name: str) -> Finding:
     try:
         info = catalog.info(name)
+        if info.family in BASES or info.family in REFINERS:
+            _check_tensors(info.path)
     except UserError as error:
         return Finding("Model", str(error), "Get the file anew, or move it out of the checkpoints folder.")
     width, height = info.native_size
     return Finding(
         "Model", info.problem or f"{name}: {info.family}, {info.size / GB:.2f} GB, made for {width} x {height}"
     )
+
+
+def _check_tensors(path: Path) -> None:
+    try:
+        from core.weights.checkpoint import check_tensors
+    except ImportError:  # told under packages
+        return
+    check_tensors(path)
 
 
 def _port(config: Config) -> Iterator[Finding]:

@@ -17,10 +17,6 @@ class BadModelFile(UserError):
     """A model file is damaged, of a wrong kind or family, lacks parts, or is a pickle."""
 
 
-class OutOfMemory(UserError):
-    """The device or the machine has too little memory for the request."""
-
-
 class BadPicture(UserError):
     """The network gave NaN or a black picture in every precision that was tried."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from core.events import Event, Finished, Progress, Saved, Warned
 from core.output.record import Record
-from core.output.save import save_and_log
+from core.output.save import check_outputs, save_and_log
 from core.performance import effective, with_mode_lora
 from core.prompt.continuation import cleaned
 from core.prompt.plan import ImagePlan, plan_images, typed_otherwise
@@ -42,6 +42,7 @@ def handler(task: AsyncTask, pipeline: Pipeline, history: History | None = None)
     """
     started = time.monotonic()
     plans = planned(task, pipeline.prompt_resources)
+    check_outputs(pipeline.outputs)
     clock = _Clock(len(plans))
     before = len(task.made)
     notices = [*pipeline.take_notices(), *(notice for plan in plans for notice in plan.notices)]

@@ -60,7 +60,7 @@ def _fast(label: str, words: str, *, steps: int, sampler: str, scheduler: str, l
         label=label,
         help=words,
         forced={**own, **WITHOUT_GUIDANCE},
-        idle=("negative_prompt", "refiner_swap", "guidance_rescale"),
+        idle=("negative_prompt", "refiner_swap", "guidance_rescale", "guidance_end"),
         upscale_steps=steps,
         lora=lora,
     )

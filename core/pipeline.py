@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -31,7 +32,8 @@ from core.models.vae import SD15_SCALE, VAE
 from core.models.vae_rows import decode_in_rows, rows_bytes
 from core.prompt.plan import ImagePlan
 from core.prompt.resources import PromptResources
-from core.sampling.refiner import ALMOST_ALL, swap_threshold
+from core.sampling.refiner import ALMOST_ALL, OWN_STEPS, swap_threshold
+from core.sampling.shortcuts import Turns
 from core.settings import Lora, Settings
 from core.stages import Workplace, base_prediction, base_stage, refiner_stage, sdxl_space
 from core.text.encode import TextCache, TextConditions, TextEncoder
@@ -43,7 +45,7 @@ from core.weights.files import Catalog, ModelInfo
 from core.weights.info import PARTS
 from core.weights.memory import Memory, Way, decoding_bytes, out_of_memory
 from core.weights.plain import plain_weights
-from core.weights.previews import preview_for
+from core.weights.previews import DecoderPreview, preview_for
 from core.weights.refiner import Refiner, check_pair, load_interposer, load_refiner, twin
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,14 @@ IN_TILES = (
 )
 ON_THE_CPU = "Memory ran short: the picture is now decoded on the processor, which takes longer."
 MERGED_ON_CPU = "Memory ran short: LoRAs are now merged on the processor, which takes longer."
+NO_SMALL_DECODER = (
+    "The picture was decoded by the VAE as usual: no small decoder that fits this model was found. Put one, such as "
+    "taesdxl_decoder.safetensors, into the folder vae_approx."
+)
+NO_STEP_CACHE = (
+    "Every step ran the whole network: the sampler {} chooses its own noise levels, so the step cache has no effect "
+    "with it."
+)
 PREVIEW_SCALE = 4  # preview pixels a latent cell: half the picture's side
 
 
@@ -286,16 +296,16 @@ class Pipeline:
         Raises BadPicture when it has been in float32 already.
         """
         base = self._loaded()
-        refined_by = f" with the refiner {self._refiner.name}" if self._refiner else ""
+        models = f"{base.name} with the refiner {self._refiner.name}" if self._refiner else base.name
         used = (self.device.unet_storage or self.device.unet_dtype) if problem.part == "UNet" else self.device.vae_dtype
         if used == torch.float32:
             self.free_memory()
             raise BadPicture(
-                f"{base.name}{refined_by} gave no valid picture (NaN or black in the {problem.part}) even in 32-bit precision. The file "
+                f"{models} gave no valid picture (NaN or black in the {problem.part}) even in 32-bit precision. The file "
                 "may be damaged, or the settings extreme: try another sampler, a lower guidance scale or another model."
             )
         if problem.part == "UNet":
-            self.device = replace(self.device, unet_dtype=torch.float32, unet_storage=None)
+            self.device = replace(self.device, unet_dtype=torch.float32, unet_storage=None, int8_linears=False)
         else:
             self.device = replace(self.device, vae_dtype=torch.float32)
         self.free_memory()
@@ -445,7 +455,8 @@ class Pipeline:
         ModelNotFound if a file is missing that they need.
         """
         base, model, space = self._loaded(), self._refiner, self._space(settings)
-        work = Workplace(self.device, self._memory, settings, check)
+        turns = self._turns(settings)
+        work = Workplace(self.device, self._memory, settings, check, turns)
         job = Job(
             settings=settings,
             seed=plan.seed,
@@ -462,6 +473,8 @@ class Pipeline:
             if not torch.isfinite(step.x0).all():
                 raise NotFinite("UNet")
             yield step
+            if turns:
+                turns.done(step.index, step.total)
 
     @torch.inference_mode()
     def decode(
@@ -469,12 +482,16 @@ class Pipeline:
     ) -> NDArray[np.uint8]:
         """Latent (1, 4, h, w) in network space to uint8 pixels (8 h, 8 w, 3); tiled where memory is short.
 
+        A draft by the small decoder is made where the settings ask for one and there is one; else the user is told.
+
         `space` is what a step says it is of; None: the base model's. Raises NotFinite for NaN, infinity or a picture that
         is black all over.
         """
         space = space or self._space(settings)
-        raw = space.format.to_raw(latent.to(self.device.vae_device))
-        image = self._decoded(space.vae, raw, check)
+        image = self._draft(latent, space) if settings.final_decoder == "preview" else None
+        if image is None:
+            raw = space.format.to_raw(latent.to(self.device.vae_device))
+            image = self._decoded(space.vae, raw, check)
         if not torch.isfinite(image).all():
             raise NotFinite("VAE")
         # The reference cuts the fraction off rather than rounding; so the same latent is the same file.
@@ -505,6 +522,29 @@ class Pipeline:
         base = self._loaded()
         space = LatentSpace(base.checkpoint.vae, SDXL, base.preview)
         return sdxl_space(space, base_prediction(base.info, settings)[0])
+
+    def _turns(self, settings: Settings) -> Turns | None:
+        """Which steps of one picture run the whole network; None: all of them."""
+        if settings.step_cache == 1:
+            return None
+        if settings.sampler in OWN_STEPS:  # their error estimates would be deceived
+            self._notices.append(NO_STEP_CACHE.format(settings.sampler))
+            return None
+        return Turns(settings.step_cache)
+
+    def _draft(self, latent: Tensor, space: LatentSpace) -> Tensor | None:
+        """The image of `latent` by the small decoder that makes previews, enlarged if it gives a smaller one; None: there is none."""
+        base = self._loaded()
+        own = space.vae is base.checkpoint.vae
+        small = base.preview if own else space.preview  # a space of another scale has its linear map only
+        if not isinstance(small, DecoderPreview):
+            self._notices.append(NO_SMALL_DECODER)
+            return None
+        known = (SDXL if own else space.format).to_network(space.format.to_raw(latent))
+        way = Way("draft", 0, lambda: small.decoded(known))
+        image = self._memory.run(small.decoder, [way]).float()
+        size = [space.vae.config.ratio * side for side in latent.shape[2:]]
+        return image if list(image.shape[2:]) == size else F.interpolate(image, size, mode="bicubic")
 
     def _decoded(self, vae: VAE, raw: Tensor, check: Check | None) -> Tensor:
         """The image of the raw latent `raw`, by the quickest way that there is memory for."""

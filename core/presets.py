@@ -192,12 +192,8 @@ def preset_from(name: str, file: Path, values: Mapping[str, Any], hosts: Collect
     reading = read_reference(theirs)
     notes = [f"The preset {name!r}: {problem}" for problem in reading.problems]
     if newer and unknown:
-        notes.append(
-            f"The preset {name!r} was written by Easel {values['version']}, this is {VERSION}: "
-            + " ".join(f"{key!r} is not known here and left out. {_meant(key)}" for key in unknown)
-        )
-    elif unknown:
-        notes += [f"The preset {name!r}: there is no {key!r}; it is left out. {_meant(key)}" for key in unknown]
+        notes.append(f"The preset {name!r} was written by Easel {values['version']}, this is {VERSION}.")
+    notes += [f"The preset {name!r}: there is no {key!r}; it is left out. {_meant(key)}" for key in unknown]
     beside = [*reading.unused, *reading.config]
     if beside:
         notes.append(f"The preset {name!r} also has what means nothing in a preset of Easel: {', '.join(beside)}.")

@@ -60,7 +60,9 @@ def choose(
         notes.append(f"{who} wants {base}, which is not there. The older {older} is used. {_how(preset, missing)}")
     settings, dropped = _with_files_that_are_there(settings, files)
     if dropped:
-        notes.append(f"The preset {preset.name!r} goes without {_listed(dropped)}: not there. {_how(preset, missing)}")
+        notes.append(
+            f"The preset {preset.name!r} goes without {', '.join(dropped)}: not there. {_how(preset, missing)}"
+        )
     return Choice(preset=preset, settings=settings, notes=(*preset.notes, *notes), missing=missing)
 
 
@@ -140,7 +142,8 @@ def _how(preset: Preset, missing: Sequence[Need]) -> str:
     """How to get what is missing: what it is, how large, and the command."""
     known = [need for need in missing if need.url]
     if not known:
-        return f"Put {_listed([PurePosixPath(need.name).name for need in missing])} into your models folder."
+        names = ", ".join(PurePosixPath(need.name).name for need in missing)
+        return f"Put {names} into your models folder."
     total = sum(need.bytes or 0 for need in known)
     return (
         f"To download what is missing ({total / 1e9:.1f} GB): python launch.py download --preset {quoted(preset.name)}"
@@ -150,7 +153,3 @@ def _how(preset: Preset, missing: Sequence[Need]) -> str:
 def quoted(name: str) -> str:
     """`name` as one word of a command line."""
     return f'"{name}"' if " " in name else name
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

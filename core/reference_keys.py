@@ -65,7 +65,9 @@ def read_reference(values: Mapping[str, Any]) -> Reading:
     for key, value in values.items():
         meaning = meaning_of(key)
         if meaning is None:
-            problems.append(f"There is no {key[:100]!r}. {meant(key, KEYS, 'docs/configuration.md lists the names.')}")
+            problems.append(
+                f"There is no key {key[:100]!r}. {meant(key, KEYS, 'The names are listed in docs/configuration.md.')}"
+            )
         elif meaning.place == "nothing":
             unused.append(key)
         elif value is not None and value != "":

@@ -29,6 +29,7 @@ NOISE_DEVICES = ("cpu", "device")
 PERFORMANCES = ("custom", "quality", "speed", "extreme_speed", "lightning", "hyper_sd", "dmd2")
 REFINER_SWAPS = ("joint", "separate", "vae")
 EXPANDERS = ("auto", "gpt2", "phrases")
+FINAL_DECODERS = ("vae", "preview")
 
 # Width and height of the sizes that SDXL was trained on (about 1024 x 1024 pixels each), from tall to wide.
 ASPECT_RATIOS = (
@@ -101,6 +102,9 @@ class Settings:
     text_encoder_l: str = _text("", 500)  # file name relative to a text encoder folder; "" = the checkpoint's own
     text_encoder_g: str = _text("", 500)
     guidance_rescale: float = _ranged(0.0, 0.0, 1.0)  # of v-prediction models; 0 = off
+    guidance_end: float = _ranged(1.0, 0.0, 1.0)  # share of the run (as of adm_scaler_end); then the scale is 1
+    step_cache: int = _ranged(1, 1, 5)  # every so many steps the whole network runs; 1 = every step
+    final_decoder: str = _choice("vae", FINAL_DECODERS)  # preview = a draft by the small decoder, if one fits
     freeu: bool = False
     freeu_b1: float = _ranged(1.01, 0.0, 2.0)
     freeu_b2: float = _ranged(1.02, 0.0, 2.0)

@@ -19,6 +19,7 @@ from core.models.unet import TextKeys, UNet
 from core.sampling.denoiser import Condition, Denoiser, network_denoiser
 from core.sampling.guidance import guided, rescale_with
 from core.sampling.prediction import Prediction, sampling_for
+from core.sampling.shortcuts import StepCache, Turns
 from core.settings import Settings
 from core.weights.info import ModelInfo
 from core.weights.memory import Memory, Way, sampling_bytes
@@ -29,12 +30,16 @@ ROW_BY_ROW = "Memory ran short: the two sides of guidance are now computed one a
 
 @dataclass(frozen=True, eq=False)
 class Workplace:
-    """Where networks are asked, and what for. `check` is called between their blocks and may raise."""
+    """Where networks are asked, and what for. `check` is called between their blocks and may raise.
+
+    `turns` says which steps of this one picture run the networks whole; None: all of them.
+    """
 
     device: Device
     memory: Memory
     settings: Settings
     check: Callable[[], None] | None = None
+    turns: Turns | None = None
 
 
 def base_prediction(info: ModelInfo, settings: Settings) -> tuple[Prediction, str]:
@@ -107,16 +112,33 @@ def model_denoiser(
     evaluate = partial(unet, joint=joint, check=work.check)
     # Elsewhere the memory is dearer than these products.
     kept = TextKeys() if work.device.torch_device.type == "cpu" else None
+    cache = StepCache(work.turns) if work.turns else None
 
     def network(x: Tensor, timestep: Tensor, context: Tensor, y: Tensor | None) -> Tensor:
+        inner = cache.of(context, x) if cache else None
+        made: list[Tensor] = []
+        keep = made.append if cache and inner is None else None
+
+        def at_once() -> Tensor:
+            made.clear()
+            return evaluate(x, timestep, context, y, kept=kept, inner=inner, keep=keep)
+
         def singly() -> Tensor:
-            inputs = (x, timestep, context, *(() if y is None else (y,)))
-            return torch.cat([evaluate(*row) for row in zip(*(each.split(1) for each in inputs), strict=True)])
+            made.clear()
+            inputs = {"x": x, "timesteps": timestep, "context": context, "y": y, "inner": inner}
+            parts = {name: each.split(1) for name, each in inputs.items() if each is not None}
+            rows = (dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True))
+            return torch.cat([evaluate(**row, keep=keep) for row in rows])
 
-        whole = Way("batch", len(x) * need, lambda: evaluate(x, timestep, context, y, kept=kept))
-        return memory.run(unet, [whole, Way("rows", need, singly, ROW_BY_ROW)] if len(x) > 1 else [whole])
+        ways = [Way("batch", len(x) * need, at_once)]
+        if len(x) > 1:
+            ways.append(Way("rows", need, singly, ROW_BY_ROW))
+        output = memory.run(unet, ways, route=None if inner is None else "outer blocks")
+        if cache and made:
+            cache.keep(context, made)
+        return output
 
-    return guided(
+    denoiser = guided(
         network_denoiser(network, prediction, dtype),
         positive,
         positive if negative is None else negative,
@@ -125,4 +147,6 @@ def model_denoiser(
         sharpness=settings.sharpness,
         mimic_scale=settings.adaptive_cfg,
         rescale=rescale_with(prediction, settings.guidance_rescale),
+        end=settings.guidance_end,
     )
+    return cache.around(denoiser) if cache else denoiser

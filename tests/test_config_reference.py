@@ -130,7 +130,7 @@ def test_values_that_do_not_fit_are_told_and_left_out() -> None:  # D27, D28, D5
     told = " ".join(reading.problems)
     for words in ("default_cfg_scale", "magic", "0.05", "default_image_number", "on, file, weight", "Turbo", "wide"):
         assert words in told
-    assert "no 'default_negative_prompt'. Did you mean 'default_prompt_negative'?" in told
+    assert "no key 'default_negative_prompt'. Did you mean 'default_prompt_negative'?" in told
 
 
 def test_forced_steps_act_and_the_mode_no_longer_forces_its_own() -> None:

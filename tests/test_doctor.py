@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
+from tiny import write_checkpoint
 
 from core import doctor
 from core.config import Config
@@ -98,11 +100,39 @@ def test_a_damaged_checkpoint_and_a_pickle_are_named(config: Config) -> None:
     assert "old.ckpt" in pickle.words and pickle.wrong
 
 
+def test_a_checkpoint_that_lacks_a_tensor_is_named(config: Config) -> None:
+    folder = config.checkpoints[0]
+    folder.mkdir(parents=True)
+    whole = write_checkpoint(folder / "whole.safetensors")
+    tensors = load_file(whole)
+    del tensors["first_stage_model.decoder.conv_out.bias"]
+    save_file(tensors, folder / "holed.safetensors")
+    holed, fine = found(config, "Model")
+    assert holed.wrong and "holed.safetensors" in holed.words and "decoder.conv_out.bias" in holed.words
+    assert not fine.wrong and "whole.safetensors" in fine.words
+
+
 def test_device_and_precision_are_told(config: Config) -> None:
     (finding,) = found(replace(config, device="cpu", unet_precision="fp32"), "Device")
     assert "cpu" in finding.words and "network in fp32" in finding.words and not finding.wrong
     (finding,) = found(replace(config, device="cpu", unet_precision="fp16"), "Device")
     assert "slower" in finding.advice
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_products_in_int8_are_told_or_why_there_are_none(
+    config: Config, has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.device.has_int8_units", lambda: has)
+    monkeypatch.setattr("core.device.int8_works", lambda device: True)
+    (finding,) = found(replace(config, device="cpu", int8_linears=True), "Device")
+    assert "weights stored in int8" in finding.words
+    assert ("linear layers multiplied in int8" in finding.words) is has
+    assert ("no units for int8 products" in finding.advice) is not has
+    monkeypatch.setattr("core.device.has_int8_units", lambda: True)
+    monkeypatch.setattr("core.device.int8_works", lambda device: False)
+    (finding,) = found(replace(config, device="cpu", int8_linears=True), "Device")
+    assert "missing or wrong on cpu" in finding.words and finding.wrong
 
 
 @dataclass(frozen=True)

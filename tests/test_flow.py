@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import write_checkpoint
 
 from core.device import DeviceChoice, choose_device
-from core.errors import BadPicture, ModelNotFound
+from core.errors import BadPicture, ModelNotFound, OutputError
 from core.events import Failed, Finished, Progress, Saved, Warned
 from core.handler import handler
 from core.output.metadata import read_settings, read_settings_text
@@ -210,6 +210,13 @@ def test_a_changed_file_is_loaded_anew(checkpoints, pipeline, tmp_path):
 def test_a_missing_model_is_told_with_what_is_there(pipeline):
     with pytest.raises(ModelNotFound, match=r"tiny\.safetensors"):
         run(pipeline, base_model="nothing.safetensors")
+
+
+def test_a_folder_that_takes_no_pictures_is_told_before_anything_is_loaded(pipeline, monkeypatch):
+    monkeypatch.setattr(pipeline, "refresh_everything", lambda *given, **named: pytest.fail("a model was loaded"))
+    pipeline.outputs.write_bytes(b"a file where the folder should be")
+    with pytest.raises(OutputError, match=r"The picture cannot be saved in .*Move it away"):
+        run(pipeline)
 
 
 def test_nan_in_a_lower_precision_is_told_and_the_picture_made_in_a_safer_one(checkpoints, tmp_path):

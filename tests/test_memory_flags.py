@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from core import device as device_module
 from core.arguments import MEMORY_MODES, parse
 from core.config import Config
 from core.device import STORAGE, DeviceChoice, choose_device, describe
 from core.errors import BadConfig
+from core.models.int8 import has_int8_units, int8_works
 
 GIB = 2**30
 
@@ -89,6 +91,51 @@ def test_8_bits_are_for_keeping_and_the_network_computes_as_it_would_without(nam
     assert device.unet_dtype == plain.unet_dtype and device.unet_storage == STORAGE[name]
     assert f"stored in {name}" in describe(device).unet and plain.unet_storage is None
     assert "stored" not in describe(plain).unet
+
+
+needs_int8 = pytest.mark.skipif(
+    not (int8_works(torch.device("cpu")) and has_int8_units()), reason="needs a CPU with int8 units"
+)
+
+
+def test_int8_linears_are_off_unless_flag_variable_or_file_say_otherwise(tmp_path: Path) -> None:
+    assert not load(tmp_path).int8_linears and not load(tmp_path, "--unet-in-int8").int8_linears
+    assert load(tmp_path, "--int8-linears").int8_linears
+    assert load(tmp_path, environ={"EASEL_INT8_LINEARS": "true"}).int8_linears
+    (tmp_path / "config.json").write_text('{"int8_linears": true}')
+    assert load(tmp_path).int8_linears
+
+
+@needs_int8
+@pytest.mark.parametrize("precision", ["auto", "int8", "bf16", "fp32"])
+def test_int8_linears_keep_the_weights_in_int8_and_compute_the_rest_as_asked(precision: str) -> None:
+    device = choose_device(DeviceChoice(device="cpu", unet_precision=precision, int8_linears=True))
+    assert device.int8_linears and device.unet_storage == torch.int8 and not device.warnings
+    assert device.unet_dtype == choose_device(DeviceChoice(device="cpu", unet_precision=precision)).unet_dtype
+    assert describe(device).unet.endswith("weights stored in int8, linear layers multiplied in int8")
+    assert "multiplied" not in describe(choose_device(DeviceChoice(device="cpu", unet_precision="int8"))).unet
+
+
+def test_int8_linears_and_fp8_weights_exclude_each_other() -> None:
+    with pytest.raises(BadConfig, match="int8_linears is on, and unet_precision is 'fp8'"):
+        choose_device(DeviceChoice(device="cpu", unet_precision="fp8", int8_linears=True))
+
+
+def test_without_a_right_int8_product_the_flag_is_refused_and_what_to_do_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device_module, "has_int8_units", lambda: True)
+    monkeypatch.setattr(device_module, "int8_works", lambda device: False)
+    with pytest.raises(BadConfig, match=r"missing or wrong on cpu; .* was wanted\. Take --unet-in-int8"):
+        choose_device(DeviceChoice(device="cpu", int8_linears=True))
+
+
+def test_a_processor_without_int8_units_keeps_the_weights_in_int8_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "has_int8_units", lambda: False)
+    device = choose_device(DeviceChoice(device="cpu", int8_linears=True))
+    assert device.unet_storage == torch.int8 and not device.int8_linears
+    (warning,) = device.warnings
+    assert "no units for int8 products" in warning and "int8_linears" in warning
 
 
 def test_text_encoders_are_kept_in_8_bits_and_compute_in_32_anyway() -> None:

@@ -148,7 +148,14 @@ def _status(task: AsyncTask, position: Callable[[AsyncTask], int], standing: Sta
         return "Paused", ""
     if task.state == "waiting":
         ahead = position(task)
-        return f"Waiting for {ahead} other {'task' if ahead == 1 else 'tasks'}" if ahead else "Getting ready", ""
+        return (
+            f"Waiting for {ahead} other task"
+            if ahead == 1
+            else f"Waiting for {ahead} other tasks"
+            if ahead
+            else "Getting ready",
+            "",
+        )
     progress = task.progress
     facts = []
     if progress.images > 1:

@@ -34,7 +34,14 @@ log = logging.getLogger(__name__)
 IDLE_SLEEP = 0.02  # seconds between two looks of Gradio's idle queue; its own 0.001 burns 5 % of a core for ever
 LARGEST_UPLOAD = "20mb"
 STYLES = ("style.css", "styles.css")
-SCRIPTS = ("make.js", "page.js", "texts.js", "menu.js", "loras.js", "prompt.js")  # in this order: the first makes window.easel
+SCRIPTS = (
+    "make.js",
+    "page.js",
+    "texts.js",
+    "menu.js",
+    "loras.js",
+    "prompt.js",
+)  # in this order: the first makes window.easel
 
 
 def serve(

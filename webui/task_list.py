@@ -72,17 +72,31 @@ def _offer(left: Sequence[LeftTask]) -> str:
         return ""
     running = sum(task.running for task in left)
     waiting = len(left) - running
-    parts = ([f"{counted(running, 'task was', 'tasks were')} under way"] if running else []) + (
-        [f"{counted(waiting, 'task was' if not running else 'was', 'tasks were' if not running else 'were')} waiting"]
-        if waiting
-        else []
-    )
     words = "; ".join(excerpt(task.settings) for task in left[:MOST_EXCERPTS])
-    more = f" and {len(left) - MOST_EXCERPTS} more" if len(left) > MOST_EXCERPTS else ""
+    more = f" <span>and {len(left) - MOST_EXCERPTS} more</span>" if len(left) > MOST_EXCERPTS else ""
     return (
-        f'<div class="left-over"><p><span class="said">{escape(" and ".join(parts))} when Easel ended:</span> '
-        f'<span class="excerpt">{escape(words + more)}</span></p>{_button("take_up", "Continue", "")}'
+        f'<div class="left-over"><p><span class="said">{escape(_left(running, waiting))}</span> '
+        f'<span class="excerpt">{escape(words)}</span>{more}</p>{_button("take_up", "Continue", "")}'
         f"{_button('forget', 'Discard', '')}</div>"
+    )
+
+
+def _left(running: int, waiting: int) -> str:
+    """What was not finished, as a whole sentence: translations need that."""
+    if not waiting:
+        return counted(running, "task was under way when Easel ended:", "tasks were under way when Easel ended:")
+    if not running:
+        return counted(waiting, "task was waiting when Easel ended:", "tasks were waiting when Easel ended:")
+    if waiting == 1:
+        return counted(
+            running,
+            f"task was under way and {waiting} was waiting when Easel ended:",
+            f"tasks were under way and {waiting} was waiting when Easel ended:",
+        )
+    return counted(
+        running,
+        f"task was under way and {waiting} were waiting when Easel ended:",
+        f"tasks were under way and {waiting} were waiting when Easel ended:",
     )
 
 
@@ -92,8 +106,11 @@ def _bar(tasks: Sequence[AsyncTask], waiting: Sequence[AsyncTask], standing: Sta
     forecast = standing.forecast
     facts = [counted(len(tasks), "task", "tasks")] if tasks else []
     if forecast.until_done is not None and tasks:
-        least = "" if forecast.complete else "at least "
-        facts.append(f"{least}{about(forecast.until_done)}{' of work' if standing.held else ' until all are done'}")
+        time = about(forecast.until_done)
+        if standing.held:
+            facts.append(f"{time} of work" if forecast.complete else f"at least {time} of work")
+        else:
+            facts.append(f"{time} until all are done" if forecast.complete else f"at least {time} until all are done")
     if standing.held:
         running = len(waiting) < len(tasks)
         facts.insert(0, "Paused; what runs is still finished" if running else "Paused: new tasks wait, too")
@@ -118,7 +135,7 @@ def _task(
             buttons = _button("up", "↑", words, "Move up") + _button("down", "↓", words, "Move down") + buttons
     return (
         f'<li class="{escape(task.state)}" data-task="{escape(task.id)}" tabindex="-1">{grip}'
-        f'<span class="excerpt">{escape(words)}</span>'
+        f'<span class="{"excerpt" if task.settings.prompt.strip() else "excerpt none"}">{escape(words)}</span>'
         f'<span class="facts">{escape(" · ".join(fact for fact in facts if fact))}</span>'
         f'<span class="state">{escape(_state(task, position, standing))}</span>'
         f'<span class="buttons">{buttons}</span></li>'
@@ -134,7 +151,7 @@ def _images(task: AsyncTask) -> str:
     if task.made and not task.done:
         return f"{len(task.made)} of {task.pictures} images made"
     if task.grid:
-        return f"grid of {counted(task.pictures, 'image', 'images')}"
+        return f"grid of {task.pictures} images"
     return f"{task.pictures} images" if task.pictures > 1 else ""
 
 

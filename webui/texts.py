@@ -1,8 +1,9 @@
 """The page's words in other languages: one table a language, from the English text to its translation.
 
 The page is written in English; `assets/texts.js` puts the translations in where a table has the very text. A `{}` in a key
-stands for a number or a name; in a translation `{}` takes them in order, `{1}`, `{2}` by number. Files of the reference's
-form, `language/NAME.json` of the user, add a language or go over one of ours.
+stands for a number or a name; in a translation `{}` takes them in order, `{1}`, `{2}` by number (a `{}` after `{2}` is the
+third), and `{=}`, `{=1}` take what has a translation of its own, which then stands there. Files of the reference's form,
+`language/NAME.json` of the user, add a language or go over one of ours.
 """
 
 from __future__ import annotations

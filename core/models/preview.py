@@ -47,15 +47,9 @@ class LinearPreview:
         return to_pixels(cells @ self.factors.to(cells.device) + self.bias.to(cells.device))
 
 
-SDXL_LINEAR = LinearPreview(  # published fits of the two families' autoencoders (spec 9.1)
+SDXL_LINEAR = LinearPreview(  # a published fit to its autoencoder
     torch.tensor(
         [[0.3920, 0.4054, 0.4549], [-0.2634, -0.0196, 0.0653], [0.0568, 0.1687, -0.0755], [-0.3112, -0.2359, -0.2076]]
-    ),
-    torch.zeros(3),
-)
-SD15_LINEAR = LinearPreview(
-    torch.tensor(
-        [[0.3512, 0.2297, 0.3227], [0.3250, 0.4974, 0.2350], [-0.2829, 0.1762, 0.2721], [-0.2120, -0.2616, -0.7177]]
     ),
     torch.zeros(3),
 )
@@ -95,7 +89,7 @@ def to_pixels(rgb: Tensor) -> np.ndarray:
 
 
 class ApproxDecoder(nn.Module):
-    """Eight convolutions (the "vae approx" of spec 9.2): network-space latent (B, 4, h, w) to image (B, 3, 2 h, 2 w)."""
+    """Eight convolutions (the "vae approx" kind): network-space latent (B, 4, h, w) to image (B, 3, 2 h, 2 w)."""
 
     LAYERS = ((4, 8, 7), (8, 16, 5), (16, 32, 3), (32, 64, 3), (64, 32, 3), (32, 16, 3), (16, 8, 3), (8, 3, 3))
 

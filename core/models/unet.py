@@ -279,11 +279,16 @@ class UNet(nn.Module):
         joint: Joint | None = None,
         check: Check | None = None,
         kept: TextKeys | None = None,
+        inner: Tensor | None = None,
+        keep: Callable[[Tensor], object] | None = None,
     ) -> Tensor:
         """One evaluation: x (B, 4, h, w), timesteps (B,) from 0 to 999, context (B, T, context_dim), y (B, adm) -> like x.
 
         The result has the weights' type. Any h, w from 1 up will do. `joint` may change what meets in front of each output
         block (FreeU). `kept` has what earlier calls made of `context`. Raises what `check` raises.
+
+        `keep` gets the feature map (B, C, h, w) that enters the last output block. Given as `inner` to a later call, it
+        stands in for all blocks but the first and the last, which then do not run.
         """
         dtype = self.dtype
         emb = self.time_embed(sinusoid(timesteps, self.config.model_channels).to(dtype))
@@ -294,12 +299,17 @@ class UNet(nn.Module):
         context = context.to(dtype)
         h = x.to(dtype)
         skips: list[Tensor] = []
-        for block in self.input_blocks:
+        down, up = list(self.input_blocks), list(self.output_blocks)
+        if inner is not None:
+            down, up = down[:1], up[-1:]
+        for block in down:
             h = block(h, emb, context, check=check, kept=kept)
             skips.append(h)
-        h = self.middle_block(h, emb, context, check=check, kept=kept)
-        for block in self.output_blocks:
+        h = self.middle_block(h, emb, context, check=check, kept=kept) if inner is None else inner
+        for block in up:
             skip = skips.pop()
+            if keep and not skips:
+                keep(h)
             if joint:
                 h, skip = joint(h, skip)
             h = torch.cat([h, skip], dim=1)

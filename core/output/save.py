@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "jpeg": {"quality": 95, "optimize": True, "progressive": True},
     "webp": {"quality": 95},
 }
+
+LEAST_ROOM = 1 << 17  # bytes: a picture of 256 x 256
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,21 @@ def save_and_log(
         except (OutputError, HistoryError) as problem:
             warnings.append(str(problem))
     return SavedPicture(saved.path, tuple(warnings))
+
+
+def check_outputs(outputs: Path) -> None:
+    """Find out whether `outputs` takes a picture, before hours of work depend on it; leaves nothing there.
+
+    Raises OutputError.
+    """
+    folder = Path(outputs).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(LEAST_ROOM))
+            probe.flush()
+    except OSError as problem:
+        raise OutputError(f"The picture cannot be saved in {folder}: {explained(problem)}") from problem
 
 
 def save_picture(pixels: NDArray[np.uint8], record: Record, outputs: Path) -> SavedPicture:

@@ -31,18 +31,25 @@ def guided(
     mimic_scale: float = math.inf,
     rescale: Rescale | None = None,
     batched: bool = True,
+    end: float = 1.0,
 ) -> Denoiser:
     """The denoiser that follows `positive` and turns away from `negative` (Ho and Salimans 2022).
 
     `scale` 1 asks for `positive` alone, once, and leaves the answer as it is. Otherwise both are asked for: in one call of
     `predict` (`batched`) or, with half the memory, in two. `sharpness` (0 = off) keeps a little of the detail that the
     prompt's noise estimate adds; above `mimic_scale` the scale is reached only gradually; `rescale` has the last word.
-    `progress` says how much of the run lies behind at a sigma: a table's method.
+    `progress` says how much of the run lies behind at a sigma: a table's method. Once that is `end` (1 = never), scale is 1.
     """
+
+    def unguided(x: Tensor, sigma: Tensor) -> Tensor:
+        return predict(x, sigma, [positive])[0]
+
     if math.isclose(scale, 1):
-        return lambda x, sigma: predict(x, sigma, [positive])[0]
+        return unguided
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        if end < 1 and progress(sigma) >= end:
+            return unguided(x, sigma)
         if batched:
             without, with_prompt = predict(x, sigma, [negative, positive])
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +25,7 @@ from core.weights.info import ModelInfo, info_of
 from core.weights.layouts import Entries
 from core.weights.mapped import MappedFile
 from core.weights.plain import PlainWeights, remember
-from core.weights.quantized import fill
+from core.weights.quantized import fill, multiply_in_int8
 
 # What tools leave inside a part and no network of ours has.
 HARMLESS = re.compile(
@@ -69,9 +69,9 @@ def load_checkpoint(
     would take more than `unet_room` bytes is left in the file, in its own type, where networks can compute in that. Raises
     ModelNotFound, and BadModelFile with a sentence for a pickle, a damaged file, another family, or missing parts.
     """
-    storage = None
+    storage, in_int8 = None, False
     if isinstance(device, Device):
-        storage = device.unet_storage
+        storage, in_int8 = device.unet_storage, device.int8_linears
         unet_dtype, vae_dtype = unet_dtype or device.unet_dtype, vae_dtype or device.vae_dtype
         text_dtype, device = text_dtype or device.text_dtype, "cpu"
     header = read_header(path)
@@ -87,6 +87,8 @@ def load_checkpoint(
         size = sum(math.prod(entry.shape) for entry in network.values()) * unet_dtype.itemsize
         unet_dtype = unet_dtype if size <= unet_room else None
     unet = load_part(file, "the network", network, build_unet, unet_dtype, storage)
+    if in_int8:
+        multiply_in_int8(unet)
     if "vae" in chosen:
         vae = load_vae(chosen["vae"], dtype=vae_dtype, device=device)
     else:
@@ -107,6 +109,18 @@ def load_checkpoint(
             "The parts do not belong together."
         )
     return Checkpoint(info, unet, vae, clip_l, clip_g)
+
+
+def check_tensors(path: Path) -> None:
+    """Raise BadModelFile unless each part that is in the checkpoint at `path` is whole. Reads the header only."""
+    header = read_header(path)
+    name, family = path.name, info_of(header, path.name).family
+    _built(name, "the network", _own(parts.network(header)), build_unet)
+    if vae := layouts.autoencoder(header.part(parts.VAE)):
+        _built(name, "the VAE", _own(vae), build_vae)
+    for words, entries, build in _text_encoders(header, family).values():
+        if entries:
+            _built(name, words, _own(entries), build)
 
 
 def load_vae(path: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> VAE:
@@ -198,23 +212,8 @@ def load_part(
 
     Raises BadModelFile for what `build` cannot read, and for missing, unknown or misshapen tensors.
     """
-    entries = {name: entry for name, entry in entries.items() if not HARMLESS.fullmatch(name)}
-    shapes = {name: entry.shape for name, entry in entries.items()}
-    try:
-        with torch.device("meta"):
-            module = build(shapes)
-    except BadModelFile as error:
-        raise BadModelFile(f"{file.header.path.name}: {words} cannot be read: {error}.") from None
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    for found, what in ((wanted.keys() - shapes.keys(), "lacks"), (shapes.keys() - wanted.keys(), "has the unknown")):
-        if found:
-            some = ", ".join(sorted(found)[:3]) + (", ..." if len(found) > 3 else "")
-            raise BadModelFile(f"{file.header.path.name}: {words} {what} {len(found)} tensors: {some}.")
-    for name, shape in wanted.items():
-        if shapes[name] != shape:
-            raise BadModelFile(
-                f"{file.header.path.name}: in {words} the tensor {name} has the shape {list(shapes[name])}; {list(shape)} was wanted."
-            )
+    entries = _own(entries)
+    module = _built(file.header.path.name, words, entries, build)
     if storage is not None and isinstance(module, UNet):
         fill(module, file, entries, dtype, storage)
     else:
@@ -222,3 +221,34 @@ def load_part(
     remember(module, PlainWeights(file, entries))
     module.eval()
     return module.requires_grad_(False)
+
+
+def _own(entries: Entries) -> Entries:
+    """What a network of ours has."""
+    return {name: entry for name, entry in entries.items() if not HARMLESS.fullmatch(name)}
+
+
+def _built(name: str, words: str, entries: Entries, build: Callable[[Shapes], Part]) -> Part:
+    """The part `words` of the file `name`, on the meta device, with just the tensors of `entries`. Raises as `load_part`."""
+    shapes = {name: entry.shape for name, entry in entries.items()}
+    try:
+        with torch.device("meta"):
+            module = build(shapes)
+    except BadModelFile as error:
+        raise BadModelFile(f"{name}: {words} cannot be read: {error}.") from None
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    if lacks := wanted.keys() - shapes.keys():
+        raise BadModelFile(f"{name}: {words} lacks {len(lacks)} tensors: {_some(lacks)}.")
+    if unknown := shapes.keys() - wanted.keys():
+        raise BadModelFile(f"{name}: {words} has the unknown {len(unknown)} tensors: {_some(unknown)}.")
+    for tensor, shape in wanted.items():
+        if shapes[tensor] != shape:
+            raise BadModelFile(
+                f"{name}: in {words} the tensor {tensor} has the shape {list(shapes[tensor])}; {list(shape)} was wanted."
+            )
+    return module
+
+
+def _some(names: Collection[str]) -> str:
+    """The first three of `names`."""
+    return ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")

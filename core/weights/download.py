@@ -170,11 +170,9 @@ def _received(client: httpx.Client, source: Source, part: PartFile, url: str, pa
             fruitless = 0 if part.size > furthest else fruitless + 1
             furthest = max(furthest, part.size)
             if fruitless >= patience.tries:
-                kept = (
-                    f" {part.size} bytes are kept: start the download again to go on from there." if part.size else ""
-                )
+                kept = f"{part.size} bytes are kept: start the download again to go on from there." if part.size else ""
                 raise DownloadFailed(
-                    f"{source.name} cannot be fetched: {broken}.{kept or ' Try again later.'}"
+                    f"{source.name} cannot be fetched: {broken}. {kept or 'Try again later.'}"
                 ) from None
             pause = max(broken.wait, min(patience.longest_pause, patience.pause * 2 ** max(0, fruitless - 1)))
             log.info("%s: %s; trying again in %.0f s", source.name, broken, pause)

@@ -29,8 +29,8 @@ MOST_TENSORS = 4  # of a file without SDXL's names; one with more is something e
 
 PUNCTUATION = ",.;:!?"
 _HOW = (
-    f"{CONVERT} (Of an embedding, save the vectors with safetensors' save_file: under the name emb_params, or for SDXL "
-    "under clip_l and clip_g.)"
+    f"{CONVERT} Of an embedding, save the vectors with safetensors' save_file: under the name emb_params, or for SDXL "
+    "under clip_l and clip_g."
 )
 
 
@@ -178,10 +178,11 @@ def _plain(
     fitting = {side: entry for side, entry in chosen.items() if entry is not None}
     if not fitting:
         found = next(iter(vectors.values())).shape[-1]
-        wanted = " and ".join(f"{width} ({WORDS[side]})" for side, width in widths.items())
-        made_for = f"It was made for {MADE_FOR[found]}. " if found in MADE_FOR else ""
-        raise BadModelFile(
-            f"The embedding {name} has vectors of width {found}, and the model's text encoders want {wanted}. {made_for}"
-            "Choose one that was made for this kind of model."
-        )
+        wanted = ", ".join(f"{width} ({WORDS[side]})" for side, width in widths.items())
+        sentences = [
+            f"The embedding {name} has vectors of width {found}, and the model's text encoders want {wanted}.",
+            *([f"It was made for {MADE_FOR[found]}."] if found in MADE_FOR else []),
+            "Choose one that was made for this kind of model.",
+        ]
+        raise BadModelFile(" ".join(sentences))
     return fitting

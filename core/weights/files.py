@@ -58,8 +58,11 @@ class Files:
         folders = ", ".join(str(folder) for folder in self.folders)
         there = self.names()
         if not there:
-            wanted = "an SDXL checkpoint" if self.kind == "checkpoints" else "one"
-            raise ModelNotFound(f"There is no {word} in {folders}. Put {wanted} (.safetensors) there.")
+            if self.kind == "checkpoints":
+                raise ModelNotFound(
+                    f"There is no checkpoint in {folders}. Put an SDXL checkpoint (.safetensors) there."
+                )
+            raise ModelNotFound(f"There is no {word} in {folders}. Put one (.safetensors) there.")
         listed = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "")
         raise ModelNotFound(f"There is no {word} {name[:200]!r} in {folders}. There is: {listed}.")
 

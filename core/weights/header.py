@@ -88,7 +88,7 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise BadModelFile(f"{path.name} cannot be read: {error.strerror or error}.") from error
     if too_long or not text.startswith(b"{"):
-        raise BadModelFile(f"{path.name} {_what_else(start, length, size)}")
+        raise BadModelFile(_what_else(path.name, start, length, size))
     try:
         return _parsed(path, size, text)
     except _DamagedError as damage:
@@ -99,21 +99,23 @@ class _DamagedError(Exception):
     pass
 
 
-def _what_else(start: bytes, length: int, size: int) -> str:
-    """What a file is that has no safetensors header; a sentence without its subject."""
+def _what_else(name: str, start: bytes, length: int, size: int) -> str:
+    """What the file `name` is, which has no safetensors header, in sentences."""
     if start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
-        return f"is a PyTorch pickle, whatever its name says. {CONVERT}"
+        return f"{name} is a PyTorch pickle, whatever its name says. {CONVERT}"
     if start.startswith(b"GGUF"):
-        return "is a GGUF file. Easel reads safetensors files; look for that version of the model."
+        return f"{name} is a GGUF file. Easel reads safetensors files; look for that version of the model."
     if start == b"version ":
-        return "is a Git LFS pointer, not the model itself. Fetch the model with `git lfs pull`, or download it."
+        return (
+            f"{name} is a Git LFS pointer, not the model itself. Fetch the model with `git lfs pull`, or download it."
+        )
     if start[:1] == b"<":
-        return f"is a web page, not a model. {SAFETENSORS_WANTED}"
+        return f"{name} is a web page, not a model. {SAFETENSORS_WANTED}"
     if size < 10:
-        return f"is damaged: it has {size} bytes. {SAFETENSORS_WANTED}"
+        return f"{name} is damaged: it has {size} bytes. {SAFETENSORS_WANTED}"
     if length <= LONGEST_HEADER and 8 + length > size:
-        return f"is cut off: it has {size} bytes, and its header alone {length}. {SAFETENSORS_WANTED}"
-    return f"is not a safetensors file, or its beginning is damaged. {SAFETENSORS_WANTED}"
+        return f"{name} is cut off: it has {size} bytes, and its header alone {length}. {SAFETENSORS_WANTED}"
+    return f"{name} is not a safetensors file, or its beginning is damaged. {SAFETENSORS_WANTED}"
 
 
 def _parsed(path: Path, size: int, text: bytes) -> Header:
@@ -132,8 +134,9 @@ def _parsed(path: Path, size: int, text: bytes) -> Header:
     end = first
     for name, entry in tensors.items():
         if entry.start != end:
-            kind = "overlaps the one before it" if entry.start < end else "leaves a gap before it"
-            raise _DamagedError(f"the tensor {name[:200]} {kind}")
+            if entry.start < end:
+                raise _DamagedError(f"the tensor {name[:200]} overlaps the one before it")
+            raise _DamagedError(f"the tensor {name[:200]} leaves a gap before it")
         end = entry.end
     if end > size:
         raise BadModelFile(

@@ -178,7 +178,7 @@ def match_file(file: PatchFile, places: Places, shapes: Shapes) -> Match:
     for key, keyed in keys.items():
         place = places.get(normal_key(key))
         if place is None:
-            match.leave(f"for {'a text encoder' if is_text_key(key) else 'the network'}", keyed.slots.values())
+            match.leave("for a text encoder" if is_text_key(key) else "for the network", keyed.slots.values())
             continue
         part, module = place
         left = dict(keyed.slots)
@@ -222,8 +222,11 @@ def _complaints(name: str, model: str, match: Match) -> list[str]:
         )
     counted = ", ".join(f"{n} {kind} (such as {match.example[kind][:100]})" for kind, n in match.left.most_common(5))
     if not match.patches:
-        found = f"none of its {tensors} tensors fits" + (f": {counted}" if counted else "")
-        raise BadModelFile(f"{name} does nothing with {model}: {found}. {wanted}")
+        if counted:
+            raise BadModelFile(
+                f"{name} does nothing with {model}: none of its {tensors} tensors fits: {counted}. {wanted}"
+            )
+        raise BadModelFile(f"{name} does nothing with {model}: none of its {tensors} tensors fits. {wanted}")
     if not match.left:
         return []
     left = sum(match.left.values())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -127,21 +127,25 @@ class Memory:
                     raise
             self._step_down(place)  # here: the error holds on to what had been computed
 
-    def run(self, module: nn.Module, ways: Sequence[Way[T]]) -> T:
+    def run(self, module: nn.Module, ways: Sequence[Way[T]], route: Hashable = None) -> T:
         """What the first of `ways`, ordered by their need, gives that there is memory for; `module` is there already.
 
         On running out of memory others are moved off the device, then the next way is gone, then the network streamed;
-        each is told in a sentence. Raises the last error if nothing helps.
+        each is told in a sentence. Raises the last error if nothing helps. Runs that leave blocks of the network out have a
+        `route` of their own.
         """
         left = [way for way in ways[:-1] if self._seems_possible(way)] + list(ways[-1:])
         while True:
             way = left[0]
+            place = self._place_of(module)
+            if place and place.streamed:
+                place.streamed.route = route
             try:
                 return way.go()
             except Exception as error:
                 if not out_of_memory(error):
                     raise
-                place = next((place for place in self._places if place.module is module), None)
+                place = self._place_of(module)  # the way may have sent it off
                 others = [each for each in self._places if each is not place]
                 if not others and len(left) == 1 and not (place and place.share):
                     raise
@@ -316,10 +320,13 @@ class Memory:
 
     def _taken(self, module: nn.Module) -> _Place | None:
         """The place of `module`, no longer in the list."""
-        place = next((place for place in self._places if place.module is module), None)
+        place = self._place_of(module)
         if place:
             self._places.remove(place)
         return place
+
+    def _place_of(self, module: nn.Module) -> _Place | None:
+        return next((place for place in self._places if place.module is module), None)
 
     def _close(self, place: _Place) -> None:
         if place.streamed:

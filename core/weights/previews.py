@@ -55,16 +55,17 @@ class DecoderPreview:
         cells = latent.shape[2] * latent.shape[3]
         if self._seconds_a_cell * cells > SHARE * between:
             return self.linear(latent)
-        pixels = to_pixels(self._decoded(latent)[0].permute(1, 2, 0))
+        pixels = to_pixels(self.decoded(latent[:1])[0].permute(1, 2, 0))
         self._seconds_a_cell = (self._clock() - began) / cells
         return pixels
 
     @torch.inference_mode()
-    def _decoded(self, latent: Tensor) -> Tensor:
+    def decoded(self, latent: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W), about [-1, 1], of `latent` (B, 4, h, w) in network space; H is h, 2 h or 8 h."""
         weight = next(self.decoder.parameters())
         if weight.device != latent.device:
             self.decoder.to(latent.device)
-        image: Tensor = self.decoder(latent[:1].to(weight.dtype))
+        image: Tensor = self.decoder(latent.to(weight.dtype))
         return image
 
 

@@ -2,8 +2,9 @@
 
 Each layer makes its weights anew, in the type that it computes in, whenever it is called. Two forms: floats of 8 bits (fp8:
 4 bits of exponent and 3 of mantissa, or 5 and 2), as they come; and int8 with a scale for each row (output channel), the
-row's largest magnitude by 127. Only what is large is kept so: linear layers and convolutions in the network's blocks, not
-norms, biases, the time embedding, the first convolution and the last.
+row's largest magnitude by 127; by these, linear layers can also multiply as they are (`multiply_in_int8`). Only what is
+large is kept so: linear layers and convolutions in the network's blocks, not norms, biases, the time embedding, the first
+convolution and the last.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.models.int8 import LARGEST, fits, int8_linear
 from core.models.unet import UNet
 from core.weights.layouts import Entries
 from core.weights.mapped import MappedFile, in_shape
 
-LARGEST = 127  # of int8; -128 is not used, so that the range is even
+NOT_IN_INT8 = (".emb_layers.1", ".attn2.to_k", ".attn2.to_v")  # of the time and of the text
 _SCALE = "easel_scale"
 
 
@@ -27,6 +29,16 @@ class StoredLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, _plain(self, x.dtype), self.bias)
+
+
+class Int8Linear(StoredLinear):
+    """A linear layer that multiplies by its weights in int8, where there are rows enough for that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self._buffers["scale"]
+        if scale is None or not fits(x, self.weight):
+            return super().forward(x)
+        return int8_linear(x, self.weight, scale, self.bias)
 
 
 class StoredConv2d(nn.Conv2d):
@@ -63,6 +75,17 @@ def fill(unet: UNet, file: MappedFile, entries: Entries, dtype: torch.dtype | No
             if stored is not weight:
                 write(layer.weight, scale_of(layer.weight), stored.float())
                 file.let_go(entries[name])
+
+
+def multiply_in_int8(unet: UNet) -> None:
+    """Let the linear layers of `unet` that lie in int8 multiply so, those that work on the picture.
+
+    Those of the time and of the text compute over the stored weights: they take next to no time (two rows a step; a text's
+    keys and values, once a picture where they are kept), and whatever they are off by is off everywhere in the picture.
+    """
+    for name, layer in unet.named_modules():
+        if type(layer) is StoredLinear and scale_of(layer.weight) is not None and not name.endswith(NOT_IN_INT8):
+            layer.__class__ = Int8Linear
 
 
 def _large(unet: UNet) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:

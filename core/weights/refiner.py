@@ -20,6 +20,7 @@ from core.weights.files import Files
 from core.weights.header import read_header
 from core.weights.info import ModelInfo, info_of
 from core.weights.mapped import MappedFile
+from core.weights.quantized import multiply_in_int8
 
 INTERPOSER = "xl-to-v1_interposer-v4.0.safetensors"
 INTERPOSER_SOURCE = "https://huggingface.co/mashb1t/misc/resolve/main/xl-to-v1_interposer-v4.0.safetensors"
@@ -46,6 +47,8 @@ def load_refiner(path: Path, *, device: Device) -> Refiner:
     unet = checkpoint.load_part(
         file, "the network", parts.network(header), checkpoint.build_unet, device.unet_dtype, device.unet_storage
     )
+    if device.int8_linears:
+        multiply_in_int8(unet)
     if info.family != "sd15":
         return Refiner(info, unet)
     entries = layouts.autoencoder(header.part(parts.VAE))

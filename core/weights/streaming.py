@@ -1,7 +1,7 @@
 """Networks larger than the device: each block's weights come just before it runs, and leave after it.
 
 The blocks take turns in two places that are as large as the largest of them. While one block computes out of one place,
-a thread fills the other with the block that ran next the last time; on a CUDA device by way of page-locked memory and a
+a thread fills the other with the block that ran next the last time it went this way; on a CUDA device by way of page-locked memory and a
 stream of its own, so that the copy and the computation go on at the same time. The weights are the same numbers wherever
 they lie, so the results are the same, bit for bit.
 """
@@ -9,7 +9,7 @@ they lie, so the results are the same, bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -77,7 +77,8 @@ class Streamed:
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device, dtype: torch.dtype | None = None) -> None:
         self._weights = {block: list(tensors_of(block)) for block in blocks}
         self._dtype = dtype
-        self._next: dict[nn.Module, nn.Module] = {}  # who ran after whom
+        self.route: Hashable = None  # which of the ways through the network is gone: each has an order of its own
+        self._next: dict[tuple[Hashable, nn.Module], nn.Module] = {}  # who ran after whom, on which route
         self._last: nn.Module | None = None
         self._coming: tuple[nn.Module, Future[_Filled]] | None = None
         self._here: tuple[_Filled, list[Tensor]] | None = None  # and the weights as they rest
@@ -117,9 +118,9 @@ class Streamed:
         for weight, here in zip(weights, filled.views, strict=True):
             weight.data = here
         if self._last is not None:
-            self._next[self._last] = block
+            self._next[self.route, self._last] = block
         self._last = block
-        following = self._next.get(block)
+        following = self._next.get((self.route, block))
         if following is not None and following is not block:
             self._coming = following, self._thread.submit(self._fill, self._free.pop(), following)
 

@@ -98,8 +98,11 @@ def _check(url: str, before: str) -> None:
         parts, host = urlsplit(""), None
     local = host in LOOPBACK and (not before or urlsplit(before).scheme == "http")
     if not host or (parts.scheme != "https" and not (parts.scheme == "http" and local)):
-        sender = f"{urlsplit(before).hostname} sends one on to" if before else "The address is"
-        raise DownloadFailed(f"{sender} {url[:200]}, and Easel fetches files over https only.")
+        if before:
+            raise DownloadFailed(
+                f"{urlsplit(before).hostname} sends one on to {url[:200]}, and Easel fetches files over https only."
+            )
+        raise DownloadFailed(f"The address is {url[:200]}, and Easel fetches files over https only.")
 
 
 def _answer(response: httpx.Response, start: int, sha256: str, size: int | None) -> Answer:

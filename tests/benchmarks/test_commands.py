@@ -21,6 +21,10 @@ COMMANDS = {
     "lora": (["--work", "FOLDER"], ["switching a LoRA / one pass", "the same list again / one pass"]),
     "memory": (["--work", "FOLDER"], ["peak resident memory / file size"]),
     "storage": (["--checkpoints", "FOLDER"], ["int8: relative L2 of the latent", "fp8: relative L2 of the latent"]),
+    "shortcuts": (
+        ["--checkpoints", "FOLDER"],
+        ["guidance_end 0.5: relative L2 of the latent", "step_cache 2: relative L2 of the latent"],
+    ),
     "reroll": (["--checkpoints", "FOLDER"], ["press to first step begun", "press to first step done"]),
     "overhead": (
         ["--checkpoints", "FOLDER"],

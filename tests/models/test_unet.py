@@ -187,3 +187,64 @@ def test_kept_keys_and_values_are_made_once(tiny):
     for _ in range(3):
         tiny(x, t, context, y, kept=kept)
     assert len(calls) == 3 * len(layers) // 2 + len(layers) // 2
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sdxl-refiner", "sd15"])
+@torch.inference_mode()
+def test_with_a_kept_feature_map_it_is_diffusers_network_whose_last_block_gets_the_map_of_another_step(family):
+    """DeepCache's branch 0. The peer runs whole; what enters its last block is replaced by what entered it before."""
+    torch.manual_seed(0)
+    other = UNet2DConditionModel(**SMALL[family]).eval()
+    weights = peer.unet_to_ldm(other.state_dict())
+    unet = UNet(UNetConfig.from_shapes({name: tuple(t.shape) for name, t in weights.items()}))
+    unet.load_state_dict(weights, strict=True)
+    x, context = torch.randn(2, 2, 4, 16, 24), torch.randn(2, 77, unet.config.context_dim)
+    y, extra = None, None
+    if unet.config.adm_in_channels is not None:
+        pooled, sizes = torch.randn(2, 64), torch.randint(0, 2048, (2, unet.config.adm_in_channels // 256))
+        y = torch.cat([pooled, sinusoid(sizes.flatten(), 256).view(2, -1)], dim=1)
+        extra = {"text_embeds": pooled, "time_ids": sizes}
+    early, late = torch.tensor([700.0, 700.0]), torch.tensor([600.0, 600.0])
+    width = SMALL[family]["block_out_channels"][0]  # of the skip that it is joined with
+    before: list[torch.Tensor] = []
+
+    def remember(_, given):
+        before.append(given[0][:, :-width])
+
+    def replace_it(_, given):
+        return torch.cat([before[0], given[0][:, -width:]], dim=1), *given[1:]
+
+    last = other.up_blocks[-1].resnets[-1]
+    hook = last.register_forward_pre_hook(remember)
+    other(x[0], early, context, added_cond_kwargs=extra)
+    hook.remove()
+    hook = last.register_forward_pre_hook(replace_it)
+    expected = other(x[1], late, context, added_cond_kwargs=extra).sample
+    hook.remove()
+
+    kept: list[torch.Tensor] = []
+    whole = unet(x[0], early, context, y, keep=kept.append)
+    assert len(kept) == 1 and torch.equal(whole, unet(x[0], early, context, y))
+    found = unet(x[1], late, context, y, inner=kept[0])
+    assert relative(found, expected) < 1e-5
+    assert relative(unet(x[1], late, context, y), expected) > 1e-3
+
+
+@pytest.mark.parametrize("with_freeu", [False, True])
+@torch.inference_mode()
+def test_with_the_feature_map_of_the_same_evaluation_it_gives_the_same_bits_from_the_outermost_blocks_alone(
+    tiny, with_freeu
+):
+    from core.models.freeu import FreeU
+
+    joint = FreeU(TINY.model_channels // 2, 1.3, 1.4, 0.7, 0.6) if with_freeu else None  # acts on the outermost level, too
+    kept: list[torch.Tensor] = []
+    whole = tiny(*inputs(), joint=joint, keep=kept.append)
+    assert torch.equal(tiny(*inputs(), joint=joint, inner=kept[0]), whole)
+    blocks = [*tiny.input_blocks, tiny.middle_block, *tiny.output_blocks]
+    ran, checks = [], []
+    hooks = [block.register_forward_pre_hook(lambda block, _: ran.append(block)) for block in blocks]
+    tiny(*inputs(), joint=joint, inner=kept[0], check=lambda: checks.append(None))
+    for hook in hooks:
+        hook.remove()
+    assert ran == [tiny.input_blocks[0], tiny.output_blocks[-1]] and len(checks) >= 2

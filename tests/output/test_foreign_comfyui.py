@@ -97,7 +97,7 @@ def test_of_two_samplers_in_a_row_the_first_counts_and_the_other_is_listed():
         ),
     )  # fmt: skip
     assert (found.settings["seed"], found.settings["steps"], found.settings["height"]) == (156680208700286, 20, 1280)
-    assert found.unknown["KSampler, later"].startswith("seed: 99, steps: 10")
+    assert found.unknown["later KSampler"].startswith("seed: 99, steps: 10")
     assert found.unknown["LatentUpscaleBy"] == "scale_by: 1.5, upscale_method: nearest-exact"
 
 

@@ -52,7 +52,7 @@ def test_invokeai_weights_are_written_in_our_way_and_functions_are_listed():
     read = read_settings_text(json.dumps(values))
     assert read.settings["prompt"] == "a (lighthouse:1.21), (calm sea:0.8)"
     assert read.settings["negative_prompt"] == '("fog", "rain").and()'
-    assert read.unknown["negative_prompt (function)"] == '("fog", "rain").and()'
+    assert read.unknown["function of negative_prompt"] == '("fog", "rain").and()'
 
 
 def test_the_first_invokeai_3_had_other_names_for_models():

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from core.errors import OutputError
-from core.output import files
+from core.output import files, save
 from core.output.metadata import read_settings
 from core.output.record import PROGRAM, VERSION, Record
-from core.output.save import save_and_log, save_picture
+from core.output.save import check_outputs, save_and_log, save_picture
 from core.settings import Settings
 
 RECORD = Record(
@@ -117,6 +117,22 @@ def test_a_file_in_the_place_of_the_folder_is_a_clear_error(tmp_path):
     (tmp_path / "2026-11-23").write_text("in the way")
     with pytest.raises(OutputError, match="a file where a folder should be"):
         save_picture(PIXELS, RECORD, tmp_path)
+
+
+def test_a_look_at_the_folder_makes_it_and_leaves_nothing_in_it(tmp_path):
+    check_outputs(tmp_path / "new" / "outputs")
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "outputs"]
+
+
+def test_a_look_at_the_folder_tells_a_full_disk_and_one_that_may_not_be_written(tmp_path, monkeypatch):
+    for number, says in ((errno.ENOSPC, "disk is full"), (errno.EACCES, "not writable")):
+
+        def fails(number=number, **given):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(save.tempfile, "TemporaryFile", fails)
+        with pytest.raises(OutputError, match=says):
+            check_outputs(tmp_path)
 
 
 def test_saved_files_have_the_rights_the_user_gives_to_new_files(tmp_path):

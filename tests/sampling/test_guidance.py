@@ -176,3 +176,29 @@ def test_rescaled_guidance_is_what_diffusers_does_to_the_networks_output(kind, a
 
 def test_rescaling_by_nothing_is_no_function_at_all():
     assert rescale_with(Prediction("v", TABLE), 0.0) is None
+
+
+@pytest.mark.parametrize("end", [0.0, 0.5, 0.7])
+def test_after_its_end_guidance_asks_for_the_prompt_alone_as_scale_1_does(end):
+    """The loop written by hand: Euler steps with scale 6 while the timestep is above (1 - end) x 999, with 1 from then on."""
+    sigmas = torch.cat([TABLE.sigmas[[999, 800, 600, 499, 300, 200, 0]].double(), torch.zeros(1, dtype=torch.float64)])
+    predict, by_hand = Predictor(), Predictor()
+    denoise = guided(
+        predict, POSITIVE, NEGATIVE, scale=6.0, sharpness=20.0, mimic_scale=4.0, progress=TABLE.progress, end=end
+    )
+    before = guided(by_hand, POSITIVE, NEGATIVE, scale=6.0, sharpness=20.0, mimic_scale=4.0, progress=TABLE.progress)
+    x = ours = latent() * sigmas[0]
+    for step, timestep in enumerate([999, 800, 600, 499, 300, 200, 0]):
+        sigma, following = sigmas[step], sigmas[step + 1]
+        ours = ours + (ours - denoise(ours, sigma)) / sigma * (following - sigma)
+        guess = before(x, sigma) if timestep > (1 - end) * 999 else by_hand(x, sigma, [POSITIVE])[0]
+        x = x + (x - guess) / sigma * (following - sigma)
+    assert torch.equal(ours, x)
+    assert [len(call) for call in predict.calls] == {0.0: [1] * 7, 0.5: [2] * 3 + [1] * 4, 0.7: [2] * 5 + [1] * 2}[end]
+
+
+def test_guidance_that_never_ends_guides_at_the_lowest_level_too():
+    predict = Predictor()
+    denoise = guided(predict, POSITIVE, NEGATIVE, scale=6.0, progress=TABLE.progress, end=1.0)
+    denoise(latent(), TABLE.sigmas[0])
+    assert TABLE.progress(TABLE.sigmas[0]) == 1.0 and predict.calls == [[NEGATIVE, POSITIVE]]

@@ -68,7 +68,39 @@ def test_what_comes_later_is_translated_and_what_people_wrote_is_not(page):
     assert page.locator("#final_gallery img").get_attribute("alt") == "Settings"
     page.fill("#width input", "100")
     page.keyboard.press("Control+Enter")
-    expect(page.locator("#message")).to_contain_text("width vaut 100 ; il faut un multiple de 8, par exemple 96.")
+    expect(page.locator("#message")).to_contain_text("Largeur vaut 100 ; il faut un multiple de 8, par exemple 96.")
+
+
+@pytest.mark.parametrize(
+    ("english", "german"),
+    [
+        (  # a sentence in a sentence, and one behind it
+            "m.safetensors is damaged: its header is not JSON. A whole safetensors file was wanted; download it again.",
+            "m.safetensors ist beschädigt: ihr Kopf ist kein JSON. Gebraucht wird eine vollständige safetensors-Datei; "
+            "laden Sie sie noch einmal herunter.",
+        ),
+        (  # lists, of our words and of names
+            "m.safetensors lacks the autoencoder (VAE) and the text encoder CLIP-G. Choose vae (a file in vae/), or take a "
+            "whole SDXL checkpoint as base model.",
+            "In m.safetensors fehlt: der Autoencoder (VAE) und der Text-Encoder CLIP-G. Wählen Sie vae (eine Datei in vae/), "
+            "oder nehmen Sie einen vollständigen SDXL-Checkpoint als Basismodell.",
+        ),
+        (
+            "These could not be used: Steps, later KSampler, cat and dog.",
+            "Diese konnten nicht verwendet werden: Schritte, späterer KSampler, cat and dog.",
+        ),
+        (  # the translation that says most, not a shorter one that fits as well
+            "There is no LoRA 'x', so its tag does nothing. Did you mean 'y'?",
+            "Es gibt kein LoRA 'x', deshalb bewirkt sein Tag nichts. Meinten Sie 'y'?",
+        ),
+        ("4 tasks · about 5 min of work", "4 Aufträge · etwa 5 min Arbeit"),
+        ("A sentence of nobody's.", "A sentence of nobody's."),
+    ],
+)
+def test_sentences_in_sentences_are_translated(page, english, german):
+    choose_language(page, "de")
+    expect(page.locator("#generate_button")).to_have_text("Erzeugen")
+    assert page.evaluate("(text) => window.easel.language.say(text)", english) == german
 
 
 def test_a_closed_list_shows_its_choice_translated_and_keeps_its_value(page):

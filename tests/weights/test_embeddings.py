@@ -92,7 +92,7 @@ def test_sixteen_bit_vectors_become_float32(folder, library):
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        ({"emb_params": torch.zeros(2, 1024)}, "width 1024, .* want 64 .CLIP-L. and 96 .CLIP-G.*Stable Diffusion 2"),
+        ({"emb_params": torch.zeros(2, 1024)}, "width 1024, .* want 64 .CLIP-L., 96 .CLIP-G.*Stable Diffusion 2"),
         ({"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 96)}, "width 768 for CLIP-L, .* 64 wide"),
         ({f"lora.{i}.lora_down.weight": torch.zeros(8, 64) for i in range(9)}, "is no embedding"),
         ({"emb_params": torch.zeros(2, 2, 64)}, "is no embedding"),

@@ -7,16 +7,19 @@ import torch
 from loras import write_lora
 from safetensors.torch import load_file, save_file
 from tiny import write_checkpoint
+from torch import nn
 
 from core.device import DeviceChoice, choose_device
 from core.models.configs import SDXL, TINY
+from core.models.int8 import has_int8_units, int8_works
 from core.models.unet import UNet
 from core.settings import Lora
+from core.weights import quantized
 from core.weights.checkpoint import load_checkpoint
 from core.weights.files import Files
 from core.weights.lora import Loras, Model
 from core.weights.memory import Memory
-from core.weights.quantized import _large, _plain, scale_of
+from core.weights.quantized import Int8Linear, _large, _plain, scale_of
 from core.weights.refiner import twin
 
 STORAGES = {"fp8": torch.float8_e4m3fn, "fp8-e5m2": torch.float8_e5m2, "int8": torch.int8}
@@ -206,6 +209,96 @@ def test_8_bits_stream_block_by_block(file, storage):
         assert memory._places[0].streamed
         for _ in range(2):
             assert torch.equal(unet(*inputs()), plain)
+
+
+# Multiplied in int8
+
+
+needs_int8 = pytest.mark.skipif(not (int8_works(CPU) and has_int8_units()), reason="needs a CPU with int8 units")
+
+
+def load_int8(file, precision="fp32"):
+    device = choose_device(DeviceChoice(device="cpu", unet_precision=precision, int8_linears=True))
+    return load_checkpoint(file, device=device).unet
+
+
+def computed(unet):
+    return {name for name, layer in unet.named_modules() if type(layer) is Int8Linear}
+
+
+@needs_int8
+def test_linear_layers_on_the_picture_multiply_in_int8_and_those_of_time_and_text_do_not(file):
+    unet = load_int8(file)
+    linears = {name for name, layer in stored_layers(unet).items() if isinstance(layer, nn.Linear)}
+    of_time = {name for name in linears if ".emb_layers." in name}
+    of_text = {name for name in linears if name.endswith((".attn2.to_k", ".attn2.to_v"))}
+    assert of_time and of_text and computed(unet) == linears - of_time - of_text
+    assert {name.rpartition(".transformer_blocks.0.")[2] for name in computed(unet) if "blocks.0." in name} >= {
+        "attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q", "attn2.to_out.0", "ff.net.0.proj", "ff.net.2",
+    }  # fmt: skip
+    assert not computed(load(file, "int8"))
+
+
+@needs_int8
+def test_multiplying_in_int8_lies_near_what_the_stored_weights_say(file):
+    """A step of a row is 1/127 of its largest number: about 1 % of each product, and less of their mean."""
+    unet, stored = load_int8(file), load(file, "int8")
+    with torch.inference_mode():
+        ours, wanted = unet(*inputs()), stored(*inputs())
+    assert 0 < (ours - wanted).norm() / wanted.norm() < 0.03
+    assert all(torch.equal(now, bits(stored)[name]) for name, now in bits(unet).items())
+
+
+@needs_int8
+def test_a_picture_in_a_batch_is_what_it_is_alone(file):
+    unet = load_int8(file)
+    with torch.inference_mode():
+        both, alone = unet(*inputs()), unet(*(each[:1] for each in inputs()))
+    torch.testing.assert_close(both[:1], alone, rtol=1e-4, atol=1e-4)
+
+
+@needs_int8
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_lora_changes_what_is_multiplied_in_int8_and_leaves_nothing_behind(file, style, precision):
+    unet = load_int8(file, precision)
+    layers, before = computed(unet), bits(unet)
+    with torch.inference_mode():
+        plain = unet(*inputs())
+        put(unet, style, Lora("style.safetensors", 0.7))
+        assert not torch.equal(unet(*inputs()), plain)
+        put(unet, style)
+        assert torch.equal(unet(*inputs()), plain)
+    assert computed(unet) == layers and all(torch.equal(before[name], now) for name, now in bits(unet).items())
+
+
+@needs_int8
+def test_a_twin_multiplies_in_int8_with_weights_of_its_own(file, style):
+    base = load_int8(file)
+    second, alone = twin(base), load_int8(file)
+    put(base, style, Lora("style.safetensors", 0.7), twin=second)
+    with torch.inference_mode():
+        assert torch.equal(second(*inputs()), alone(*inputs()))
+        assert not torch.equal(second(*inputs()), base(*inputs()))
+    assert computed(second) == computed(base)
+
+
+@needs_int8
+def test_layers_multiplied_in_int8_stream_block_by_block(file):
+    unet = load_int8(file)
+    memory = Memory(CPU, 2**16)
+    with torch.inference_mode():
+        plain = unet(*inputs())
+        memory.bring(unet, dtype=torch.float32)
+        assert memory._places[0].streamed
+        assert torch.equal(unet(*inputs()), plain)
+
+
+@needs_int8
+def test_what_the_product_does_not_take_is_computed_over_the_stored_weights(file, monkeypatch):
+    unet, stored = load_int8(file), load(file, "int8")
+    monkeypatch.setattr(quantized, "fits", lambda x, weight: False)
+    with torch.inference_mode():
+        assert torch.equal(unet(*inputs()), stored(*inputs()))
 
 
 # Text encoders

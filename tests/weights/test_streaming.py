@@ -163,3 +163,28 @@ def test_units_hold_every_weight_once_but_those_of_the_network_itself(unet):
     parts = list(units(unet))
     held = [id(tensor) for part in parts for tensor in tensors_of(part)]
     assert sorted(held) == sorted(id(tensor) for tensor in tensors_of(unet))
+
+
+@torch.inference_mode()
+def test_runs_that_leave_blocks_out_fetch_none_of_them_and_do_not_disturb_the_others(unet, inputs, streamed):
+    kept = []
+    wanted = unet(*inputs, keep=kept.append)
+    fetched, fill = [], streamed._fill
+    streamed._fill = lambda place, block: (fetched.append(block), fill(place, block))[1]
+
+    def run(route):
+        """What was fetched, up to the first block of the next run."""
+        streamed.route = route
+        before = len(fetched)
+        assert torch.equal(unet(*inputs, inner=kept[0] if route else None), wanted)
+        if streamed._coming:
+            streamed._coming[1].result()
+        return fetched[before:]
+
+    for route in (None, "short", None, "short"):  # learns both orders
+        run(route)
+    outermost = {*units(unet.input_blocks[0]), *units(unet.output_blocks[-1])}
+    everything = set(streamable(unet))
+    for _ in range(2):
+        assert set(run(None)) == everything
+        assert set(run("short")) == outermost

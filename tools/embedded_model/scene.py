@@ -77,7 +77,7 @@ def draw_scene(
 def paint(
     scene: Scene, pictures: np.ndarray, rng: Generator, size: tuple[int, int], mix: Mix
 ) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The picture, uint8 (height, width, 3), and its six size conditions as in SDXL (spec 2.6).
+    """The picture, uint8 (height, width, 3), and its six size conditions as in SDXL (Podell et al. 2023, section 2.2).
 
     The conditions are original height and width, top and left of the crop, target height and width, in pixels. `pictures`
     are those of the scene's style.

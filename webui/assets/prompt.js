@@ -231,7 +231,7 @@
 
   function origin(source) { // the prompt, one of its further lines, or a style
     const line = source.match(/^line (\d+)$/);
-    if (line) return make("span", { class: "source" }, make("span", {}, "Line"), " ", make("span", {}, line[1]));
+    if (line) return make("span", { class: "source" }, `Line ${line[1]}`);
     return source === "prompt" ? make("span", { class: "source" }, "Prompt") : make("span", { class: "source notranslate" }, source);
   }
 

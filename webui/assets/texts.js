@@ -6,16 +6,18 @@
   const MENU = LANGUAGE_MENU;     // code -> name
   const USUAL = USUAL_LANGUAGE; // for browsers that have chosen none; "": as the browser prefers
   const CHOICE = "easel-language";
-  const UNTOUCHED = "script, style, textarea, code, pre, [translate=no], .notranslate, .excerpt, .chip, .shot, #viewer img, #viewer .caption, [contenteditable]";
+  const UNTOUCHED = "script, style, textarea, code, pre, [translate=no], .notranslate, .excerpt:not(.none), .chip, .shot, #viewer img, #viewer .caption, [contenteditable]";
   const ATTRIBUTES = ["placeholder", "title", "aria-label", "alt", "data-hint"];
   const JOINT = " · "; // between facts that are translated one by one
 
   let table = new Map();  // English text -> translation
-  let patterns = [];      // [regular expression, translation], for keys with {}
+  let patterns = [];      // { pattern, translation, longest piece, length of all pieces }, for keys with {}
   let known = new Map();  // English text -> what was found for it, with or without a pattern
   const originals = new WeakMap(); // node -> { name: { english, shown } }; a text node's own text has the name ""
   const MOST_KNOWN = 5000;
   const SHORT = 14; // characters of a key
+  // Tables of some languages are for one way of writing it; a browser chooses its letters by the full name.
+  const FULL_CODES = { zh: "zh-Hans" };
 
   // ---- finding a translation ------------------------------------------------------------------------------------
   const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
@@ -32,42 +34,73 @@
       const pieces = english.split("{}").map(escaped);
       const short = english.startsWith("{} ") && english.length < SHORT; // "{} min" means a number, not any words
       const first = short ? "((?:about )?\\d[^]*?)" : "([^]+?)";
-      patterns.push([new RegExp(`^${pieces[0]}${first}${pieces.slice(1).join("([^]+?)")}$`), text, english.length]);
+      const longest = english.split("{}").reduce((one, other) => (other.length > one.length ? other : one));
+      const pattern = new RegExp(`^${pieces[0]}${first}${pieces.slice(1).join("([^]+?)")}$`);
+      patterns.push({ pattern, translation: text, longest, length: english.replaceAll("{}", "").length });
     }
-    patterns.sort((one, other) => other[2] - one[2]); // the one that says most comes first
   }
+
+  // What is found for a text is { text, said }: of several ways the one in which our tables say most of it counts.
+
+  const better = (one, other) => ((other?.said ?? -1) > (one?.said ?? -1) ? other : one);
 
   function filledIn(text, found) {
     let next = 0;
-    return text.replace(/\{(=?)(\d*)\}/g, (_, also, number) => { // {=}: what it stands for is one of our texts, too
-      const piece = found[number ? Number(number) : (next += 1)] ?? "";
-      return also ? translated(piece.trim()) || piece : piece;
+    let said = 0;
+    const filled = text.replace(/\{(=?)(\d*)\}/g, (_, also, number) => { // {=}: what it stands for is one of our texts, too
+      next = number ? Number(number) : next + 1;
+      const piece = found[next] ?? "";
+      if (!also || !/\p{L}/u.test(piece)) return piece;
+      const own = better(look(piece.trim()), listed(piece.trim()));
+      said += own?.said ?? 0;
+      return own ? piece.replace(piece.trim(), () => own.text) : piece;
     });
+    return { text: filled, said };
+  }
+
+  const total = (others) => others.reduce((sum, other) => sum + (other?.said ?? 0), 0);
+
+  /** A list of our texts, "a, b and c". Names may be among them, and may have an "and" of their own. */
+  function listed(text) {
+    const items = text.split(", ");
+    const others = items.map((item) => look(item) ?? joined(item));
+    if (!others.some(Boolean)) return null;
+    return { text: items.map((item, index) => others[index]?.text ?? item).join(", "), said: total(others) };
+  }
+
+  /** Our texts with "and" or "or" between them. */
+  function joined(text) {
+    const parts = text.split(/ (and|or) /);
+    const others = parts.map((part, index) => (index % 2 ? { text: table.get(part) ?? part } : look(part)));
+    if (parts.length === 1 || others.includes(null)) return null;
+    return { text: others.map((other) => other.text).join(" "), said: total(others) };
+  }
+
+  /** Several of our sentences in a row. */
+  function inSentences(text) {
+    const sentences = text.split(/(?<=[.!?])\s+(?=\p{Lu})/u);
+    const others = sentences.length > 1 ? sentences.map(look) : [null];
+    if (others.includes(null)) return null;
+    const joined = others.map((other) => other.text).join(" ").replace(/(?<=[。！？]) /g, ""); // these bring their own space
+    return { text: joined, said: total(others) };
   }
 
   function sought(text) {
-    const exact = table.get(text);
-    if (exact !== undefined) return exact;
-    const capital = table.get(text[0].toUpperCase() + text.slice(1)); // "guidance scale" as a name in a list
-    if (capital !== undefined) return capital;
-    for (const [pattern, translation] of patterns) {
-      const found = pattern.exec(text);
-      if (found) return filledIn(translation, found);
+    const exact = table.get(text) ?? table.get(text[0].toUpperCase() + text.slice(1)); // "guidance scale" as a name in a list
+    if (exact !== undefined) return { text: exact, said: text.length };
+    let best = inSentences(text);
+    for (const { pattern, translation, longest, length } of patterns) {
+      const found = text.includes(longest) ? pattern.exec(text) : null;
+      const filled = found && filledIn(translation, found);
+      if (filled) best = better(best, { text: filled.text, said: length + filled.said });
     }
-    if (text.includes(JOINT)) {
-      const parts = text.split(JOINT);
-      const others = parts.map((part) => translated(part) ?? part);
-      if (others.some((part, index) => part !== parts[index])) return others.join(JOINT);
-    }
-    const sentences = text.split(/(?<=[.!?])\s+(?=\p{Lu})/u); // several of our sentences in a row
-    if (sentences.length > 1) {
-      const others = sentences.map(translated);
-      if (!others.includes(null)) return others.join(" ");
-    }
-    return null;
+    const parts = text.split(JOINT);
+    const others = parts.length > 1 ? parts.map(look) : [];
+    if (!others.some(Boolean)) return best;
+    return better({ text: parts.map((part, index) => others[index]?.text ?? part).join(JOINT), said: total(others) }, best);
   }
 
-  function translated(text) {
+  function look(text) {
     if (text.length > 2000 || !/\p{L}/u.test(text)) return null;
     if (!known.has(text)) {
       if (known.size > MOST_KNOWN) known = new Map();
@@ -76,6 +109,8 @@
     }
     return known.get(text);
   }
+
+  const translated = (text) => look(text)?.text ?? null;
 
   /** `english` in the chosen language, or as it is. */
   const say = (english) => {
@@ -177,7 +212,7 @@
       } catch { /* English, then; the page tells when the server is gone */ }
     }
     learn(found.texts);
-    document.documentElement.lang = code === "default" ? "" : code;
+    document.documentElement.lang = code === "default" ? "" : FULL_CODES[code] || code;
     document.documentElement.dir = found.rightToLeft ? "rtl" : "ltr";
     if (document.body) putAll(document.body);
     document.dispatchEvent(new CustomEvent("easel:language", { detail: code }));

@@ -10,6 +10,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "How it is drawn": ("sampler", "scheduler"),
     "Fine texture": ("sharpness",),
     "Strength of the prompt": ("adaptive_cfg", "guidance_rescale", "clip_skip"),
+    "Faster, with small changes": ("guidance_end", "step_cache", "final_decoder"),
     "How the prompt is read": ("prompt_syntax", "read_wildcards_in_order"),
     "Several pictures": ("seed_increment",),
     "Continuing the prompt": ("expander", "prompt_expansion"),

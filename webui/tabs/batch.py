@@ -58,12 +58,10 @@ def batch_card(placed: Placed) -> BatchCard:
             queue_list = gr.Button("Queue the list", elem_id="queue_list", size="sm")
         with gr.Accordion("A grid of two settings (X/Y)", open=False, elem_id="batch_grid") as grid:
             axes: dict[str, Any] = {}
-            for axis, words in (("x", "Columns"), ("y", "Rows")):
+            for axis, words, label in (("x", "Columns", "Values of the columns"), ("y", "Rows", "Values of the rows")):
                 options, value = (choices, "steps") if axis == "x" else ([NONE, *choices], "")
                 axes[axis] = gr.Dropdown(options, value=value, label=words, elem_id=f"grid_{axis}")
-                axes[f"{axis}_values"] = gr.Textbox(
-                    label=f"Values of the {words.lower()}", lines=1, max_lines=4, elem_id=f"grid_{axis}_values"
-                )
+                axes[f"{axis}_values"] = gr.Textbox(label=label, lines=1, max_lines=4, elem_id=f"grid_{axis}_values")
             told = gr.HTML(_hint(HOW), elem_id="grid_told")
             make_grid = gr.Button("Make the grid", elem_id="make_grid", size="sm")
     return BatchCard(prompts, queue_list, axes, told, make_grid, grid)

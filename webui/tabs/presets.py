@@ -165,7 +165,7 @@ def told_changes(changes: dict[str, tuple[Any, Any]]) -> str:
     if not changes:
         return '<p class="note">Nothing differs from the chosen preset.</p>'
     rows = "".join(
-        f"<tr><th>{escape(name)}</th><td>{_short(there)}</td><td>{_short(here)}</td></tr>"
+        f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{_short(there)}</td><td>{_short(here)}</td></tr>"
         for name, (there, here) in changes.items()
     )
     return f"<table><thead><tr><th>Setting</th><th>Preset</th><th>Now</th></tr></thead><tbody>{rows}</tbody></table>"

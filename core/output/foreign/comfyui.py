@@ -310,7 +310,7 @@ class _Walk:
                 self.used.update(at for at, _ in self.graph.up(at, ("positive", "negative", "clip")))
             self.used.add(at)
             if not goes_on:
-                self.reading.reject(f"{node.kind}, later", _summary(node))
+                self.reading.reject(f"later {node.kind}", _summary(node))
 
     def _loader(self, model: Link | None) -> str:
         return next((at for at, node in self.graph.up(model, _MODELS) if self._checkpoint(node)), "")

@@ -137,7 +137,7 @@ def _put_old_prompt(reading: Reading, prompt: str) -> None:
 def _put_text(reading: Reading, key: str, name: str, text: Any) -> None:
     """A prompt in our own way of weighing words; one with functions stays as it is and is listed."""
     if isinstance(text, str) and has_function(text):
-        reading.reject(f"{key} (function)", text)
+        reading.reject(f"function of {key}", text)
     elif isinstance(text, str):
         text = translated(text)
     reading.put(key, name, text)
