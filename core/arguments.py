@@ -261,7 +261,8 @@ def _engine_flags(parser: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--int8-linears",
         action="store_true",
-        help="linear layers of the denoising network multiply in int8: faster; weights are kept in int8",
+        help="linear layers of the denoising network multiply in int8: faster, weights in int8, pictures off by about 1 %% "
+        "(docs/memory.md)",
     )
     engine.add_argument("--vae-in-cpu", action="store_true", help="the image decoder on the CPU")
 

@@ -238,13 +238,20 @@ def _built(name: str, words: str, entries: Entries, build: Callable[[Shapes], Pa
         raise BadModelFile(f"{name}: {words} cannot be read: {error}.") from None
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     if lacks := wanted.keys() - shapes.keys():
-        raise BadModelFile(f"{name}: {words} lacks {len(lacks)} tensors: {_some(lacks)}.")
+        raise BadModelFile(
+            f"{name}: {words} lacks tensors, {len(lacks)} in all: {_some(lacks)}. "
+            "Download the file again, or take another one."
+        )
     if unknown := shapes.keys() - wanted.keys():
-        raise BadModelFile(f"{name}: {words} has the unknown {len(unknown)} tensors: {_some(unknown)}.")
+        raise BadModelFile(
+            f"{name}: {words} has unknown tensors, {len(unknown)} in all: {_some(unknown)}. "
+            "Download the file again, or take another one."
+        )
     for tensor, shape in wanted.items():
         if shapes[tensor] != shape:
             raise BadModelFile(
-                f"{name}: in {words} the tensor {tensor} has the shape {list(shapes[tensor])}; {list(shape)} was wanted."
+                f"{name}: in {words} the tensor {tensor} has the shape {list(shapes[tensor])}; {list(shape)} was wanted. "
+                "Download the file again, or take another one."
             )
     return module
 

@@ -171,8 +171,8 @@ def test_an_eight_bit_file_computes_in_a_type_that_networks_have(rewritten, stor
         ({}, [CLIP_L], "lacks the text encoder CLIP-L"),
         ({}, [CLIP_G], "lacks the text encoder CLIP-G"),
         ({}, [UNET], "a checkpoint with network, text encoders and VAE was wanted"),
-        ({}, [f"{UNET}out.0"], "the network lacks 2 tensors: out.0.bias, out.0.weight"),
-        ({f"{UNET}extra.weight": torch.zeros(1)}, [], "the network has the unknown 1 tensors: extra.weight"),
+        ({}, [f"{UNET}out.0"], "the network lacks tensors, 2 in all: out.0.bias, out.0.weight. Download"),
+        ({f"{UNET}extra.weight": torch.zeros(1)}, [], "the network has unknown tensors, 1 in all: extra.weight"),
         ({}, [f"{VAE_PREFIX}decoder.mid"], "the VAE lacks .*decoder.mid"),
         (
             {f"{VAE_PREFIX}quant_conv.weight": torch.zeros(8, 4, 1, 1)},
@@ -184,7 +184,7 @@ def test_an_eight_bit_file_computes_in_a_type_that_networks_have(rewritten, stor
             [],
             "CLIP-L.*final_layer_norm.bias has the shape",
         ),
-        ({}, [f"{CLIP_G}transformer.resblocks.1."], "CLIP-G has the unknown"),
+        ({}, [f"{CLIP_G}transformer.resblocks.1."], "CLIP-G has unknown tensors"),
         (
             {},
             [f"{VAE_PREFIX}encoder.conv_in.weight"],
