@@ -200,7 +200,7 @@ def with_one_token_more(text):
         ("config.json", lambda _: "{", "does not describe a GPT-2"),
         ("config.json", config_with(model_type="llama"), "does not describe a GPT-2"),
         ("config.json", config_with(n_layer=10**9), "impossible sizes"),
-        ("config.json", config_with(n_layer=3), "lacks 12 tensors"),
+        ("config.json", config_with(n_layer=3), "lacks tensors, 12 in all"),
         ("config.json", config_with(n_embd=64), "shape"),
         ("config.json", config_with(n_head=5), "no GPT-2 model that can be built"),
         ("config.json", config_with(activation_function="os.system"), "no GPT-2 model that can be built"),
