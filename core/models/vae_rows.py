@@ -20,7 +20,7 @@ STRIP = 2**22  # bytes of one strip's input
 
 
 def rows_bytes(height: int, width: int, element: int) -> int:
-    """What that takes beside the weights, in bytes: 256 channels of the picture's size in, 128 between, 128 out."""
+    """What that takes at most beside the weights, in bytes: 256 channels of the picture's size in, 128 between, 128 out."""
     return 512 * 64 * height * width * element + 16 * STRIP
 
 
@@ -49,7 +49,7 @@ def _residual(block: ResBlock, x: Tensor) -> Tensor:
     h = _activated(block.norm1, block.conv1, x)
     statistics = _statistics(block.norm2, h)
     same = isinstance(block.nin_shortcut, nn.Identity)
-    out = x if same else _room(x, block.conv2.out_channels)
+    out = x if same else _instead(x, block.conv2.out_channels)
     for start, end in _strips(h):
         strip = _convolved(block.conv2, _silu(block.norm2, _padded(h, start, end), *statistics), start, end, h.shape[2])
         out[:, :, start:end] = strip.add_(x[:, :, start:end] if same else block.nin_shortcut(x[:, :, start:end]))
@@ -78,6 +78,13 @@ def _enlarged(conv: nn.Conv2d, x: Tensor) -> Tensor:
         wide = wide[:, :, (1 if start else 0) : wide.shape[2] - (1 if end < rows else 0)]
         out[:, :, 2 * start : 2 * end] = _convolved(conv, wide, 2 * start, 2 * end, 2 * rows)
     return out
+
+
+def _instead(x: Tensor, channels: int) -> Tensor:
+    """Memory for a map of so many channels: the place of the first ones of `x`, row by row, where they lie together."""
+    if len(x) == 1 and channels <= x.shape[1] and x.is_contiguous():
+        return x[:, :channels]
+    return _room(x, channels)
 
 
 def _room(x: Tensor, channels: int, larger: int = 1) -> Tensor:
