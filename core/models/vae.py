@@ -55,7 +55,8 @@ class AttnBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        q, k, v = (layer(h).flatten(2).transpose(1, 2).unsqueeze(1) for layer in (self.q, self.k, self.v))
+        # Rows that lie together: of others torch's kernel keeps all products of queries and keys, 2 GB for 1024 x 1024.
+        q, k, v = (layer(h).flatten(2).mT.unsqueeze(1).contiguous() for layer in (self.q, self.k, self.v))
         h = attention(q, k, v).squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.proj_out(h)
 
