@@ -175,7 +175,11 @@ class Database:
             return self._idle.get_nowait()
         except queue.Empty:
             connection = sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                connection.execute("PRAGMA synchronous = NORMAL")
+            except BaseException:
+                connection.close()
+                raise
             return connection
 
     def _given_back(self, connection: sqlite3.Connection) -> None:
