@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import launch
 from benchmarks.child import Child, serve
 from benchmarks.common import ROOT
+from benchmarks.report import Report
 from core.config import Config
 from core.presets import load_preset, settings_of
 from core.prompt.plan import plan_images
@@ -78,6 +79,19 @@ def workplace(args: argparse.Namespace) -> Iterator[tuple[Path, Path | None]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         yield folder, args.checkpoints or (tiny_checkpoints(folder / "checkpoints") if args.tiny else None)
+
+
+def run(
+    args: argparse.Namespace,
+    serve_side: Callable[[argparse.Namespace], None],
+    measure: Callable[[argparse.Namespace, Path | None, Path], Report],
+) -> None:
+    """A command on an installation: `serve_side` if this is a subprocess of it, else `measure` in a folder of its own."""
+    if args.child:
+        serve_side(args)
+        return
+    with workplace(args) as (folder, checkpoints):
+        measure(args, checkpoints, folder).finish(args.output)
 
 
 def make_picture(pipeline: Pipeline, settings: Settings) -> np.ndarray:

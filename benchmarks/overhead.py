@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.child import Child, memory, serve
 from benchmarks.common import Stopwatch, add_rounds, alternate, command, parser
-from benchmarks.engine import Engine, add_installation, engine_flags, launch_options, make_picture, workplace
+from benchmarks.engine import Engine, add_installation, engine_flags, launch_options, make_picture, run
 from benchmarks.page import Server, Visitor
 from benchmarks.report import Report, column, ratio, seconds_row
 from core.output.metadata import read_settings
@@ -25,11 +25,7 @@ AT_MOST = 1.03
 def main(argv: Sequence[str] | None = None) -> None:
     """The command; raises BenchmarkError if it cannot be measured here."""
     args = _arguments(argv)
-    if args.child:
-        _serve_bare(args)
-        return
-    with workplace(args) as (folder, checkpoints):
-        _compare(args, checkpoints, folder).finish(args.output)
+    run(args, _serve_bare, _compare)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

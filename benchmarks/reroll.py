@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.child import Child, memory, serve
 from benchmarks.common import Stopwatch, add_rounds, command, parser, tell
-from benchmarks.engine import Engine, add_installation, engine_flags, workplace
+from benchmarks.engine import Engine, add_installation, engine_flags, run
 from benchmarks.report import Report, absolute, column, seconds_row
 from core.events import Progress
 from core.handler import handler
@@ -27,11 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_rounds(made, 20)
     add_installation(made)
     args = made.parse_args(argv)
-    if args.child:
-        _serve(args)
-        return
-    with workplace(args) as (folder, checkpoints):
-        _measure(args, checkpoints, folder).finish(args.output)
+    run(args, _serve, _measure)
 
 
 def _measure(args: argparse.Namespace, checkpoints: Path | None, folder: Path) -> Report:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.child import Child, serve
 from benchmarks.common import Stopwatch, command, parser, tell
-from benchmarks.engine import Engine, add_installation, engine_flags, workplace
-from benchmarks.report import Report, figure
-from benchmarks.storage import FIRST_SEED, PROMPTS, picture, psnr
+from benchmarks.engine import Engine, add_installation, engine_flags, run
+from benchmarks.report import Report, column
+from benchmarks.storage import FIRST_SEED, PROMPTS, add_deviation, picture, psnr
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,11 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--steps", type=int, help="steps of each picture (default: what the model recommends)")
     add_installation(made)
     args = made.parse_args(argv)
-    if args.child:
-        _serve(args)
-        return
-    with workplace(args) as (folder, checkpoints):
-        _measure(args, checkpoints, folder).finish(args.output)
+    run(args, _serve, _measure)
 
 
 def _measure(args: argparse.Namespace, checkpoints: Path | None, folder: Path) -> Report:
@@ -59,13 +55,8 @@ def _measure(args: argparse.Namespace, checkpoints: Path | None, folder: Path) -
     for name, found in report.rounds.items():
         if name == OFF:
             continue
-        far, like = [one["off"] for one in found], [one["psnr"] for one in found]
         speed = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(off, found, strict=True))
-        report.rows.append(
-            {"": name, "relative L2": statistics.median(far), "largest": max(far),
-             "PSNR dB": statistics.median(like), "least": min(like), "times as fast": speed}
-        )  # fmt: skip
-        report.findings.append(figure(f"{name}: relative L2 of the latent", statistics.median(far), "x"))
+        add_deviation(report, name, column(found, "off"), column(found, "psnr"), **{"times as fast": speed})
     return report
 
 

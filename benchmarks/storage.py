@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.child import Child, memory, serve
 from benchmarks.common import Stopwatch, command, parser, tell
-from benchmarks.engine import Engine, add_installation, engine_flags, workplace
+from benchmarks.engine import Engine, add_installation, engine_flags, run
 from benchmarks.report import Report, figure
 
 if TYPE_CHECKING:
@@ -35,11 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--only", nargs="+", choices=PRECISIONS, default=PRECISIONS, metavar="NAME", help="these alone")
     add_installation(made)
     args = made.parse_args(argv)
-    if args.child:
-        _serve(args)
-        return
-    with workplace(args) as (folder, checkpoints):
-        _measure(args, checkpoints, folder).finish(args.output)
+    run(args, _serve, _measure)
 
 
 def _measure(args: argparse.Namespace, checkpoints: Path | None, folder: Path) -> Report:
@@ -51,13 +47,8 @@ def _measure(args: argparse.Namespace, checkpoints: Path | None, folder: Path) -
             report.title = f"storage: {found['model']}, {found['size']}, {found['steps']} steps, {len(PROMPTS)} prompts"
             if precision == PLAIN:
                 continue
-            off, psnr = found["off"], found["psnr"]
             report.rounds[precision] = found
-            report.rows.append(
-                {"": precision, "relative L2": statistics.median(off), "largest": max(off),
-                 "PSNR dB": statistics.median(psnr), "least": min(psnr)}
-            )  # fmt: skip
-            report.findings.append(figure(f"{precision}: relative L2 of the latent", statistics.median(off), "x"))
+            add_deviation(report, precision, found["off"], found["psnr"])
     return report
 
 
@@ -101,6 +92,15 @@ def picture(engine: Engine, **given: Any) -> tuple[Tensor, np.ndarray]:
     conditions = pipeline.process_prompt(plan, settings)
     *_, last = pipeline.process_diffusion(settings, plan, conditions)
     return last.x, pipeline.decode(last.x, settings, last.space)
+
+
+def add_deviation(report: Report, name: str, off: Sequence[float], psnr: Sequence[float], **more: float) -> None:
+    """The row and the finding of `name`: how far the pictures' latents are `off`, and the PSNR of their pixels."""
+    report.rows.append(
+        {"": name, "relative L2": statistics.median(off), "largest": max(off),
+         "PSNR dB": statistics.median(psnr), "least": min(psnr), **more}
+    )  # fmt: skip
+    report.findings.append(figure(f"{name}: relative L2 of the latent", statistics.median(off), "x"))
 
 
 def psnr(pixels: np.ndarray, true: np.ndarray) -> float:

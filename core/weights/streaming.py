@@ -1,9 +1,9 @@
 """Networks larger than the device: each block's weights come just before it runs, and leave after it.
 
 The blocks take turns in two places that are as large as the largest of them. While one block computes out of one place,
-a thread fills the other with the block that ran next the last time it went this way; on a CUDA device by way of page-locked memory and a
-stream of its own, so that the copy and the computation go on at the same time. The weights are the same numbers wherever
-they lie, so the results are the same, bit for bit.
+a thread fills the other with the block that ran next the last time it went this way; on a CUDA device by way of
+page-locked memory and a stream of its own, so that the copy and the computation go on at the same time. The weights are
+the same numbers wherever they lie, so the results are the same, bit for bit.
 """
 
 from __future__ import annotations

@@ -68,9 +68,10 @@ def _group_strengths(prompt: str) -> dict[int, tuple[int, float]]:
         elif mark[0] == ")" and unclosed:
             number = _STRENGTH.match(prompt, mark.end())
             strength = _strength(number[0]) if number else 1.0
-            found[unclosed.pop()] = (0, strength)
+            opening = unclosed.pop()
+            found[opening] = (opening + 1, strength)
             found[mark.start()] = (number.end() if number else mark.end(), strength)
-    return {at: (at + 1 if after == 0 else after, strength) for at, (after, strength) in found.items()}
+    return found
 
 
 def _strength(mark: str) -> float:
