@@ -127,8 +127,7 @@ class Visitor:
         before = set(self._outputs.rglob("*.*"))
         pressed_at = time.time()
         clock = Stopwatch()
-        for _ in self._run(self._generate, [self._value(id_, controls) for id_ in self._generate["inputs"]]):
-            pass
+        self._call_now(self._generate, [self._value(id_, controls) for id_ in self._generate["inputs"]])
         preview, address = None, None
         for message in self._run(self._watch, []):
             if preview is None and PREVIEW.search(message):
@@ -156,8 +155,7 @@ class Visitor:
         props = self._components[component]["props"]
         return controls.get(props.get("elem_id"), props.get("value"))
 
-    def _run(self, dependency: dict[str, Any], data: list[Any]) -> Iterator[str]:
-        """Call one of the page's functions through its queue; yields each message of the stream as text."""
+    def _post(self, path: str, dependency: dict[str, Any], data: list[Any]) -> Any:
         request = {
             "data": data,
             "fn_index": dependency["id"],
@@ -165,10 +163,15 @@ class Visitor:
             "trigger_id": self._trigger,
             "event_data": None,
         }
-        _, body = self._call(
-            "POST", f"{self._api}/queue/join", {"Content-Type": "application/json"}, json.dumps(request)
-        )
-        event = json.loads(body)["event_id"]
+        return self._call("POST", self._api + path, {"Content-Type": "application/json"}, json.dumps(request))[1]
+
+    def _call_now(self, dependency: dict[str, Any], data: list[Any]) -> None:
+        """Call one of the page's functions that do not go through its queue."""
+        self._post("/run/predict", dependency, data)
+
+    def _run(self, dependency: dict[str, Any], data: list[Any]) -> Iterator[str]:
+        """Call one of the page's functions through its queue; yields each message of the stream as text."""
+        event = json.loads(self._post("/queue/join", dependency, data))["event_id"]
         connection = http.client.HTTPConnection(HOST, self._port, timeout=LONGEST_WAIT)
         try:
             connection.request("GET", f"{self._api}/queue/data?session_hash={self._session}", headers=self._headers())

@@ -43,7 +43,8 @@ KEYS = '<p class="keys hide-on-touch"><kbd>Ctrl</kbd> <kbd>Enter</kbd> generates
 BECOMES = '<details id="becomes"><summary>What the prompt becomes</summary><div class="body"></div></details>'
 SESSION = "() => [window.easel.session()]"
 NO_COOKIE = "This browser sent no cookie, so Easel cannot tell whose pictures are whose. Allow cookies for this page and reload it."
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+# Not through Gradio's queue, which would look for them only every IDLE_SLEEP: Stop is to act at once.
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 
 
 def build_page(app: App) -> gr.Blocks:
@@ -67,10 +68,9 @@ def build_page(app: App) -> gr.Blocks:
                     placed.put("prompt")
                     with gr.Row(elem_id="actions"):
                         gr.HTML(OFFER + KEYS)
-                        skip = gr.Button("Skip", elem_id="skip_button", visible=False, min_width=90, scale=0)
-                        stop = gr.Button(
-                            "Stop", elem_id="stop_button", variant="stop", visible=False, min_width=90, scale=0
-                        )
+                        # seen while a task runs: style.css looks for .bar.running
+                        skip = gr.Button("Skip", elem_id="skip_button", min_width=90, scale=0)
+                        stop = gr.Button("Stop", elem_id="stop_button", variant="stop", min_width=90, scale=0)
                         button = gr.Button(
                             "Generate", elem_id="generate_button", variant="primary", min_width=150, scale=0
                         )
@@ -89,7 +89,6 @@ def build_page(app: App) -> gr.Blocks:
                 with gr.Tab("History", id="history_tab", elem_id="history_panel", render_children=True):
                     history_tab(app)
         controls, aspect, any_seed = placed.controls, tab.aspect, tab.any_seed
-        parts = {"stage": stage, "progress": progress, "tasks": tasks, "gallery": gallery}
 
         def owner(request: gr.Request) -> str:
             found = owner_of(request.headers.get("cookie"))
@@ -105,13 +104,12 @@ def build_page(app: App) -> gr.Blocks:
                 return {message: problem(str(error))}
             return {message: "", controls["seed"]: str(settings.seed)}
 
-        async def watch(request: gr.Request) -> AsyncIterator[dict[Any, Any]]:
+        async def watch(request: gr.Request) -> AsyncIterator[tuple[str, ...]]:
             old: View | None = None
             async with aclosing(desk.watch(owner(request))) as views:
                 async for new in views:
-                    changes = new.changed_from(old)
-                    if changes:
-                        yield _updates(changes, parts, skip, stop)
+                    if new != old:
+                        yield new.stage, new.progress, new.tasks, new.gallery
                     old = new
 
         def arrive(session: str, request: gr.Request) -> dict[Any, Any]:
@@ -201,10 +199,21 @@ def build_page(app: App) -> gr.Blocks:
         def skip_picture(request: gr.Request) -> None:
             desk.skip(owner(request))
 
-        watching: dict[str, Any] = {"outputs": [*parts.values(), skip, stop], "trigger_mode": "always_last"} | QUIET
+        # Whole values, as they are: Gradio sends what differs. For an output left out, or an update of one, it makes
+        # the component anew, which took five times as long (docs/decisions.md).
+        watching: dict[str, Any] = {
+            "outputs": [stage, progress, tasks, gallery],
+            "trigger_mode": "always_last",
+            "postprocess": False,
+            **QUIET,
+            "queue": True,
+            "concurrency_limit": None,
+        }
         everything = [*controls.values(), any_seed, aspect, message]
         asked = {*controls.values(), any_seed}
-        pressed = button.click(generate, asked, [message, controls["seed"]], trigger_mode="multiple", **QUIET)
+        pressed = button.click(
+            generate, asked, [message, controls["seed"]], trigger_mode="multiple", preprocess=False, **QUIET
+        )
         pressed.then(watch, **watching)
         page.load(arrive, session, everything, js=SESSION, **QUIET).then(watch, **watching)
         kept = [*controls, "any_seed"]
@@ -241,13 +250,6 @@ def build_page(app: App) -> gr.Blocks:
         for control in size:
             control.input(typed_size, [*size, base_model], aspect, **QUIET)
     return page
-
-
-def _updates(changes: dict[str, Any], parts: dict[str, Any], skip: Any, stop: Any) -> dict[Any, Any]:
-    updates: dict[Any, Any] = {parts[name]: value for name, value in changes.items() if name in parts}
-    if "running" in changes:
-        updates |= {skip: gr.update(visible=changes["running"]), stop: gr.update(visible=changes["running"])}
-    return updates
 
 
 def _native(app: App, base_model: str) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from html import escape
 
 from core.events import Failed, Finished, Saved, Warned
@@ -24,18 +24,12 @@ IDLE = Standing()
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """All that the page shows of a browser's tasks. `running` tells whether Skip and Stop have something to act on."""
+    """All that the page shows of a browser's tasks, as HTML."""
 
     stage: str
     progress: str
     tasks: str
     gallery: str
-    running: bool
-
-    def changed_from(self, old: View | None) -> dict[str, str | bool]:
-        """The parts that differ from `old`, by name."""
-        names = [field.name for field in fields(self)]
-        return {n: getattr(self, n) for n in names if old is None or getattr(self, n) != getattr(old, n)}
 
 
 def view(tasks: Sequence[AsyncTask], position: Callable[[AsyncTask], int], standing: Standing = IDLE) -> View:
@@ -48,7 +42,6 @@ def view(tasks: Sequence[AsyncTask], position: Callable[[AsyncTask], int], stand
         progress="" if shown is None else _summary(shown) if shown.done else _progress(shown, position, standing),
         tasks=task_list(under_way, position, standing),
         gallery=_gallery(tasks),
-        running=running is not None,
     )
 
 
@@ -122,7 +115,7 @@ def _progress(task: AsyncTask, position: Callable[[AsyncTask], int], standing: S
     text, facts = _status(task, position, standing)
     percent = round(100 * task.progress.share)
     return (
-        f'<div class="bar" role="progressbar" data-task="{escape(task.id)}" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
+        f'<div class="bar {task.state}" role="progressbar" data-task="{escape(task.id)}" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{percent}"><div class="done" style="width:{percent}%"></div></div>'
         f'<div class="status"><span class="text">{escape(text)}</span><span class="facts">{escape(facts)}</span></div>'
     )

@@ -1,4 +1,5 @@
 import base64
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -124,16 +125,28 @@ def test_a_task_that_ends_without_a_picture_says_so(event, words):
 def test_a_browser_without_tasks_is_greeted_with_examples():
     empty = view([], first)
     assert len([tag for tag, _ in Reader(empty.stage).tags if tag == "button"]) >= 3
-    assert (empty.progress, empty.tasks, empty.gallery, empty.running) == ("", "", "", False)
+    assert (empty.progress, empty.tasks, empty.gallery) == ("", "", "")
 
 
-def test_only_the_parts_that_changed_are_sent():
+def test_a_step_changes_nothing_but_the_progress_and_a_preview():
+    """Gradio sends the parts that differ from those before: all others must be the same text."""
     task = running(share=0.1, text="Step 1 of 9", preview=b"one")
     before = view([task], first)
     task.publish(Progress(share=0.2, text="Step 2 of 9"))
     after = view([task], first)
-    assert set(after.changed_from(before)) == {"progress"}
-    assert set(before.changed_from(None)) == {"stage", "progress", "tasks", "gallery", "running"}
+    assert after == replace(before, progress=after.progress) != before
+    task.publish(Progress(share=0.3, text="Step 3 of 9", preview=b"two"))
+    later = view([task], first)
+    assert later == replace(after, progress=later.progress, stage=later.stage)
+
+
+def test_the_buttons_to_skip_and_stop_are_there_while_a_task_runs():
+    """style.css shows them beside a progress bar of the class `running`."""
+    task = running(share=0.1, text="Step 1 of 9")
+    assert '<div class="bar running" role="progressbar"' in view([task], first).progress
+    assert '<div class="bar waiting" role="progressbar"' in view([AsyncTask(Settings(), "me")], first).progress
+    task.publish(Finished(paths=(), seconds=1.0))
+    assert "bar" not in view([task], first).progress
 
 
 @pytest.mark.parametrize(
