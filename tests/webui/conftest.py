@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core.worker import Worker
-from tests.browser.chromium import free_port, running
+from tests.browser.chromium import free_port, running, visit
 from tests.webui.stand_in import Engine, handler, make_app
 from webui.app import App
 
@@ -40,3 +41,17 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = ["-m", "tests.webui.stand_in", str(port), str(outputs), str(PACE)]
     with running(command, f"http://127.0.0.1:{port}") as address:
         yield address
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """A fresh browser's page."""
+    with visit(browser, address) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def idle(browser: Any, address: str) -> Iterator[Any]:
+    """One page for the tests of a file that start no task."""
+    with visit(browser, address) as page:
+        yield page

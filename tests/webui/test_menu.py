@@ -28,12 +28,6 @@ HIDE = """() => {
 }"""
 
 
-@pytest.fixture
-def page(browser, address):
-    with visit(browser, address) as page:
-        yield page
-
-
 def choose_language(page, code):
     page.click("#page_menu_button")
     page.select_option("#page_language", code)

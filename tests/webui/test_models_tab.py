@@ -4,8 +4,6 @@ import json
 
 import pytest
 
-from tests.browser.chromium import visit
-
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to look at the page")
 expect = playwright.expect
 expect.set_options(timeout=20_000)
@@ -13,12 +11,6 @@ expect.set_options(timeout=20_000)
 pytestmark = pytest.mark.browser
 
 USED = ".lora:not(.empty)"  # the rows that hold a LoRA
-
-
-@pytest.fixture
-def page(browser, address):
-    with visit(browser, address) as page:
-        yield page
 
 
 def open_tab(page, name):

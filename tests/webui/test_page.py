@@ -19,19 +19,6 @@ PROMPT, STEPS = "#positive_prompt textarea", "#steps input[type=number]"
 HOSTILE = "<img src=x onerror=\"document.title='run'\"> ${document.title='run'} {{value}} </textarea>"
 
 
-@pytest.fixture
-def page(browser, address):
-    with visit(browser, address) as page:
-        yield page
-
-
-@pytest.fixture(scope="module")
-def idle(browser, address):
-    """One page for the tests that start no task."""
-    with visit(browser, address) as page:
-        yield page
-
-
 def open_tab(page, name):
     page.get_by_role("tab", name=name).click()
 

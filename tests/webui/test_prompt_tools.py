@@ -14,19 +14,6 @@ PROMPT, NEGATIVE, STEPS = "#positive_prompt textarea", "#negative_prompt textare
 LIST = "#prompt_completions"
 
 
-@pytest.fixture
-def page(browser, address):
-    with visit(browser, address) as page:
-        yield page
-
-
-@pytest.fixture(scope="module")
-def idle(browser, address):
-    """One page for the tests that start no task."""
-    with visit(browser, address) as page:
-        yield page
-
-
 def begin(page, text, where=PROMPT):
     page.fill(where, "")
     page.locator(where).press_sequentially(text)

@@ -22,12 +22,6 @@ def shared(browser, address):
         yield page
 
 
-@pytest.fixture
-def page(browser, address):
-    with visit(browser, address) as page:
-        yield page
-
-
 def generate(page, prompt, steps=4):
     page.fill(STEPS, str(steps))
     page.fill(PROMPT, prompt)

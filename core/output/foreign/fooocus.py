@@ -11,6 +11,7 @@ from core.output.literals import numbers, words
 from core.output.reading import Reading, ReadMetadata, is_number, text_of
 from core.output.resolve import stem_of
 from core.performance import MODES
+from core.reference_keys import PERFORMANCES
 
 # Our name where it differs; samplers and schedulers have the same names as ours.
 NAMES = {
@@ -58,13 +59,6 @@ LABELS = {
     "Version": "version",
     "Inpaint Engine Version": "inpaint_engine_version",
     "Inpaint Mode": "inpaint_method",
-}
-PERFORMANCES = {
-    "Quality": "quality",
-    "Speed": "speed",
-    "Extreme Speed": "extreme_speed",
-    "Lightning": "lightning",
-    "Hyper-SD": "hyper_sd",
 }
 # Made from the other keys, or about the file and not the picture.
 IGNORED = (
