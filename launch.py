@@ -9,6 +9,7 @@ import os
 import sys
 
 OLDEST = (3, 10)
+STAND_IN = "easel"  # the preset of the checkpoint that comes with the program: it works where another's is missing
 ROOT = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -21,12 +22,12 @@ def main(argv):
         )
         return 2
     from core import arguments
-    from core.errors import BadConfig, BadSetting, ModelNotFound, UserError
+    from core.errors import BadInput, UserError
 
     args = arguments.parse(argv)
     try:
         return run(args, argv)
-    except (BadConfig, BadSetting, ModelNotFound) as error:
+    except BadInput as error:
         print(error, file=sys.stderr)
         return 2
     except UserError as error:
@@ -60,7 +61,7 @@ def run(args, argv):
         environment = bootstrap.Environment(bootstrap.environment_folder(root, os.environ))
         chosen = chosen_build(getattr(args, "torch", None), os.environ)
         if args.command == "doctor":  # it says what is missing rather than installing it
-            python = environment.python if environment.python.exists() else python
+            python = environment.python if os.path.exists(environment.python) else python
         else:
             needs = bootstrap.Needs.read(root, tests=args.command == "test")
             bootstrap.ensure(environment, needs, chosen, say=lambda words: print(words, file=sys.stderr))
@@ -98,22 +99,26 @@ def serve(config, args):
     from core.weights.fetching import Downloads
     from core.weights.files import Catalog
     from core.weights.lora_info import lora_info
-    from core.worker import Worker
+    from core.worker import MOST_OF_ONE, Worker
     from webui import server
     from webui.app import App
 
     catalog = Catalog(config.checkpoints, hash_cache=config.hash_cache, others=config.model_folders)
     preset = chosen_preset(config, catalog)
     # Behind a password everybody has a history of their own: the pictures of others are not theirs to see.
-    history = History(config.outputs, config.picture_folders, private=config.open_to_others or bool(config.users))
+    shared = config.open_to_others or bool(config.users)
+    history = History(config.outputs, config.picture_folders, private=shared)
     store, pace = QueueStore(config.queue_file), Pace(config.pace_file)
-    worker = Worker(partial(handler, history=history), lambda: make_pipeline(config, catalog), store, pace)
+    carry_out = partial(handler, history=history, created_by=config.created_by)
+    most = MOST_OF_ONE if shared else None
+    worker = Worker(carry_out, lambda: make_pipeline(config, catalog), store, pace, most_of_one=most)
     resources = prompt_resources(config, catalog)
     shelf = Shelf(
         catalog=catalog,
         own=config.user_presets,
         program=config.presets,
         first=config.preset,
+        stand_in=STAND_IN,
         defaults=config.defaults,
         hosts=config.download_hosts,
         older_models=config.older_models,
@@ -131,12 +136,15 @@ def serve(config, args):
         aspect_ratios=config.aspect_ratios,
         languages=config.languages,
         language=config.language,
+        notices=config.defaults.notes,
         models=catalog.names,
         files=lambda kind: catalog.files(kind).names(),
+        hashes=catalog.known_hashes,
         resources=resources,
         lora_info=lambda name: lora_info(catalog.files("loras").find(name), name),
         native_size=lambda name: catalog.info(name or catalog.default()).native_size,
         defaults=lambda name: settings_of(catalog, preset, {"base_model": name} if name else {}),
+        recommended=lambda name: settings_of(catalog, {}, {"base_model": name} if name else {}),
     )
 
     def ready(address):
@@ -189,7 +197,8 @@ def generate(config, args):
     preset = dict({"seed": random_seed()}, **chosen_preset(config, catalog))
     task = AsyncTask(settings_of(catalog, preset, given))
     history = History(config.outputs)
-    worker = Worker(partial(handler, history=history), lambda: make_pipeline(config, catalog))
+    carry_out = partial(handler, history=history, created_by=config.created_by)
+    worker = Worker(carry_out, lambda: make_pipeline(config, catalog))
     worker.start()
     worker.submit(task)
     code = cli.generate(task, AsyncTask.events, cli.reporter(args.json))
@@ -204,7 +213,14 @@ def chosen_preset(config, catalog):
     from core.presets_choice import choose
 
     preset = load_preset(config.preset, *config.preset_folders, hosts=config.download_hosts)
-    choice = choose(preset, catalog, config.preset_folders, config.defaults, older_models=config.older_models)
+    choice = choose(
+        preset,
+        catalog,
+        config.preset_folders,
+        config.defaults,
+        stand_in=STAND_IN,
+        older_models=config.older_models,
+    )
     for note in config.notices + config.defaults.notes + choice.notes:
         print(note, file=sys.stderr)
     return choice.settings
@@ -229,6 +245,14 @@ def download(config, args):
             print(note, file=sys.stderr)
         needs += needed(preset.settings, catalog, preset.downloads)
     return cli_download.download(needs, mirror=config.hf_mirror, yes=args.yes)
+
+
+def convert(config, args):
+    """Make a safetensors file of a model in a pickle."""
+    from core import cli_convert
+
+    searched = dict(config.model_folders, checkpoints=config.checkpoints)
+    return cli_convert.convert(args.path, args.folder, models=config.models, searched=searched)
 
 
 def make_pipeline(config, catalog):
@@ -323,7 +347,14 @@ def add_user(file, name):
     return 0
 
 
-COMMANDS = {"page": serve, "generate": generate, "download": download, "doctor": doctor, "test": run_tests}
+COMMANDS = {
+    "page": serve,
+    "generate": generate,
+    "download": download,
+    "convert": convert,
+    "doctor": doctor,
+    "test": run_tests,
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""How far pictures with the network's weights in 8 bits are from those in 32 bits: four prompts, the default model."""
+"""How far pictures with weights of fewer bits are from those in 32 bits: four prompts, the default model."""
 
 from __future__ import annotations
 
@@ -24,8 +24,17 @@ PROMPTS = ("a red apple", "a blue bird on a yellow ground", "a smiling cat", "tw
 FIRST_SEED = 100
 PLAIN = "fp32"
 COMPUTED = "int8, computed in int8"
-# Those of 8 bits compute in 32 apart from that, so that they alone are seen.
-PRECISIONS = (PLAIN, "bf16", "int8", COMPUTED, "fp8", "fp8-e5m2")
+# Network weights of 8 bits compute in 32 apart from that, so that they alone are seen; so do text encoders in any case.
+NETWORKS = (PLAIN, "bf16", "int8", COMPUTED, "fp8", "fp8-e5m2")
+OTHERS = {  # name -> which part has which precision, beside a network in 32 bits
+    "text encoders in fp16": ("CLIP", "fp16"),
+    "text encoders in bf16": ("CLIP", "bf16"),
+    "text encoders in fp8": ("CLIP", "fp8"),
+    "text encoders in fp8-e5m2": ("CLIP", "fp8-e5m2"),
+    "image decoder in bf16": ("VAE", "bf16"),
+    "image decoder in fp16": ("VAE", "fp16"),
+}
+PRECISIONS = (*NETWORKS, *OTHERS)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -48,30 +57,38 @@ def _measure(args: argparse.Namespace, checkpoints: Path | None, folder: Path) -
             if precision == PLAIN:
                 continue
             report.rounds[precision] = found
-            add_deviation(report, precision, found["off"], found["psnr"])
+            add_deviation(report, precision, found["off"], found["psnr"], conditions=max(found["told"]))
     return report
 
 
 def _serve(args: argparse.Namespace) -> None:
     plain: list[tuple[Tensor, np.ndarray]] = []
+    plain_told: list[Tensor] = []
 
     def measure(precision: str) -> Mapping[str, Any]:
         from dataclasses import replace
 
         import torch
 
-        os.environ["EASEL_UNET_PRECISION"], os.environ["EASEL_VAE_PRECISION"] = precision.partition(",")[0], "fp32"
+        network = PLAIN if precision in OTHERS else precision.partition(",")[0]
+        part, other = OTHERS.get(precision, ("VAE", "fp32"))
+        chosen = {"UNET": network, "VAE": "fp32", "CLIP": "auto", part: other}
+        os.environ.update({f"EASEL_{name}_PRECISION": value for name, value in chosen.items()})
         os.environ["EASEL_INT8_LINEARS"] = "true" if precision == COMPUTED else "false"
         engine, clock = Engine(args.checkpoints, args.outputs), Stopwatch()
         pipeline = engine.pipeline
         if pipeline.device.unet_storage is not None:
             pipeline.device = replace(pipeline.device, unet_dtype=torch.float32)
         made = [picture(engine, prompt=prompt, seed=FIRST_SEED + i) for i, prompt in enumerate(PROMPTS)]
-        plain.extend(made if precision == PLAIN else ())
+        told = [conditions(engine, prompt=prompt) for prompt in PROMPTS]
+        if precision == PLAIN:
+            plain.extend(made)
+            plain_told.extend(told)
         settings = engine.settings()
         return {
             "seconds": clock.seconds(),
-            "off": [float((x - true).norm() / true.norm()) for (x, _), (true, _) in zip(made, plain, strict=True)],
+            "off": [off(x, true) for (x, _), (true, _) in zip(made, plain, strict=True)],
+            "told": [off(x, true) for x, true in zip(told, plain_told, strict=True)],
             "psnr": [psnr(pixels, true) for (_, pixels), (_, true) in zip(made, plain, strict=True)],
             "model": pipeline.base_name,
             "size": f"{settings.width} x {settings.height}",
@@ -94,13 +111,30 @@ def picture(engine: Engine, **given: Any) -> tuple[Tensor, np.ndarray]:
     return last.x, pipeline.decode(last.x, settings, last.space)
 
 
+def conditions(engine: Engine, **given: Any) -> Tensor:
+    """What the text encoders make of the engine's usual settings with `given`: all tokens of the prompt's side, flat."""
+    from core.prompt.plan import plan_images
+
+    settings = engine.settings(**given)
+    [plan] = plan_images(settings)
+    return engine.pipeline.process_prompt(plan, settings).positive.tokens.flatten().float()
+
+
+def off(found: Tensor, true: Tensor) -> float:
+    """Relative L2."""
+    return float((found - true).norm() / true.norm())
+
+
 def add_deviation(report: Report, name: str, off: Sequence[float], psnr: Sequence[float], **more: float) -> None:
     """The row and the finding of `name`: how far the pictures' latents are `off`, and the PSNR of their pixels."""
     report.rows.append(
         {"": name, "relative L2": statistics.median(off), "largest": max(off),
          "PSNR dB": statistics.median(psnr), "least": min(psnr), **more}
     )  # fmt: skip
-    report.findings.append(figure(f"{name}: relative L2 of the latent", statistics.median(off), "x"))
+    if any(off):
+        report.findings.append(figure(f"{name}: relative L2 of the latent", statistics.median(off), "x"))
+    else:
+        report.findings.append(figure(f"{name}: PSNR of the picture", statistics.median(psnr), "dB"))
 
 
 def psnr(pixels: np.ndarray, true: np.ndarray) -> float:

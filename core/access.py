@@ -1,14 +1,17 @@
-"""access: who may use the page. Passwords are kept as scrypt hashes and compared in constant time."""
+"""access: who may use the page. Passwords are kept as scrypt hashes and compared in constant time; guessing gets slow."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import hmac
+import ipaddress
 import json
 import os
 import secrets
-from collections.abc import Mapping
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +19,10 @@ from core.errors import BadConfig
 
 _N, _R, _P = 2**15, 8, 1  # about 0.1 s and 32 MiB a guess
 _MAX_MEMORY = 96 * 2**20  # bytes; a hash that asks for more is refused by OpenSSL
+WITHOUT_WAITING = 3  # wrong passwords
+LONGEST_WAIT = 30.0  # seconds
+FORGIVEN = 900.0  # seconds since the last wrong password
+MOST_VISITORS = 4096  # that are remembered
 _NOBODY = f"scrypt${_N}${_R}${_P}${base64.b64encode(bytes(16)).decode()}${base64.b64encode(bytes(32)).decode()}"
 
 
@@ -32,6 +39,44 @@ class Users:
         """Whether `name` may come in with `password`. Takes as long for a name that does not exist."""
         known = name in self.hashes
         return _matches(password, self.hashes[name] if known else _NOBODY) and known
+
+
+class Throttle:
+    """How long a visitor waits after wrong passwords: 1 s after WITHOUT_WAITING of them, then twice as long each time.
+
+    Visitors are told apart by `visitor_at`. One is forgotten after FORGIVEN seconds, or when there are too many others.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()  # how many, and when the last one was
+
+    def wait(self, visitor: str) -> float:
+        """Seconds until the next password of `visitor` may be looked at."""
+        wrong = self._count(visitor)
+        return min(LONGEST_WAIT, 2.0 ** (wrong - WITHOUT_WAITING)) if wrong >= WITHOUT_WAITING else 0.0
+
+    def failed(self, visitor: str) -> None:
+        """A password of `visitor` was wrong."""
+        self._wrong[visitor] = (min(99, self._count(visitor) + 1), self._clock())
+        self._wrong.move_to_end(visitor)
+        while len(self._wrong) > MOST_VISITORS:
+            self._wrong.popitem(last=False)
+
+    def _count(self, visitor: str) -> int:
+        wrong, last = self._wrong.get(visitor, (0, 0.0))
+        return wrong if self._clock() - last < FORGIVEN else 0
+
+
+def visitor_at(address: str) -> str:
+    """Who is at an IP address: of IPv6 the first 64 bits, because one visitor has all that follow."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:64]
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
 
 
 def hash_password(password: str) -> str:

@@ -9,6 +9,19 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 CLIP_PRECISIONS = (*PRECISIONS, "fp8", "fp8-e5m2")
 UNET_PRECISIONS = (*CLIP_PRECISIONS, "int8")
 
+# What a precision costs against 32 bits, from docs/memory.md: final latents, of the decoder pixels.
+COSTS = {
+    ("unet", "bf16"): "pictures off by about 0.6 %, 4 % at the worst",
+    ("unet", "fp8"): "weights of 8 bits, pictures off by about 2 %, 14 % at the worst",
+    ("unet", "fp8-e5m2"): "weights of 8 bits, pictures off by about 3 %, 15 % at the worst",
+    ("unet", "int8"): "weights of 8 bits, pictures off by about 1 %, 11 % at the worst",
+    ("vae", "fp16"): "about 64 dB from fp32; SDXL's own can overflow in it",
+    ("vae", "bf16"): "about 54 dB from fp32",
+    ("clip", "bf16"): "pictures off by about 0.1 %, 1 % at the worst",
+    ("clip", "fp8"): "weights of 8 bits, pictures off by about 2 %, 8 % at the worst",
+    ("clip", "fp8-e5m2"): "weights of 8 bits, pictures off by about 3 %, 47 % at the worst",
+}
+
 # The reference's memory modes -> what they come to here: a field of Config and its value. Networks stay on the device as
 # long as nothing else needs the room, so that the modes which ask for just that need no budget.
 MEMORY_MODES: dict[str, tuple[str, object, str]] = {
@@ -29,7 +42,10 @@ WITHOUT_EFFECT: dict[str, tuple[int | str, str]] = {
     "--web-upload-size": (1, "the page has limits of its own."),
     "--external-working-path": ("+", "name folders in config.json."),
     "--temp-path": (1, "Easel keeps no pictures in a temporary folder and never empties one."),
-    "--cache-path": (1, "Easel keeps nothing but checksums, in .cache."),
+    "--cache-path": (
+        1,
+        "Easel caches no pictures; .cache holds checksums, the waiting tasks and how long pictures take.",
+    ),
     "--async-cuda-allocation": (0, "torch decides."),
     "--disable-async-cuda-allocation": (0, "torch decides."),
     "--disable-xformers": (0, "Easel does not use xformers."),
@@ -63,8 +79,8 @@ WITHOUT_EFFECT: dict[str, tuple[int | str, str]] = {
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The flags of `argv` by name; a flag that is not given is absent, apart from `command` and its own arguments.
 
-    `command` is "page", "generate", "download", "doctor", "test" or "add-user". Ends the program as argparse does: exit code 0
-    after `--help`, 2 for a flag that does not exist.
+    `command` is "page", "generate", "download", "convert", "doctor", "test" or "add-user". Ends the program as argparse does:
+    exit code 0 after `--help`, 2 for a flag that does not exist.
     """
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
@@ -107,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _generate(commands)
     _download(commands)
+    _convert(commands)
     doctor = commands.add_parser(
         "doctor", help="say what this machine is, what is wrong and what to do", allow_abbrev=False
     )
@@ -162,6 +179,29 @@ def _download(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     download.add_argument("--yes", action="store_true", help="do not ask")
     _folder_flags(download)
     _install_flags(download)
+
+
+def _convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    convert = commands.add_parser(
+        "convert",
+        help="make a safetensors file of a model in a pickle (.ckpt, .pt, .pth, .bin)",
+        description="Reads the tensors of a pickle, in a process of its own that can run nothing of it, and writes them to a "
+        "safetensors file. Takes checkpoints, LoRAs, embeddings, preview decoders, upscalers and other files of tensors, and "
+        "the folder of a GPT-2 prompt expander. The original stays as it is and nothing is overwritten. Prints the new path. "
+        "Exit code 0: done, 2: refused, with the reason, 1: failure.",
+        allow_abbrev=False,
+    )
+    convert.add_argument("path", metavar="PATH", help="the file, or the folder of a GPT-2 model")
+    convert.add_argument(
+        "--output",
+        metavar="FOLDER",
+        dest="folder",
+        help="where the new file goes (default: its kind's folder in models)",
+    )
+    convert.add_argument(
+        "--models-path", metavar="DIR", dest="models", default=argparse.SUPPRESS, help="your models folder"
+    )
+    _install_flags(convert)
 
 
 def _page_flags(parser: argparse.ArgumentParser) -> None:
@@ -256,7 +296,7 @@ def _engine_flags(parser: argparse.ArgumentParser) -> None:
                 action="store_const",
                 const=precision,
                 dest=f"{part}_precision",
-                help=f"{words} in {precision}",
+                help=f"{words} in {precision}" + _cost(part, precision),
             )
     engine.add_argument(
         "--int8-linears",
@@ -265,6 +305,12 @@ def _engine_flags(parser: argparse.ArgumentParser) -> None:
         "(docs/memory.md)",
     )
     engine.add_argument("--vae-in-cpu", action="store_true", help="the image decoder on the CPU")
+
+
+def _cost(part: str, precision: str) -> str:
+    """What stands behind the words of a flag; "" where nothing is lost or nothing was measured."""
+    cost = COSTS.get((part, precision), "").replace("%", "%%")
+    return f": {cost} (docs/memory.md)" if cost else ""
 
 
 def _constants(group: argparse._MutuallyExclusiveGroup, flags: dict[str, tuple[str, object, str]]) -> None:
@@ -279,7 +325,7 @@ def _install_flags(parser: argparse.ArgumentParser) -> None:
         "--torch",
         metavar="BUILD",
         dest="torch",
-        help="the build of torch: cpu, cu126, cu128, cu130, rocm7.2, xpu, or default (what pip takes by itself); "
+        help="the build of torch: cpu, cu126, cu128, cu130, rocm7.2, or default (what pip takes by itself); "
         "without this flag the launcher picks the one that fits",
     )
     install.add_argument(

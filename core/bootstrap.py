@@ -209,7 +209,7 @@ def _install_app(environment: Environment, needs: Needs, build: TorchBuild, say:
         ["--no-deps", *["--force-reinstall"] * swap, needs.torch, *index, "--retries", "1", "--timeout", "15"],
     )
     say("Installing what else the program needs.")
-    dependencies = index if build.name.startswith(("rocm", "xpu")) else []  # their companions are on no other index
+    dependencies = index if build.name.startswith("rocm") else []  # their companions are on no other index
     _call(
         pip,
         environment,
@@ -273,15 +273,18 @@ def _make(environment: Environment, say: Say) -> None:
 
 
 def _check_disk(environment: Environment, build: TorchBuild) -> None:
-    """Raises SetupError if the disk has too little room for what is still to be installed."""
+    """Raises SetupError if the folder cannot be reached or the disk has too little room for what is still to be installed."""
     folder = environment.folder
-    while not folder.exists():
-        folder = folder.parent
-    if environment.torch_label() is not None:
-        wanted = GB // 2
-    else:
-        wanted = (3 if build.name in ("cpu", "default") else 8) * GB
-    free = shutil.disk_usage(folder).free
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        if environment.torch_label() is not None:
+            wanted = GB // 2
+        else:
+            wanted = (3 if build.name in ("cpu", "default") else 8) * GB
+        free = shutil.disk_usage(folder).free
+    except OSError as error:  # a folder above it that this user may not enter
+        raise SetupError(f"{environment.folder} cannot be reached ({error.strerror}). {ELSEWHERE}") from None
     if free < wanted:
         raise SetupError(
             f"Easel needs about {wanted / GB:.1f} GB for its environment and {folder} has {free / GB:.1f} GB free. "

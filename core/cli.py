@@ -43,7 +43,7 @@ def generate(task: AsyncTask, run: Callable[[AsyncTask], Iterator[Event]], out: 
         for event in run(task):
             out.tell(event)
             if isinstance(event, Failed):
-                return FAILED
+                return BAD_INPUT if event.bad_input else FAILED
             if isinstance(event, Finished):
                 return INTERRUPTED if event.stopped else DONE
     return FAILED

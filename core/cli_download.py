@@ -28,6 +28,7 @@ def download(
 ) -> int:
     """Say which of `needs` are missing, ask unless `yes`, fetch them; the exit code. Paths go to `out`, all else to `err`.
 
+    A damaged file in the way of one is told, the others are fetched, and the code is FAILED.
     Raises BadSetting if nothing was named, ModelNotFound for a file that nobody knows where to get.
     """
     out, err = out or sys.stdout, err or sys.stderr
@@ -39,9 +40,11 @@ def download(
     if not missing:
         print("Everything is there.", file=err)
         return DONE
-    wanted = [(need.source, need.folder) for need in missing if need.folder is not None]
-    total = sum(need.bytes or 0 for need in missing)
-    if not yes and not _agreed(f"Download {len(missing)} file(s), about {told_size(total)}? [y/N] ", ask, err):
+    fetched = [need for need in missing if not need.damage]
+    if not fetched:
+        return FAILED
+    wanted = [(need.source, need.folder) for need in fetched if need.folder is not None]
+    if not yes and not _agreed(f"Download {len(fetched)} file(s), {told_total(fetched)}? [y/N] ", ask, err):
         print("Nothing has been downloaded.", file=err)
         return REFUSED
     try:
@@ -55,7 +58,7 @@ def download(
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from here.", file=err)
         return INTERRUPTED
-    return DONE
+    return DONE if len(fetched) == len(missing) else FAILED
 
 
 def tell_sources(out: TextIO | None = None) -> None:
@@ -69,16 +72,29 @@ def told_need(need: Need) -> str:
     """Such as `missing  x.safetensors (checkpoints, 6.94 GB) from https://...`."""
     if need.present:
         return f"there     {need.found} ({need.kind})"
-    size = told_size(need.bytes) if need.bytes else "of unknown size"
+    if need.damage:
+        return f"damaged   {need.damage}"
+    size = told_size(need.bytes) + (f", {need.licence}" if need.licence else "")
     origin = f"from {need.url} to {need.folder}" if need.url else "and nobody knows where it is published"
     pickle = ""
     if need.url and need.source.is_pickle:
-        pickle = " (a pickle: Easel keeps it but does not open such files)"
+        pickle = " (a pickle: `python launch.py convert FILE` makes a safetensors file of it)"
     return f"missing   {need.name} ({need.kind}, {size}) {origin}{pickle}"
 
 
-def told_size(size: float) -> str:
-    """Such as `6.94 GB`."""
+def told_total(needs: Sequence[Need]) -> str:
+    """How large `needs` are together, as far as that is known."""
+    total = told_size(sum(need.bytes or 0 for need in needs))
+    some = any(need.bytes for need in needs) and not all(need.bytes for need in needs)
+    return f"more than {total}" if some else total
+
+
+def told_size(size: float | None) -> str:
+    """Such as `6.94 GB`; no file has 0 bytes: that, like None, is a size that nobody knows."""
+    return _amount(size) if size else "size unknown"
+
+
+def _amount(size: float) -> str:
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if size >= unit:
             return f"{size / unit:.3g} {name}"
@@ -93,9 +109,9 @@ def bar(transfer: Transfer) -> str:
     parts.append(transfer.name + (f" ({transfer.file} of {transfer.files})" if transfer.files > 1 else ""))
     if transfer.text != "Downloading":
         parts.append(transfer.text)
-    parts.append(told_size(transfer.done) + (f" of {told_size(transfer.total)}" if transfer.total else ""))
+    parts.append(_amount(transfer.done) + (f" of {_amount(transfer.total)}" if transfer.total else ""))
     if transfer.speed:
-        parts.append(f"{told_size(transfer.speed)}/s")
+        parts.append(f"{_amount(transfer.speed)}/s")
         if transfer.all_total:
             minutes, seconds = divmod(round((transfer.all_total - transfer.all_done) / transfer.speed), 60)
             parts.append(f"{minutes}:{seconds:02d} left")

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from core.errors import BadConfig, BadSetting
 from core.near import meant
 from core.other_programs import folders_of, hub_folder
 from core.output.files import write_new
-from core.presets import Preset, preset_from
+from core.output.literals import literal
+from core.presets import Preset, our_name, preset_from
 from core.reference_keys import KEYS as REFERENCE_KEYS
 from core.reference_keys import Reading, legacy_paths, meaning_of, read_reference
 from core.settings import ASPECT_RATIOS
@@ -64,6 +65,7 @@ class Config:
     lora_min_weight: float = -2.0
     lora_max_weight: float = 2.0
     aspect_ratios: tuple[tuple[int, int], ...] = ASPECT_RATIOS  # width and height in pixels
+    created_by: str = ""  # written into the metadata of every picture; "": nobody
     hf_mirror: str = ""  # in place of https://huggingface.co
     download_hosts: tuple[str, ...] = HOSTS  # that presets may name
     host: str = "127.0.0.1"
@@ -120,6 +122,8 @@ class Config:
         values = _gathered(_spelled_out(args), environ, root)
         reference, notices = _of_reference(environ, root)
         values = {**_checked_reference(reference, root, notices), **values}
+        ours = values.pop("defaults", {})
+        reference = _within(values.get("max_image_number", cls.max_image_number), ours, reference, notices)
         models = values.pop("models", root / "models")
         hosts = tuple(dict.fromkeys((*HOSTS, *values.pop("download_hosts", ()))))
         shared = _shared(values.pop("use_models_of", {}), environ)
@@ -139,12 +143,13 @@ class Config:
             "styles": (*values.pop("styles", (root / "styles",)), *shared.get("styles", ())),
             "languages": values.pop("languages", (root / "language",)),
             "model_folders": folders,
-            "defaults": _defaults(reference, values.pop("defaults", {}), root, hosts),
+            "defaults": _defaults(reference, ours, root, hosts),
             "download_hosts": hosts,
             "users": _users(args, environ, root),
             "notices": tuple(notices),
         }
         config = cls(**(settings | values))
+        config = replace(config, preset=our_name(config.preset, *config.preset_folders))
         if config.lora_min_weight > config.lora_max_weight:
             raise BadConfig(f"lora_min_weight is {config.lora_min_weight:g}, more than lora_max_weight. Swap them.")
         if config.open_to_others and not config.users:
@@ -242,17 +247,20 @@ def _of_reference(environ: Mapping[str, str], root: Path) -> tuple[dict[str, Any
                 values = {**values, **legacy_paths(_json(file))}
             except BadConfig as error:
                 notices.append(str(error))
-    for key in REFERENCE_KEYS:
+    for key, meaning in REFERENCE_KEYS.items():
         if key in environ:
-            values[key] = environ[key] if key.startswith("path_") else _literal(environ[key])
+            values[key] = environ[key] if meaning.is_text else _literal(environ[key])
     return values, notices
 
 
 def _literal(text: str) -> Any:
+    """What a variable's text writes as JSON or as Python does; the text itself if it writes nothing of the kind."""
     try:
         return json.loads(text.lower() if text.lower() in ("true", "false") else text)
     except (ValueError, RecursionError):
-        return text
+        with suppress(BadSetting):
+            return literal(text)
+    return text
 
 
 def _checked_reference(values: Mapping[str, Any], root: Path, notices: list[str]) -> dict[str, Any]:
@@ -268,6 +276,26 @@ def _checked_reference(values: Mapping[str, Any], root: Path, notices: list[str]
         except BadConfig as error:
             notices.append(f"{error} It is not used.")
     return found
+
+
+def _within(most: int, ours: Mapping[str, Any], reference: dict[str, Any], notices: list[str]) -> dict[str, Any]:
+    """`reference` without a number of pictures over `most`, which is told. Raises BadConfig for one in our own defaults."""
+    for name in ("image_number", "default_image_number"):
+        if _is_over(ours.get(name), most):
+            raise BadConfig(
+                f"defaults in {CONFIG_FILE}: {name} is {ours[name]}, and max_image_number is {most}. Lower the one or raise "
+                "the other."
+            )
+    if not _is_over(reference.get("default_image_number"), most):
+        return reference
+    notices.append(
+        f"config.txt: default_image_number is {reference['default_image_number']}, and max_image_number is {most}. It is not used."
+    )
+    return {key: value for key, value in reference.items() if key != "default_image_number"}
+
+
+def _is_over(number: Any, most: int) -> bool:
+    return isinstance(number, (int, float)) and number > most
 
 
 def _defaults(reference: Mapping[str, Any], ours: Mapping[str, Any], root: Path, hosts: tuple[str, ...]) -> Preset:

@@ -63,6 +63,13 @@ def _text(value: Any, origin: str, base: Path) -> str:
     return value
 
 
+def _line(value: Any, origin: str, base: Path) -> str:
+    """One line of text, which may be empty."""
+    if not isinstance(value, str) or len(value) > 200 or not value.isprintable():
+        raise BadConfig(f"{origin} is {_shown(value)}; it must be one line of text, at most 200 characters long.")
+    return value.strip()
+
+
 def _address(value: Any, origin: str, base: Path) -> str:
     text = _text(value, origin, base).strip().rstrip("/")
     if not text.startswith(("https://", "http://127.0.0.1", "http://localhost")):
@@ -204,10 +211,13 @@ KEYS: dict[str, Key] = {
     "defaults": Key(_object, "nothing", "settings to start with, by their names; a preset wins over them"),
     "older_models": Key(_switch, "true", "an older checkpoint that a preset names does where its own is missing"),
     "max_image_number": Key(_whole(1, 100), "32", "the most pictures of one press that the page offers"),
-    "lora_rows": Key(_whole(1, 50), "5", "how many LoRA rows the page begins with"),
+    "lora_rows": Key(
+        _whole(1, 50), "5", "how many LoRA rows the page begins with; no limit: a picture may have 50 LoRAs"
+    ),
     "lora_min_weight": Key(_number(-10, 10), "-2", "the least LoRA weight that the page offers"),
     "lora_max_weight": Key(_number(-10, 10), "2", "the greatest LoRA weight that the page offers"),
     "aspect_ratios": Key(_sizes, "the 26 sizes of SDXL", 'the sizes that the page offers: ["1152*896", ...]'),
+    "created_by": Key(_line, "nothing", "who makes the pictures: a name that is written into each one's metadata"),
     "hf_mirror": Key(_address, "https://huggingface.co", "an address that serves the hub's files in its place"),
     "download_hosts": Key(
         _texts, "nothing", "hosts that presets may name beside huggingface.co, github.com, civitai.com"

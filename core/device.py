@@ -215,6 +215,8 @@ def _pick(choice: Choice) -> tuple[torch.device, list[str]]:
         raise BadConfig(
             "Device mps was asked for, and this machine has no Apple GPU that torch can use. Choose device cpu."
         )
+    if wanted == "auto" and torch.xpu.is_available():
+        warnings.append("Easel cannot compute on Intel GPUs yet. Pictures are made on the CPU.")
     return torch.device("cpu"), warnings
 
 

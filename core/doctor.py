@@ -65,8 +65,8 @@ def _system(config: Config) -> Iterator[Finding]:
 
 def _python(config: Config) -> Iterator[Finding]:
     words = f"{platform.python_version()} at {sys.executable}"
-    untested = "Easel is tested with 3.10 to 3.13; if something fails, use one of these."
-    yield Finding("Python", words, untested if sys.version_info >= (3, 14) else "")
+    advice = "Easel is made for 3.10 to 3.13; if something fails, use one of these."
+    yield Finding("Python", words, advice if sys.version_info >= (3, 14) else "")
 
 
 def _packages(config: Config) -> Iterator[Finding]:
@@ -188,9 +188,8 @@ def _model(catalog: Catalog, name: str) -> Finding:
     except UserError as error:
         return Finding("Model", str(error), "Get the file anew, or move it out of the checkpoints folder.")
     width, height = info.native_size
-    return Finding(
-        "Model", info.problem or f"{name}: {info.family}, {info.size / GB:.2f} GB, made for {width} x {height}"
-    )
+    words = f"{name}: {info.family}, {info.size / GB:.2f} GB, made for {width} x {height}"
+    return Finding("Model", info.problem or (f"{words}. {info.note}" if info.note else words))
 
 
 def _check_tensors(path: Path) -> None:

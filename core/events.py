@@ -49,9 +49,13 @@ class Warned:
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """The task ended with an error; `message` is written for the user. The last event of a task."""
+    """The task ended with an error; `message` is written for the user. The last event of a task.
+
+    `bad_input`: the request asks for something that cannot be done; the same one fails again.
+    """
 
     message: str
+    bad_input: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from core.output.history import History
     from core.pipeline import Pipeline
     from core.prompt.resources import PromptResources
+    from core.settings import Lora, Settings
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,12 @@ MOST_TOLD = 120  # characters of what was added to a prompt; the picture's setti
 PREVIEW_INTERVAL = 0.12  # seconds; more pictures a second than an eye wants cost the run more than they give
 
 
-def handler(task: AsyncTask, pipeline: Pipeline, history: History | None = None) -> Iterator[Event]:
-    """Carry out one task; its pictures are entered in `history`. Yields Progress, Saved and Warned, and at the end Finished.
+def handler(
+    task: AsyncTask, pipeline: Pipeline, history: History | None = None, created_by: str = ""
+) -> Iterator[Event]:
+    """Carry out one task; its pictures are entered in `history` and say that they were `created_by` somebody.
+
+    Yields Progress, Saved and Warned, and at the end Finished.
 
     Raises UserError for what the user can mend. Stop ends the loop over pictures, Skip drops the one under way.
     """
@@ -52,7 +57,7 @@ def handler(task: AsyncTask, pipeline: Pipeline, history: History | None = None)
         if plan.index in task.made:  # before the program was ended and started again
             continue
         try:
-            for event in _one_picture(task, pipeline, plan, clock, history):
+            for event in _one_picture(task, pipeline, plan, clock, history, created_by):
                 if isinstance(event, Saved):
                     task.made[event.index] = event.path
                 if isinstance(event, Warned):
@@ -69,6 +74,7 @@ def handler(task: AsyncTask, pipeline: Pipeline, history: History | None = None)
             break
     if not task.stopped and (task.grid or task.settings.image_grid):
         record = _record_of_sheet(task, pipeline, made_now=len(task.made) > before)
+        record = replace(record, created_by=created_by)
         yield from sheets(task, record, pipeline.outputs, _remember(task, history))
     pipeline.rest()
     seconds = time.monotonic() - started
@@ -85,7 +91,7 @@ def planned(task: AsyncTask, resources: PromptResources) -> list[ImagePlan]:
 
 
 def _one_picture(
-    task: AsyncTask, pipeline: Pipeline, plan: ImagePlan, clock: _Clock, history: History | None
+    task: AsyncTask, pipeline: Pipeline, plan: ImagePlan, clock: _Clock, history: History | None, created_by: str
 ) -> Iterator[Event]:
     """Load what is missing, sample, decode and save one picture."""
     from core.pipeline import NotFinite  # here, so that the page can import this module before torch is there
@@ -122,11 +128,13 @@ def _one_picture(
             yield Warned(message=words)
     yield clock.at(plan, "Saving")
     settings = replace(plan.settings, base_model=pipeline.base_name)
+    digest, others = _checksums(task, pipeline, settings, loras)
     record = Record(
         settings,
-        pipeline.base_hash(),
-        hashes=pipeline.hashes(settings, loras),
+        digest,
+        hashes=others,
         typed=typed_otherwise(task.request(plan.index), plan),
+        created_by=created_by,
     )
     saved = save_and_log(picture, record, pipeline.outputs, _remember(task, history))
     clock.picture_done()
@@ -134,15 +142,34 @@ def _one_picture(
     yield Saved(path=str(saved.path), seed=plan.seed, width=settings.width, height=settings.height, index=plan.index)
 
 
+def _checksums(
+    task: AsyncTask, pipeline: Pipeline, settings: Settings, loras: Sequence[Lora]
+) -> tuple[str, dict[str, str]]:
+    """SHA-256 of the base model's file, and of the others that acted on the picture by their names.
+
+    They may take minutes at first. After Stop the picture, which is made, is kept without those that are not there yet.
+    """
+    digest, others = "", dict[str, str]()
+    try:
+        digest = pipeline.base_hash(task.check)
+        others = pipeline.hashes(settings, loras, task.check)
+    except Interrupted:
+        if not task.stopped:
+            raise
+    return digest, others
+
+
 def _remember(task: AsyncTask, history: History | None) -> Callable[[Path, Record], object] | None:
     return None if history is None else partial(history.add, owner=task.owner)
 
 
 def _record_of_sheet(task: AsyncTask, pipeline: Pipeline, made_now: bool) -> Record:
-    """What is known of the sheet of all pictures: the request itself. Without a picture `made_now` no model is loaded."""
-    if not made_now or task.settings.base_model not in ("", pipeline.base_name):
+    """What is known of the sheet of all pictures: the request itself. Without a picture `made_now` no model is loaded,
+    nor after a Skip while one was."""
+    name = pipeline.base_name
+    if not made_now or not name or task.settings.base_model not in ("", name):
         return Record(task.settings)
-    return Record(replace(task.settings, base_model=pipeline.base_name), pipeline.base_hash())
+    return Record(replace(task.settings, base_model=name), pipeline.base_hash())
 
 
 def _sampled(

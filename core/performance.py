@@ -121,7 +121,7 @@ def with_mode_lora(loras: Sequence[Lora], performance: str, files: LoraFiles) ->
     """The LoRAs that act on a picture: those of `loras` that are on, then the mode's own, which counts against no limit.
 
     A row of the user's that names the mode's own file is left out: it would act twice. Raises ModelNotFound, saying
-    where to get it, if the mode's file is not there.
+    how to get it, if the mode's file is not there.
     """
     rows = tuple(lora for lora in loras if lora.enabled)
     mode = MODES[performance]
@@ -134,8 +134,8 @@ def with_mode_lora(loras: Sequence[Lora], performance: str, files: LoraFiles) ->
         where = f" ({published.size // 10**6} MB, from {published.url})" if published and published.size else ""
         folder = next(iter(files.folders), "the loras folder")
         raise ModelNotFound(
-            f"The mode {mode.label} needs the LoRA {file}, and it is not there. Put it into {folder}{where}, or choose "
-            "another mode."
+            f"The mode {mode.label} needs the LoRA {file}, and it is not there. Fetch it with `python launch.py download "
+            f"{file}`, or put it into {folder}{where}, or choose another mode."
         )
     others = (lora for lora in rows if PurePosixPath(lora.name).name != file)
     return (*others, Lora(found[0], mode.lora.weight))

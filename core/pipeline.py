@@ -8,7 +8,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.conditions import Conditions
 from core.device import Device
 from core.diffusion import DiffusionStep, Job, diffuse
-from core.errors import BadPicture, BadSetting
+from core.errors import BadPicture, BadSetting, UserError
 from core.goals.text import start_from_text
 from core.models.interposer import Interposer
 from core.models.latent_format import SD15, SDXL, LatentSpace
@@ -40,7 +40,7 @@ from core.text.encode import TextCache, TextConditions, TextEncoder
 from core.text.expansion import Expansions
 from core.text.tokenizer import ClipTokenizer
 from core.weights import lora
-from core.weights.checkpoint import Checkpoint, load_checkpoint, load_vae
+from core.weights.checkpoint import Checkpoint, load_vae, open_checkpoint
 from core.weights.files import Catalog, ModelInfo
 from core.weights.info import PARTS
 from core.weights.memory import Memory, Way, decoding_bytes, out_of_memory
@@ -67,6 +67,11 @@ NO_STEP_CACHE = (
     "Every step ran the whole network: the sampler {} chooses its own noise levels, so the step cache has no effect "
     "with it."
 )
+BLACK = (
+    "The picture is black all over, in 32-bit precision as well. If that is not what you wanted, try another sampler, a lower "
+    "guidance scale or another model."
+)
+WAIT = 0.1  # seconds between two looks at whether Stop was pressed
 PREVIEW_SCALE = 4  # preview pixels a latent cell: half the picture's side
 
 
@@ -150,23 +155,30 @@ class Pipeline:
         `refresh_base_model`; `expander` as in the settings, "" where no prompt is to be continued. Raises ModelNotFound,
         BadModelFile.
         """
-        self.refresh_base_model(base_model or self.catalog.default(), parts)
+        text = self._base and self._base.text
+        self.refresh_base_model(base_model or self.catalog.default(), parts, check=check)
         self.assert_model_integrity()
         if use_synthetic_refiner and not refiner_model:
             self.synthesize_refiner_model()
         else:
-            self.refresh_refiner_model(refiner_model)
+            self.refresh_refiner_model(refiner_model, check=check)
         self.refresh_loras(loras, base_loras, check=check)
         if expander:
             self._expansions.refresh(expander)
         if check:
             check()
+        if self._loaded().text is not text:  # later on they are brought for texts that are not remembered
+            self.prepare_text_encoder()
 
-    def refresh_base_model(self, name: str, parts: Mapping[str, str] | None = None) -> None:
-        """Load the checkpoint `name` unless it is loaded and its file unchanged. An error leaves the old one in place.
+    def refresh_base_model(
+        self, name: str, parts: Mapping[str, str] | None = None, *, check: Check | None = None
+    ) -> None:
+        """Load the checkpoint `name` unless it is loaded and its file unchanged.
 
         `parts` names files that a VAE or a text encoder comes from instead (keys of PARTS; "" is the checkpoint's own).
-        Another VAE alone is loaded alone.
+        Another VAE alone is loaded alone. A missing file, and whatever files' headers tell of damage or parts that do not
+        belong together, leaves the old model in place. Where `check`, which is called between the tensors, raises, or a disk
+        fails, there is none until the next refresh.
         """
         path = self.catalog.find(name)
         chosen = {part: self.catalog.files(PARTS[part]).find(file) for part, file in (parts or {}).items() if file}
@@ -180,11 +192,12 @@ class Pipeline:
         if same:
             self._refresh_vae(chosen.get("vae", path))
             return
+        opened = open_checkpoint(path, chosen=chosen)
         self._base = self._refiner = None  # two models at once may not fit
         self._memory.forget()
         began = time.monotonic()
         room = self._memory.room_for_weights() if self.device.torch_device.type == "cpu" else None
-        checkpoint = load_checkpoint(path, device=self.device, chosen=chosen, unet_room=room)
+        checkpoint = opened.load(device=self.device, unet_room=room, check=check)
         self._base = BaseModel(
             name=name,
             stamp=stamp,
@@ -204,18 +217,19 @@ class Pipeline:
             sha256=self._hashing.submit(self.catalog.file_hash, path),
         )
         log.info("Loaded %s in %.1f s", name, time.monotonic() - began)
+        self._tell_note(info)
 
     def _refresh_vae(self, path: Path) -> None:
         """Take the VAE in the file at `path`, its own or a whole checkpoint, and the preview that suits it."""
         base = self._loaded()
         vae = load_vae(path, dtype=self.device.vae_dtype)
-        self._memory.drop(base.checkpoint.vae)
+        self._drop(base.checkpoint.vae, base.preview)
         checkpoint = replace(base.checkpoint, vae=vae)
         preview = preview_for(vae, self.catalog.files("vae_approx"))
         self._base = replace(base, vae_stamp=_stamp(path), checkpoint=checkpoint, preview=preview)
         log.info("Took the VAE of %s", path.name)
 
-    def refresh_refiner_model(self, name: str) -> None:
+    def refresh_refiner_model(self, name: str, *, check: Check | None = None) -> None:
         """Load the checkpoint `name` as refiner unless it is loaded and its file unchanged; "" lets go of it.
 
         The base model's own file counts as "": it would go on as the base model does. A file that is there and cannot be
@@ -229,15 +243,15 @@ class Pipeline:
         if loaded is not None:
             self._refiner = None
             self._memory.rest(loaded.refiner.unet)  # before it is dropped: the base model may share its weights
-            for network in (loaded.refiner.unet, loaded.refiner.vae):
-                if network is not None:
-                    self._memory.drop(network)
+            self._drop(loaded.refiner.unet)
+            if loaded.space is not None:
+                self._drop(loaded.space.vae, loaded.space.preview)
             log.info("Let go of the refiner %s", loaded.name)
         if path is None or stamp is None or path.samefile(base.checkpoint.info.path):
             return
         self.catalog.info(name).check_refiner()
         began = time.monotonic()
-        refiner = load_refiner(path, device=self.device)
+        refiner = load_refiner(path, device=self.device, check=check)
         check_pair(refiner, base.text.clip_l, base.text.clip_g)
         space = None
         if refiner.vae is not None:
@@ -245,6 +259,17 @@ class Pipeline:
             space = LatentSpace(refiner.vae, SD15, preview)
         self._refiner = RefinerModel(name, stamp, refiner, space)
         log.info("Loaded the refiner %s in %.1f s", name, time.monotonic() - began)
+        self._tell_note(refiner.info)
+
+    def _drop(self, network: nn.Module, preview: Preview | None = None) -> None:
+        """`network`, and what makes its previews, are about to be gone."""
+        self._memory.drop(network)
+        if isinstance(preview, DecoderPreview):
+            self._memory.drop(preview.decoder)
+
+    def _tell_note(self, info: ModelInfo) -> None:
+        if info.note:
+            self._notices.append(f"About {info.name}: {info.note}")
 
     def synthesize_refiner_model(self) -> None:
         """Make the base model its own refiner: the same weights, but for what is added to the base model alone."""
@@ -262,8 +287,8 @@ class Pipeline:
     ) -> None:
         """Put `loras` on base model and refiner, `base_loras` on the base model alone; changes only the weights that differ.
 
-        A refiner that they do not fit goes without. Raises ModelNotFound, and BadModelFile for a file that is damaged or
-        fits nothing; the models then are as before.
+        Each model goes without the files that fit the other alone. Raises ModelNotFound, and BadModelFile for a file that is
+        damaged or fits neither; the models then are as before.
         """
         base, refiner = self._loaded(), self._refiner
         model = lora.Model(
@@ -273,10 +298,10 @@ class Pipeline:
             base.text.clip_g,
             twin=refiner.refiner.unet if refiner and refiner.synthetic else None,
         )
-        matched = self._loras.match(model, [*loras, *base_loras])
-        if refiner:
-            second = lora.Model(refiner.name, refiner.refiner.unet, refines=True)
-            self._put_loras(second, self._loras.match(second, loras), check)
+        second = lora.Model(refiner.name, refiner.refiner.unet, refines=True) if refiner else None
+        matched = self._loras.match(model, loras, base_loras, refiner=second)
+        if second:
+            self._put_loras(second, matched, check)
         base.text.identity = self._put_loras(model, matched, check)
         self._notices += matched.warnings
 
@@ -297,7 +322,7 @@ class Pipeline:
         """
         base = self._loaded()
         models = f"{base.name} with the refiner {self._refiner.name}" if self._refiner else base.name
-        used = (self.device.unet_storage or self.device.unet_dtype) if problem.part == "UNet" else self.device.vae_dtype
+        used = self._precision(problem.part)
         if used == torch.float32:
             self.free_memory()
             raise BadPicture(
@@ -313,6 +338,10 @@ class Pipeline:
             f"The {problem.part} gave an invalid picture in {str(used).removeprefix('torch.')}; it now runs in 32-bit "
             "precision, which is slower, and the picture is made again."
         )
+
+    def _precision(self, part: str) -> torch.dtype:
+        """What the weights of `part`, "UNet" or "VAE", are in."""
+        return self.device.vae_dtype if part == "VAE" else self.device.unet_storage or self.device.unet_dtype
 
     def take_notices(self) -> list[str]:
         """What the user should know about device and model files, as sentences; each is given once."""
@@ -343,26 +372,45 @@ class Pipeline:
 
     @property
     def base_name(self) -> str:
-        """The catalogue's name of the loaded base model."""
-        return self._loaded().name
+        """The catalogue's name of the loaded base model; "" if none is loaded."""
+        return self._base.name if self._base else ""
 
-    def base_hash(self) -> str:
-        """SHA-256 of the base model's file, hexadecimal; waits until it is computed (in the background since loading)."""
-        return self._loaded().sha256.result()
+    def base_hash(self, check: Check | None = None) -> str:
+        """SHA-256 of the base model's file, hexadecimal; waits until it is computed (in the background since loading).
 
-    def hashes(self, settings: Settings, loras: Sequence[Lora]) -> dict[str, str]:
-        """SHA-256, hexadecimal, of the files that a picture was made with beside the base model's, by their names."""
+        "" if the file cannot be read any more. `check` is called while it waits and may raise.
+        """
+        return _awaited(self._loaded().sha256, check)
+
+    def hashes(self, settings: Settings, loras: Sequence[Lora], check: Check | None = None) -> dict[str, str]:
+        """SHA-256, hexadecimal, of the files that acted on a picture beside the base model's, by their names.
+
+        The picture is made by then, so a file that is gone is left out. `check` as in `base_hash`.
+        """
+        refined = self._refiner is not None and not self._refiner.synthetic
         wanted = [
-            (settings.refiner_model, "checkpoints"),
+            (settings.refiner_model if refined else "", "checkpoints"),
             (settings.vae, "vae"),
-            *((one.name, "loras") for one in loras),
+            *((one.name, "loras") for one in loras if one.enabled and one.weight),
         ]
-        return {name: self.catalog.file_hash(self.catalog.files(kind).find(name)) for name, kind in wanted if name}
+        found = {}
+        for name, kind in wanted:
+            try:
+                path = self.catalog.files(kind).find(name) if name else None
+            except UserError as problem:
+                log.warning("No checksum: %s", problem)
+                continue
+            if path and (digest := _awaited(self._hashing.submit(self.catalog.file_hash, path), check)):
+                found[name] = digest
+        return found
 
     # Text
 
     def prepare_text_encoder(self) -> None:
-        """Bring the text encoders to the device."""
+        """Bring the text encoders to the device, and what continues prompts where a network does. Raises as
+        `assert_model_integrity`."""
+        self.assert_model_integrity()
+        self._expansions.bring()
         checkpoint = self._loaded().checkpoint
         for encoder in (checkpoint.clip_l, checkpoint.clip_g):
             if encoder is not None:
@@ -484,8 +532,8 @@ class Pipeline:
 
         A draft by the small decoder is made where the settings ask for one and there is one; else the user is told.
 
-        `space` is what a step says it is of; None: the base model's. Raises NotFinite for NaN, infinity or a picture that
-        is black all over.
+        `space` is what a step says it is of; None: the base model's. Raises NotFinite for NaN or infinity, and for a picture
+        that is black all over as long as a part can be run in a safer precision; after that the user is told.
         """
         space = space or self._space(settings)
         image = self._draft(latent, space) if settings.final_decoder == "preview" else None
@@ -496,14 +544,19 @@ class Pipeline:
             raise NotFinite("VAE")
         # The reference cuts the fraction off rather than rounding; so the same latent is the same file.
         pixels = ((image.float() + 1) / 2).clamp(0, 1).mul(255).to(torch.uint8)[0].permute(1, 2, 0).cpu().numpy()
-        if not pixels.any() and self.device.vae_dtype != torch.float32:
-            raise NotFinite("VAE")
+        if not pixels.any():
+            for part in ("VAE", "UNet"):
+                if self._precision(part) != torch.float32:
+                    raise NotFinite(part)
+            self._notices.append(BLACK)  # it may have been asked for
         return pixels
 
     @torch.inference_mode()
     def preview(self, x0: Tensor, space: LatentSpace | None = None) -> bytes:
         """A JPEG of the clean guess `x0` (1, 4, h, w) of `space` (None: the base model's), PREVIEW_SCALE pixels a cell."""
         preview = space.preview if space else self._loaded().preview
+        if isinstance(preview, DecoderPreview) and not self._memory.bring_beside(preview.decoder, preview.working(x0)):
+            preview = preview.linear
         pixels = preview(x0)
         picture = Image.fromarray(pixels)
         picture = picture.resize(
@@ -541,6 +594,7 @@ class Pipeline:
             self._notices.append(NO_SMALL_DECODER)
             return None
         known = (SDXL if own else space.format).to_network(space.format.to_raw(latent))
+        self._memory.bring(small.decoder, small.working(known))
         way = Way("draft", 0, lambda: small.decoded(known))
         image = self._memory.run(small.decoder, [way]).float()
         size = [space.vae.config.ratio * side for side in latent.shape[2:]]
@@ -580,6 +634,17 @@ class Pipeline:
         if self._interposer is None:
             self._interposer = load_interposer(self.catalog.files("vae_approx"))
         return self._interposer
+
+
+def _awaited(digest: Future[str], check: Check | None) -> str:
+    """What `digest` comes to, "" if the file could not be read. `check` is called while it is not there, and may raise."""
+    while check and not wait([digest], WAIT).done:
+        check()
+    try:
+        return digest.result()
+    except OSError as problem:
+        log.warning("No checksum: %s", problem)
+        return ""
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:

@@ -26,4 +26,9 @@ def port_trouble(host: str, port: int) -> str | None:
         if error.errno in (errno.EACCES, errno.EPERM):
             return f"This user may not open port {port}. Choose one above 1023: python launch.py --port 7865"
         return f"The page cannot be opened at {host}, port {port} ({error.strerror}). Choose another address with --listen IP."
+    except ValueError:  # Python looks up no name with an empty or a long part, or with letters that no name has
+        return (
+            f"{host[:200]!r} is no address: a part between its points is empty or has more than 63 letters, or it has "
+            "letters that no address has. Write it like --listen 192.168.0.1."
+        )
     return None

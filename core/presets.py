@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 DEFAULT = "default"
 FIELDS = tuple(f.name for f in fields(Settings))
 LARGEST_FILE = 2**20  # bytes
+REFERENCE_NAMES = {
+    "pony_v6": "pony",
+    "playground_v2.5": "playground",
+}  # of its presets -> what we call ours of the same facts
 PARTS = {  # what a preset holds beside Settings fields
     "description": "a line for the person who chooses",
     "version": "of the program that wrote it",
@@ -101,7 +105,7 @@ def read_presets(*folders: Path, hosts: Collection[str] = HOSTS) -> tuple[list[P
 
 
 def load_preset(name: str, *folders: Path, hosts: Collection[str] = HOSTS) -> Preset:
-    """The preset `name` of the first of `folders` that has it; downloads only from `hosts`.
+    """The preset `name` (or what we call it, see `our_name`) of the first of `folders` that has it; downloads only from `hosts`.
 
     Raises BadSetting naming the preset and what is wrong with it.
     """
@@ -109,12 +113,20 @@ def load_preset(name: str, *folders: Path, hosts: Collection[str] = HOSTS) -> Pr
         raise BadSetting(
             f"A preset cannot be called {name[:100]!r}: a name has up to 60 letters, digits, spaces, '_', '-' and '.' and no path."
         )
+    name = our_name(name, *folders)
     file = next((file for folder in folders if (file := preset_file(name, folder))), None)
     if file is None:
         there = list_presets(*folders)
         listed = f"There are: {', '.join(there)}." if there else "There are none yet."
         raise BadSetting(f"There is no preset {name!r} in {' or '.join(map(str, folders))}. {listed}")
     return _read(_same(name), file, hosts)
+
+
+def our_name(name: str, *folders: Path) -> str:
+    """`name`, or what the reference's preset of that name is called here if none of `folders` has a file of the name itself."""
+    if name in REFERENCE_NAMES and not any(preset_file(name, folder) for folder in folders):
+        return REFERENCE_NAMES[name]
+    return name
 
 
 def preset_file(name: str, folder: Path) -> Path | None:

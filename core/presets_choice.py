@@ -9,12 +9,11 @@ from typing import Any
 
 from core.errors import BadSetting
 from core.performance import MODES
-from core.presets import RECOMMENDABLE, Preset, load_preset
+from core.presets import DEFAULT, RECOMMENDABLE, Preset, load_preset
 from core.settings import Lora, Settings
 from core.weights.needs import FIELDS as NEED_FIELDS
 from core.weights.needs import FilesByKind, Need, find_name, needed
 
-EMBEDDED = "easel"  # the preset of the checkpoint that comes with the program
 TYPED = ("prompt", "negative_prompt")  # what a person writes; no preset takes it away
 SIZE = ("width", "height")
 OF_A_MODEL = (*NEED_FIELDS, "loras", "performance", "refiner_switch", "refiner_swap")
@@ -36,12 +35,14 @@ def choose(
     folders: Sequence[Path],
     defaults: Preset | None = None,
     *,
+    stand_in: str = DEFAULT,
     older_models: bool = True,
 ) -> Choice:
     """Fit `preset`, over the installation's `defaults`, to the files that are there.
 
-    If its checkpoint is absent, the best of its previous ones is taken (unless `older_models` is False), else the embedded model with the preset of its own
-    (looked for in `folders`); if a refiner, VAE, LoRA or a fast mode's LoRA is absent, it goes without. Each is told.
+    If its checkpoint is absent, the best of its previous ones is taken (unless `older_models` is False), else the preset
+    `stand_in` of `folders` takes its place; if a refiner, VAE, text encoder, LoRA or a fast mode's LoRA is absent, it goes
+    without. Each is told.
     """
     under = defaults or Preset(name="")
     wanted = {**under.settings, **preset.settings}
@@ -55,7 +56,7 @@ def choose(
         previous = preset.previous if its_own else under.previous
         older = next((found for name in previous if older_models and (found := find_name(name, there))), "")
         if not older:
-            return _embedded(preset, who, base, missing, files, folders, under)
+            return _stand_in(stand_in, preset, who, base, missing, files, folders, under)
         settings["base_model"] = older
         notes.append(f"{who} wants {base}, which is not there. The older {older} is used. {_how(preset, missing)}")
     settings, dropped = _with_files_that_are_there(settings, files)
@@ -88,7 +89,8 @@ def switched(current: Settings, before: Settings, after: Settings, contained: Ma
     return replace(current, **changes)
 
 
-def _embedded(
+def _stand_in(
+    stand_in: str,
     preset: Preset,
     who: str,
     base: str,
@@ -97,23 +99,23 @@ def _embedded(
     folders: Sequence[Path],
     under: Preset,
 ) -> Choice:
-    """The preset of the embedded model in place of `preset`; of the defaults, what has to do with no model stays."""
+    """The preset `stand_in` in place of `preset`; of the defaults, what has to do with no model stays."""
     try:
-        embedded = load_preset(EMBEDDED, *folders)
+        other = load_preset(stand_in, *folders)
     except BadSetting:
-        embedded = Preset(name=EMBEDDED)
+        other = Preset(name=stand_in)
     kept = {name: value for name, value in under.settings.items() if name not in (*RECOMMENDABLE, *OF_A_MODEL)}
-    settings, _ = _with_files_that_are_there({**kept, **embedded.settings}, files)
+    settings, _ = _with_files_that_are_there({**kept, **other.settings}, files)
     name = settings.get("base_model", "")
-    instead = f"the small model {name} that comes with Easel" if name else "the checkpoint that is there"
+    instead = f"the preset {stand_in!r} with {name}" if name else "the checkpoint that is there"
     note = f"{who} wants {base}, which is not there. Until it is, {instead} is used. {_how(preset, missing)}"
-    return Choice(preset=embedded, settings=settings, notes=(*preset.notes, note), missing=missing)
+    return Choice(preset=other, settings=settings, notes=(*preset.notes, note), missing=missing)
 
 
 def _with_files_that_are_there(settings: dict[str, Any], files: FilesByKind) -> tuple[dict[str, Any], list[str]]:
     """`settings` with the names that the files have here, and the names that had to be left out."""
     dropped = []
-    for field, kind in (("base_model", "checkpoints"), ("refiner_model", "checkpoints"), ("vae", "vae")):
+    for field, kind in NEED_FIELDS.items():
         if settings.get(field):
             found = find_name(settings[field], files.files(kind).names())
             if not found:

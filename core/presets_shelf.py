@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from core.errors import BadSetting
 from core.presets import DEFAULT, Preset, list_presets, load_preset, settings_of
 from core.presets_choice import Choice, choose, diff, switched
-from core.presets_store import delete_preset, rename_preset, restore_preset, save_preset, trashed_presets
+from core.presets_store import delete_preset, preset_values, rename_preset, restore_preset, save_preset, trashed_presets
 from core.settings import Settings
 from core.weights.files import Catalog
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shelf:
-    """The presets of an installation and what they come to with its files. `first` is the one that it starts with."""
+    """The presets of an installation and what they come to with its files.
+
+    `first` is the one that it starts with, `stand_in` the one that takes the place of a preset whose checkpoint is absent.
+    """
 
     catalog: Catalog
     own: Path  # the user's folder; the only one that is written
     program: Path
     first: str = DEFAULT
+    stand_in: str = DEFAULT
     defaults: Preset = field(default_factory=lambda: Preset(name=""))
     hosts: Sequence[str] = ()
     older_models: bool = True
@@ -44,10 +48,22 @@ class Shelf:
         """Those that came with the program."""
         return list_presets(self.program)
 
+    @property
+    def start(self) -> str:
+        """`first`, unless it was renamed or deleted meanwhile: the program's default one then."""
+        return self.first if self.first in self.names() else DEFAULT
+
     def choice(self, name: str) -> Choice:
         """Preset `name`, fitted to the files that are there. Raises BadSetting."""
         preset = load_preset(name, *self.folders, hosts=self.hosts)
-        return choose(preset, self.catalog, self.folders, self.defaults, older_models=self.older_models)
+        return choose(
+            preset,
+            self.catalog,
+            self.folders,
+            self.defaults,
+            stand_in=self.stand_in,
+            older_models=self.older_models,
+        )
 
     def settings(self, name: str, base_model: str = "") -> Settings:
         """What preset `name` comes to, for `base_model` if one is named. Raises BadSetting, ModelNotFound, BadModelFile."""
@@ -59,15 +75,15 @@ class Shelf:
         try:
             plain = self.settings(before)
         except BadSetting:  # it was deleted meanwhile
-            plain = self.settings(self.first)
+            plain = self.settings(self.start)
         new = settings_of(self.catalog, choice.settings, {})
         contained = choice.preset.settings
         return switched(current, plain, new, contained), choice
 
-    def changes(self, current: Settings, name: str) -> dict[str, tuple[Any, Any]]:
-        """What `current` changes against preset `name`: field -> (value there, value here); neither prompt nor seed."""
-        there = replace(self.settings(name), seed=current.seed, prompt=current.prompt)
-        return diff(current, there)
+    def held(self, current: Settings, *, with_prompt: bool = False) -> dict[str, tuple[Any, Any]]:
+        """What a preset made of `current` would hold: field -> (the default, the value here)."""
+        kept = preset_values(current, Settings(), with_prompt=with_prompt)
+        return {name: pair for name, pair in diff(current, Settings()).items() if name in kept}
 
     def save(self, name: str, settings: Settings, *, with_prompt: bool = False, overwrite: bool = False) -> None:
         """Keep `settings` as the user's preset `name`. Raises BadSetting for a bad or taken name."""
@@ -82,9 +98,11 @@ class Shelf:
         delete_preset(name, self.own)
 
     def restore(self) -> str:
-        """Take back what was deleted last; returns its name. Raises BadSetting if there is nothing."""
+        """Take back what was deleted or replaced last, under another name if its own is taken; returns the name.
+
+        Raises BadSetting if there is nothing.
+        """
         trash = trashed_presets(self.own)
         if not trash:
             raise BadSetting("No preset has been deleted.")
-        restore_preset(trash[0], self.own)
-        return trash[0].name
+        return restore_preset(trash[0], self.own, taken=(self.program,)).stem

@@ -114,21 +114,24 @@ def delete_preset(name: str, folder: Path) -> Trashed:
         raise _not_stored(name, folder, problem) from problem
 
 
-def restore_preset(trashed: Trashed, folder: Path) -> Path:
-    """Undo `delete_preset`. Raises BadSetting if the name is taken by now or the trash was emptied."""
+def restore_preset(trashed: Trashed, folder: Path, *, taken: Sequence[Path] = ()) -> Path:
+    """Undo `delete_preset`; if the name is taken by now, there or in the folders `taken`, it gets a number behind it.
+
+    Raises BadSetting if the trash was emptied.
+    """
     _check_name(trashed.name)
-    _check_free(trashed.name, folder)
     if trashed.path.parent != folder / TRASH or not trashed.path.is_file():
         raise BadSetting(f"The preset {trashed.name!r} is not in the trash any more.")
-    target = folder / f"{trashed.name}.json"
+    used = {file.stem.casefold() for place in (folder, *taken) for file in place.glob("*.json")}
+    name, number = trashed.name, 2
     try:
-        if not move_to_free_name(trashed.path, target):
-            raise BadSetting(f"There is a preset {trashed.name!r} by now. Rename it first.")
+        while name.casefold() in used or not move_to_free_name(trashed.path, folder / f"{name}.json"):
+            name, number = f"{trashed.name[:50]} {number}", number + 1
         with suppress(FileNotFoundError):
             trashed.path.unlink()
     except OSError as problem:
         raise _not_stored(trashed.name, folder, problem) from problem
-    return target
+    return folder / f"{name}.json"
 
 
 def trashed_presets(folder: Path) -> list[Trashed]:

@@ -6,7 +6,6 @@ one process holds for itself as long as it lives: the operating system lets go o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import secrets
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 
 from core.axes import Grid
 from core.errors import BadSetting
+from core.owner import owner_mark
 from core.settings import Settings
 from core.task import AsyncTask
 
@@ -82,7 +82,7 @@ class QueueStore:
         def insert(connection: sqlite3.Connection) -> None:
             (last,) = connection.execute("SELECT COALESCE(MAX(place), 0) FROM tasks").fetchone()
             for place, task in enumerate(tasks, last + 1):
-                row = [task.id, _mark(task.owner), place, task.created, _request(task), json.dumps(task.made)]
+                row = [task.id, owner_mark(task.owner), place, task.created, _request(task), json.dumps(task.made)]
                 connection.execute(f"INSERT OR REPLACE INTO tasks ({names}) VALUES (?, ?, ?, ?, ?, ?)", row)
 
         self._do("keep a task", insert)
@@ -113,14 +113,14 @@ class QueueStore:
                 for mark, *row in self._do("find the last run's tasks", lambda db: db.execute(query).fetchall()) or ():
                     if found := _left(*row):
                         self._left.setdefault(mark, []).append(found)
-            return list(self._left.get(_mark(owner), ()))
+            return list(self._left.get(owner_mark(owner), ()))
 
     def forget_left(self, owner: str) -> None:
         """Drop what an earlier run left of `owner`'s."""
         statement = "DELETE FROM tasks WHERE offered AND owner = ?"
         with self._lock:
-            self._left.pop(_mark(owner), None)
-        self._change("forget the last run's tasks", statement, [(_mark(owner),)])
+            self._left.pop(owner_mark(owner), None)
+        self._change("forget the last run's tasks", statement, [(owner_mark(owner),)])
 
     def close(self) -> None:
         """Close the file, for good."""
@@ -199,11 +199,6 @@ def _held(file: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _mark(owner: str) -> str:
-    """Stands for `owner` on disk, where the secret itself has no business."""
-    return hashlib.sha256(owner.encode()).hexdigest()
 
 
 def _request(task: AsyncTask) -> str:

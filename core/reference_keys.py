@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from core.errors import BadSetting
 from core.near import meant
+from core.performance import MODES
 from core.settings import Settings
 
 Values: TypeAlias = dict[str, Any]
@@ -39,12 +40,14 @@ NO_TEMPORARY_FILES = "Easel keeps no pictures in a temporary folder and never em
 class Meaning:
     """What a key is with us: a field of Settings, of Config or of a preset, or nothing, with the reason.
 
-    `read` gives our names and values, which may be several or none; it raises ValueError with a sentence.
+    `read` gives our names and values, which may be several or none; it raises ValueError with a sentence. `is_text`: an
+    environment variable of that name is taken as it stands, a number or True in it is text too.
     """
 
     place: Literal["settings", "config", "preset", "nothing"]
     to: str  # our name, or the reason
     read: Callable[[Any], Values] = lambda value: {}
+    is_text: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,7 @@ def read_reference(values: Mapping[str, Any]) -> Reading:
         elif value is not None and value != "":
             try:
                 new = meaning.read(value)
-                if meaning.place == "settings":
+                if meaning.place == "settings" and "switch_step" not in new:
                     new = {name: getattr(Settings(**{name: entry}), name) for name, entry in new.items()}
             except (ValueError, BadSetting) as error:
                 problems.append(f"{key}: {error} It is not used.")
@@ -82,6 +85,13 @@ def read_reference(values: Mapping[str, Any]) -> Reading:
                     both = isinstance(entry, dict) and name in found[meaning.place]
                     found[meaning.place][name] = found[meaning.place][name] | entry if both else entry
     settings = found["settings"]
+    overwritten = settings.pop("switch_step", 0)
+    try:
+        settings |= _switch(settings, overwritten)
+    except BadSetting as error:
+        key = "default_overwrite_switch" if overwritten > 0 else "default_refiner_switch"
+        problems.append(f"{key}: {error} It is not used.")
+        settings.pop("refiner_switch", None)
     if "steps" in settings and settings.get("performance") in ("quality", "speed"):
         settings["performance"] = "custom"  # these two force the number of steps, which the file wants to be another
     return Reading(
@@ -98,6 +108,27 @@ def meaning_of(key: str) -> Meaning | None:
     if re.fullmatch(r"default_ip_(image|type|stop_at|weight)_\d{1,3}", key):
         return Meaning("nothing", NOT_YET)
     return KEYS.get(key)
+
+
+def _switch(settings: Values, overwritten: float) -> Values:
+    """`refiner_switch` as the share of the steps after which the reference has the refiner take over; {} where it stands as it is.
+
+    It computes that step from the mode's own steps, also where others are forced: Speed (30), 50 forced, 0.5: after 15.
+    Where the forced steps end before it, the refiner would never run; the share is taken of them then. `overwritten` is a step
+    and wins. Raises BadSetting if our share cannot say it.
+    """
+    mode = MODES[settings.get("performance", "speed")]
+    of_mode = mode.forced.get("steps", Settings.steps)
+    steps = settings.get("steps", of_mode)
+    if overwritten > 0:
+        share = min(overwritten, steps) / steps
+    elif "refiner_switch" not in settings or steps == of_mode:
+        return {}
+    else:
+        share = round(of_mode * settings["refiner_switch"]) / steps
+        if share >= 1:
+            return {}
+    return {"refiner_switch": Settings(refiner_switch=share).refiner_switch}
 
 
 def legacy_paths(values: Mapping[str, Any]) -> Values:
@@ -117,11 +148,13 @@ def _same(value: Any) -> Any:
 
 
 def _setting(name: str, change: Callable[[Any], Any] = _same) -> Meaning:
-    return Meaning("settings", name, lambda value: {name: change(value)})
+    return Meaning(
+        "settings", name, lambda value: {name: change(value)}, is_text=isinstance(getattr(Settings, name), str)
+    )
 
 
-def _config(name: str, change: Callable[[Any], Any] = _same) -> Meaning:
-    return Meaning("config", name, lambda value: {name: change(value)})
+def _config(name: str, change: Callable[[Any], Any] = _same, *, is_text: bool = False) -> Meaning:
+    return Meaning("config", name, lambda value: {name: change(value)}, is_text=is_text)
 
 
 def _loras(value: Any) -> list[Values]:
@@ -162,6 +195,13 @@ def _forced_steps(value: Any) -> Values:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{str(value)[:60]!r} is no number.")
     return {"steps": value} if value > 0 else {}
+
+
+def _switch_step(value: Any) -> Values:
+    """A step, not a setting yet: which share of the steps it is, is known when the steps are."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{str(value)[:60]!r} is no number.")
+    return {"switch_step": value}
 
 
 def _names(value: Any) -> list[str]:
@@ -212,7 +252,7 @@ LEGACY_PATHS = {
     "temp_outputs_path": "path_outputs",
 }
 KEYS: dict[str, Meaning] = {
-    **{key: _config(name) for key, name in PATHS.items()},
+    **{key: _config(name, is_text=True) for key, name in PATHS.items()},
     "temp_path": _nothing(NO_TEMPORARY_FILES),
     "temp_path_cleanup_on_launch": _nothing(NO_TEMPORARY_FILES),
     "default_model": _setting("base_model", _none),
@@ -242,7 +282,7 @@ KEYS: dict[str, Meaning] = {
     "default_image_number": _setting("image_number"),
     **{key: _downloads(kind) for key, kind in KINDS_OF_DOWNLOADS.items()},
     "available_aspect_ratios": _config("aspect_ratios"),
-    "default_aspect_ratio": Meaning("settings", "width, height", _size),
+    "default_aspect_ratio": Meaning("settings", "width, height", _size, is_text=True),
     "default_inpaint_engine_version": _nothing(),
     "default_selected_image_input_tab_id": _nothing(),
     "default_uov_method": _nothing(),
@@ -252,7 +292,7 @@ KEYS: dict[str, Meaning] = {
     "default_cfg_tsnr": _setting("adaptive_cfg"),
     "default_clip_skip": _setting("clip_skip"),
     "default_overwrite_step": Meaning("settings", "steps", _forced_steps),
-    "default_overwrite_switch": _nothing("refiner_switch says it as a share of the steps"),
+    "default_overwrite_switch": Meaning("settings", "refiner_switch", _switch_step),
     "default_overwrite_upscale": _nothing(),
     "example_inpaint_prompts": _nothing(),
     "example_enhance_detection_prompts": _nothing(),
@@ -265,7 +305,7 @@ KEYS: dict[str, Meaning] = {
     "default_save_only_final_enhanced_image": _nothing(),
     "default_save_metadata_to_images": _setting("save_metadata"),
     "default_metadata_scheme": _nothing("pictures carry their settings in our form and in the A1111 text"),
-    "metadata_created_by": _nothing(),
+    "metadata_created_by": _config("created_by", is_text=True),
     "default_invert_mask_checkbox": _nothing(),
     "default_inpaint_mask_model": _nothing(),
     "default_enhance_inpaint_mask_model": _nothing(),

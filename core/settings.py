@@ -12,6 +12,7 @@ from typing import Any
 from core.errors import BadSetting
 
 MAX_SEED = 2**63 - 1
+MOST_QUOTED = 200  # characters of a wrong value that a message shows
 
 SAMPLERS = (
     "euler", "euler_ancestral", "heun", "heunpp2", "dpm_2", "dpm_2_ancestral", "lms", "dpm_fast", "dpm_adaptive",
@@ -174,14 +175,14 @@ def parse_setting(name: str, text: str) -> Any:
             "0": False,
         }
         if text.lower() not in words:
-            raise BadSetting(f"{name} is {text!r}; it must be true or false.")
+            raise BadSetting(f"{name} is {quoted(text)}; it must be true or false.")
         return words[text.lower()]
     if kind in ("int", "float"):
         try:
             return int(text) if kind == "int" else float(text)
         except ValueError:
             wanted = "a whole number" if kind == "int" else "a number"
-            raise BadSetting(f"{name} is {text!r}; it must be {wanted}.") from None
+            raise BadSetting(f"{name} is {quoted(text)}; it must be {wanted}.") from None
     if kind.startswith("tuple"):
         return _parsed_list(name, text)
     return text
@@ -197,13 +198,21 @@ def written_setting(value: Any) -> str:
     return str(value)
 
 
+def quoted(value: object, most: int = MOST_QUOTED) -> str:
+    """A wrong value as a message shows it, in at most `most` characters, whatever it is."""
+    try:
+        return repr(value[:most] if isinstance(value, str) else value)[:most]
+    except (ValueError, RecursionError):  # Python writes no number of thousands of digits, and nothing nested too deep
+        return f"<{type(value).__name__}>"
+
+
 def _parsed_list(name: str, text: str) -> Any:
     """A JSON list, or short forms for a command line: `First style, Second style` and `file.safetensors:0.8, other`."""
     if text.lstrip().startswith("["):
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            raise BadSetting(f"{name} is {text[:200]!r}; it must be a JSON list.") from None
+            raise BadSetting(f"{name} is {quoted(text)}; it must be a JSON list.") from None
     entries = [entry.strip() for entry in text.split(",") if entry.strip()]
     if name != "loras":
         return entries
@@ -213,38 +222,50 @@ def _parsed_list(name: str, text: str) -> Any:
         try:
             loras.append({"name": file, "weight": float(weight)} if file else {"name": weight})
         except ValueError:
-            raise BadSetting(f"{name} has {entry!r}; it must be FILE or FILE:WEIGHT.") from None
+            raise BadSetting(f"{name} has {quoted(entry)}; it must be FILE or FILE:WEIGHT.") from None
     return loras
 
 
 def _unknown(name: str) -> BadSetting:
     known = ", ".join(f.name for f in fields(Settings))
-    return BadSetting(f"There is no setting called {name!r}. The settings are: {known}.")
+    return BadSetting(f"There is no setting called {quoted(name)}. The settings are: {known}.")
 
 
 def _checked(name: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:
     if kind == "bool":
         if not isinstance(value, bool):
-            raise BadSetting(f"{name} is {value!r}; it must be true or false.")
+            raise BadSetting(f"{name} is {quoted(value)}; it must be true or false.")
         return value
     if kind == "str":
         if not isinstance(value, str):
-            raise BadSetting(f"{name} is {value!r}; it must be text.")
+            raise BadSetting(f"{name} is {quoted(value)}; it must be text.")
         if "choices" in limits and value not in limits["choices"]:
-            raise BadSetting(f"{name} is {value!r}; it must be one of: {', '.join(limits['choices'])}.")
+            raise BadSetting(f"{name} is {quoted(value)}; it must be one of: {', '.join(limits['choices'])}.")
         if "longest" in limits and len(value) > limits["longest"]:
             raise BadSetting(
                 f"{name} has {len(value)} characters; at most {limits['longest']} are possible. Shorten it."
             )
+        _check_whole(name, value)
         return value
     if kind.startswith("tuple"):
         return _checked_list(name, value, kind, limits)
     return _checked_number(name, value, kind, limits)
 
 
+def _check_whole(name: str, value: str) -> None:
+    """Refuse the halves of characters that JSON and a command line can hold: no file, database or page takes them."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as problem:
+        raise BadSetting(
+            f"{name} has {value[problem.start]!r} as character {problem.start + 1}, which is only part of one. "
+            "Delete it, or type it anew."
+        ) from None
+
+
 def _checked_list(name: str, value: Any, kind: str, limits: Mapping[str, Any]) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise BadSetting(f"{name} is {str(value)[:200]!r}; it must be a list.")
+        raise BadSetting(f"{name} is {quoted(value)}; it must be a list.")
     if len(value) > limits["most"]:
         raise BadSetting(f"{name} has {len(value)} entries; at most {limits['most']} are possible.")
     one = _checked_lora if "Lora" in kind else _checked
@@ -255,9 +276,7 @@ def _checked_lora(name: str, value: Any, kind: str, limits: Mapping[str, Any]) -
     if isinstance(value, Lora):
         value = asdict(value)
     if not isinstance(value, dict) or "name" not in value or value.keys() - {"name", "weight", "enabled"}:
-        raise BadSetting(
-            f'{name} is {str(value)[:200]!r}; it must be like {{"name": "file.safetensors", "weight": 0.8}}.'
-        )
+        raise BadSetting(f'{name} is {quoted(value)}; it must be like {{"name": "file.safetensors", "weight": 0.8}}.')
     return Lora(
         _checked(f"{name}, name", value["name"], kind, limits),
         float(_checked_number(f"{name}, weight", value.get("weight", 1.0), "float", {"low": -10.0, "high": 10.0})),
@@ -269,11 +288,11 @@ def _checked_number(name: str, value: Any, kind: str, limits: Mapping[str, Any])
     whole = kind == "int"
     is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     if isinstance(value, bool) or not is_number:
-        raise BadSetting(f"{name} is {value!r}; it must be {'a whole number' if whole else 'a number'}.")
+        raise BadSetting(f"{name} is {quoted(value)}; it must be {'a whole number' if whole else 'a number'}.")
     if whole and isinstance(value, float) and not value.is_integer():
-        raise BadSetting(f"{name} is {value!r}; it must be a whole number.")
+        raise BadSetting(f"{name} is {quoted(value)}; it must be a whole number.")
     if not limits["low"] <= value <= limits["high"]:
-        raise BadSetting(f"{name} is {str(value)[:40]}; it must be from {limits['low']} to {limits['high']}.")
+        raise BadSetting(f"{name} is {quoted(value, 40)}; it must be from {limits['low']} to {limits['high']}.")
     number = int(value) if whole else float(value)
     if whole and number % limits["multiple"]:
         nearest = max(int(limits["low"]), round(number / limits["multiple"]) * limits["multiple"])

@@ -44,11 +44,16 @@ def chosen_build(flag: str | None, environ: Mapping[str, str]) -> TorchBuild | N
     index = environ.get("TORCH_INDEX_URL")
     if name and not re.fullmatch(r"cpu|cu\d{2,3}|rocm\d+(\.\d+)*|xpu|default", name):
         raise BadConfig(
-            f"There is no torch build {name!r}. Choose cpu, cu126, cu128, cu130, {ROCM}, xpu or default (what pip takes by itself)."
+            f"There is no torch build {name!r}. Choose cpu, cu126, cu128, cu130, {ROCM} or default (what pip takes by itself)."
         )
     if not name and not index:
         return None
     name = name or (index or "").rstrip("/").rpartition("/")[2] or "custom"
+    if name == "xpu":
+        raise BadConfig(
+            "The torch build xpu is for Intel GPUs, and Easel cannot compute on those yet: pictures would be made on the CPU. "
+            f"Choose cpu, cu126, cu128, cu130, {ROCM} or default (what pip takes by itself)."
+        )
     return TorchBuild(name, index or _index(name), "as you asked for")
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from core.errors import UserError
+from core.errors import BadInput, UserError
 from core.events import Event, Failed, Finished, Saved
 from core.pace import Pace
 from core.queue_store import LeftTask, QueueStore
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 KEPT_PER_OWNER = 20  # finished tasks that a reloaded page can still find
 LONGEST_QUEUE = 200
+MOST_OF_ONE = LONGEST_QUEUE // 2  # of one visitor, where there are several: nobody fills the queue alone
 
 Handler = Callable[[AsyncTask, "Pipeline"], Iterator[Event]]
 
@@ -44,7 +45,8 @@ class Worker:
 
     `make_pipeline` is called inside the thread, so that the page is up before torch is imported; if it fails, the task
     at hand fails with its message and the next task tries again. `store` keeps what waits or runs for the next start,
-    `pace` learns how long tasks take.
+    `pace` learns how long tasks take. An owner may have `most_of_one` tasks at a time, the running one counted in, so that
+    after a restart there is room for all of them; None: the queue's length alone counts.
     """
 
     def __init__(
@@ -53,10 +55,12 @@ class Worker:
         make_pipeline: Callable[[], Pipeline],
         store: QueueStore | None = None,
         pace: Pace | None = None,
+        most_of_one: int | None = None,
     ) -> None:
         self.async_tasks: deque[AsyncTask] = deque()
         self._store = store or QueueStore()
         self._pace = pace or Pace()
+        self._most_of_one = most_of_one
         self._held: set[str] = set()  # owners whose tasks wait until they say otherwise
         self._handler = handler
         self._make_pipeline = make_pipeline
@@ -93,11 +97,7 @@ class Worker:
     def submit(self, *tasks: AsyncTask) -> None:
         """Append `tasks` to the queue, all or none, and return at once. Raises UserError when there is no room."""
         with self._changed:
-            room = LONGEST_QUEUE - len(self.async_tasks)
-            if not room:
-                raise UserError(f"{LONGEST_QUEUE} tasks are waiting already. Cancel some or wait until they are done.")
-            if len(tasks) > room:
-                raise UserError(f"These are {len(tasks)} tasks, and the queue has room for {room} more. Take fewer.")
+            self._check_room(tasks)
             self.async_tasks.extend(tasks)
             self._store.add(tasks)
             self._changed.notify_all()
@@ -144,7 +144,7 @@ class Worker:
                 return False
             slots = [index for index, other in enumerate(self.async_tasks) if other.owner == owner]
             mine.remove(task)
-            mine.insert(max(0, place), task)
+            mine.insert(min(max(0, place), len(mine)), task)  # a page may send any number
             for index, other in zip(slots, mine, strict=True):
                 self.async_tasks[index] = other
             self._store.order(self.async_tasks)
@@ -221,6 +221,23 @@ class Worker:
                 ahead += task.owner == owner or task.owner not in self._held
             return found
 
+    def _check_room(self, tasks: Sequence[AsyncTask]) -> None:
+        room = LONGEST_QUEUE - len(self.async_tasks)
+        if not room:
+            raise UserError(f"{LONGEST_QUEUE} tasks are waiting already. Cancel some or wait until they are done.")
+        if len(tasks) > room:
+            raise UserError(f"These are {len(tasks)} tasks, and the queue has room for {room} more. Take fewer.")
+        if self._most_of_one is None:
+            return
+        for owner, count in Counter(task.owner for task in tasks).items():
+            runs = self._running is not None and self._running.owner == owner
+            room = max(0, self._most_of_one - len(self._waiting(owner)) - runs)
+            if count > room:
+                raise UserError(
+                    f"One visitor may have {self._most_of_one} tasks here at a time, so that others have room: now {room} "
+                    f"more are possible, and these are {count}. Take fewer, or wait until some are done."
+                )
+
     def _all(self) -> list[AsyncTask]:
         running = [self._running] if self._running else []
         return [*running, *self.async_tasks, *reversed(self._finished)]
@@ -283,7 +300,7 @@ class Worker:
                     watch.end()
                 task.publish(event)
         except UserError as error:
-            task.publish(Failed(message=str(error)))
+            task.publish(Failed(message=str(error), bad_input=isinstance(error, BadInput)))
         except Interrupted:
             task.publish(Finished(paths=(), seconds=0.0, stopped=True))
         except Exception as error:

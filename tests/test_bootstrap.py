@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -184,6 +185,22 @@ def test_a_file_in_the_place_of_the_environment_is_told(tmp_path: Path, needs: N
         install(Environment(tmp_path / "file" / "venv"), needs)
 
 
+def test_a_folder_that_may_not_be_entered_is_told(
+    tmp_path: Path, needs: Needs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, exists = tmp_path / "closed", Path.exists
+
+    def refused(path: Path) -> bool:  # as `exists` does where even asking is forbidden; root is forbidden nothing
+        if closed in path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", refused)
+    with pytest.raises(SetupError, match=r"closed.venv cannot be reached \(Permission denied\)\. .*EASEL_VENV") as told:
+        install(Environment(closed / "venv"), needs)
+    assert "\n" not in str(told.value)
+
+
 def test_a_python_without_venv_is_told_what_to_install(
     tmp_path: Path, needs: Needs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +302,9 @@ def test_the_user_may_choose_the_build() -> None:
     assert variable is not None and variable.index is not None and variable.index.endswith("/cu128")
     index = chosen_build(None, {"TORCH_INDEX_URL": "https://example.org/whl/cu130/"})
     assert index is not None and (index.name, index.index) == ("cu130", "https://example.org/whl/cu130/")
+    for intel in (("xpu", {}), (None, {"TORCH_BACKEND": "xpu"}), (None, {"TORCH_INDEX_URL": "https://a.org/whl/xpu"})):
+        with pytest.raises(BadConfig, match="Intel GPUs, and Easel cannot compute on those yet"):
+            chosen_build(*intel)
     with pytest.raises(BadConfig, match="no torch build 'gpu'"):
         chosen_build("gpu", {})
 

@@ -5,17 +5,25 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from tiny import write_checkpoint
 
 from core.cli import JsonLines, Words, bar, generate, given_settings
+from core.device import DeviceChoice, choose_device
 from core.errors import BadSetting
 from core.events import Event, Failed, Finished, Progress, Saved, Warned
+from core.handler import handler
+from core.pipeline import Pipeline
 from core.settings import Settings
 from core.task import AsyncTask
+from core.weights.files import Catalog
+from core.worker import Worker
 
 EVENTS: list[Event] = [
     Progress(share=0.0, text="Loading models", image=1, images=1),
@@ -72,6 +80,47 @@ def test_json_gives_one_object_an_event_without_previews() -> None:
 def test_a_failure_is_told_with_code_1() -> None:
     code, out, err = run([Failed(message="No memory. Close a program.")])
     assert (code, out, err) == (1, "", "No memory. Close a program.\n")
+
+
+def test_bad_input_found_by_the_worker_is_told_with_code_2() -> None:
+    event = pickle.loads(pickle.dumps(Failed(message="No such VAE.", bad_input=True)))  # noqa: S301 - our own bytes
+    assert run([event]) == (2, "", "No such VAE.\n")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "checkpoints").mkdir()
+    write_checkpoint(folder / "checkpoints" / "tiny.safetensors")
+    (folder / "checkpoints" / "torn.safetensors").write_bytes(b"torn")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (["scheduler=turbo", "steps=11"], "turbo has at most 10 steps"),
+        (["vae=none.safetensors"], "There is no VAE"),
+        (["loras=none.safetensors"], "There is no LoRA"),
+        (["sampler=tcd", "prediction=edm", "steps=2"], "EDM"),
+        (["base_model=torn.safetensors"], "torn.safetensors"),
+    ],
+)
+def test_what_only_the_engine_finds_wrong_with_the_settings_is_bad_input_too(
+    folder: Path, fields: list[str], told: str
+) -> None:
+    size = ["width=64", "height=64"]
+    given = given_settings("a cat", "1", [*size, "base_model=tiny.safetensors", *fields])
+    device = choose_device(DeviceChoice(device="cpu"))
+    catalog = Catalog([folder / "checkpoints"], others={kind: [folder / kind] for kind in ("vae", "loras")})
+    worker = Worker(handler, lambda: Pipeline(catalog, device, folder / "outputs"))
+    worker.start()
+    task = AsyncTask(Settings(**given))
+    worker.submit(task)
+    out, err = io.StringIO(), io.StringIO()
+    code = generate(task, AsyncTask.events, Words(out, err))
+    worker.close()
+    assert told in err.getvalue() and (code, out.getvalue()) == (2, "")
 
 
 def test_ctrl_c_stops_the_task_and_gives_code_130() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from core.cli_download import bar, download, tell_sources, told_size
+from core.cli_download import bar, download, tell_sources, told_size, told_total
 from core.errors import BadSetting
 from core.weights.download import DownloadFailed, Transfer
 from core.weights.needs import Need
@@ -21,6 +21,13 @@ MISSING = Need(
     name="x.safetensors", kind="loras", url="https://huggingface.co/x", bytes=6_940_000_000, folder=Path("models/loras")
 )
 THERE = Need(name="y.safetensors", kind="loras", present=True, found="sub/y.safetensors", folder=Path("models/loras"))
+DAMAGED = Need(
+    name="z.safetensors",
+    kind="loras",
+    url="https://huggingface.co/z",
+    damage="models/z is there already, with 3 bytes instead of 9.",
+    folder=Path("models/loras"),
+)
 DONE = Transfer(
     name="x.safetensors", text="Done", file=1, files=1, done=5, total=5, all_done=5, all_total=5, path=Path("models/x")
 )
@@ -80,6 +87,24 @@ def test_what_is_there_is_not_asked_about_and_nothing_is_an_error() -> None:
         run()
 
 
+def test_a_damaged_file_is_told_and_the_others_are_fetched() -> None:
+    """Q30: a file that is there but not whole counts as missing, and nothing is written over it."""
+    recorder = Recorder()
+    code, _, err = run(DAMAGED, MISSING, answer="y", transfers=recorder)
+    assert code == 1 and "damaged   models/z is there already, with 3 bytes" in err
+    assert [source.name for source, _ in recorder.wanted] == ["x.safetensors"]
+    code, _, err = run(DAMAGED, THERE, answer="y", transfers=recorder)
+    assert code == 1 and "Everything is there" not in err
+
+
+def test_a_size_that_nobody_knows_is_called_so() -> None:
+    unknown = Need(name="u.safetensors", kind="loras", url="https://huggingface.co/u")
+    assert told_size(0) == told_size(None) == told_total([unknown]) == "size unknown"
+    assert told_total([unknown, MISSING]) == "more than 6.94 GB" and told_total([MISSING]) == "6.94 GB"
+    _, _, err = run(unknown)
+    assert "u.safetensors (loras, size unknown)" in err
+
+
 def test_the_bar_tells_size_speed_and_time_left() -> None:
     under_way = Transfer(
         name="x", text="Downloading", file=1, files=2, done=3 * 10**9, total=4 * 10**9, all_done=3 * 10**9, all_total=6 * 10**9, speed=5e7
@@ -100,7 +125,10 @@ def launch(*argv: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_launcher_says_what_a_preset_needs_and_fetches_nothing_unasked(tmp_path: Path) -> None:
     done = launch("--preset", "sai", "--models-path", str(tmp_path))
-    assert done.returncode == 2 and "sd_xl_refiner_1.0_0.9vae.safetensors (checkpoints, 6.08 GB)" in done.stderr
+    assert (
+        done.returncode == 2
+        and "sd_xl_refiner_1.0_0.9vae.safetensors (checkpoints, 6.08 GB, OpenRAIL++-M)" in done.stderr
+    )
     assert "Nothing has been downloaded" in done.stderr and list(tmp_path.rglob("*")) == []
     done = launch("no_such_file")
     assert done.returncode == 2 and "no file 'no_such_file'" in done.stderr and "Traceback" not in done.stderr

@@ -13,6 +13,7 @@ from core import arguments
 from core.config import Config, make_config_file
 from core.config_keys import KEYS, READERS
 from core.errors import BadConfig
+from core.performance import effective
 from core.reference_keys import KEYS as REFERENCE_KEYS
 from core.reference_keys import meaning_of, read_reference
 from core.settings import Lora, Settings
@@ -137,6 +138,80 @@ def test_forced_steps_act_and_the_mode_no_longer_forces_its_own() -> None:
     values = {"default_performance": "Speed", "default_overwrite_step": 22}
     assert read_reference(values).settings == {"steps": 22, "performance": "custom"}
     assert read_reference({**values, "default_overwrite_step": -1}).settings == {"performance": "speed"}
+
+
+def switch_of(**values: Any) -> tuple[int, int]:
+    """The step after which the refiner takes over, and how many steps there are."""
+    made = Settings(**read_reference({f"default_{name}": value for name, value in values.items()}).settings)
+    made = effective(made)
+    return made.switch_step, made.steps
+
+
+def test_the_refiner_takes_over_at_the_step_of_the_modes_own_number_of_steps() -> None:
+    """Kept from the reference (engine.md 3.2), so that its files give the same picture: of Speed's 30 steps, not the forced 50."""
+    assert switch_of(performance="Speed", overwrite_step=50, refiner_switch=0.5) == (15, 50)
+    assert switch_of(performance="Quality", overwrite_step=90, refiner_switch=0.75) == (45, 90)
+    assert switch_of(overwrite_step=20, refiner_switch=0.5) == (15, 20)
+    assert switch_of(performance="Speed", overwrite_step=-1, refiner_switch=0.5) == (15, 30)
+
+
+def test_where_the_forced_steps_end_before_that_step_the_share_is_taken_of_them() -> None:
+    """D31: there the reference's refiner never runs."""
+    assert switch_of(performance="Speed", overwrite_step=10, refiner_switch=0.5) == (5, 10)
+
+
+def test_a_forced_switch_step_is_taken_as_a_share_of_the_steps_that_are_made() -> None:
+    assert switch_of(performance="Quality", overwrite_switch=12, refiner_switch=0.5) == (12, 60)
+    assert switch_of(performance="Speed", overwrite_step=50, overwrite_switch=35) == (35, 50)
+    assert switch_of(overwrite_step=10, overwrite_switch=15) == (10, 10)
+    assert switch_of(overwrite_switch=-1, refiner_switch=0.5) == (15, 30)
+    reading = read_reference({"default_overwrite_switch": 1, "default_performance": "Speed"})
+    assert "refiner_switch" not in reading.settings
+    assert reading.problems[0].startswith("default_overwrite_switch: refiner_switch is 0.03")
+    for value in (True, "10", 10**400, float("nan"), float("inf")):
+        Settings(**read_reference({"default_overwrite_switch": value}).settings)
+
+
+def test_variables_may_be_written_as_python_writes_them(tmp_path: Path) -> None:
+    """Section 7.1 of the specification: its literals, and text that only looks like one."""
+    environ = {
+        "default_styles": "['a', \"b's\"]",
+        "default_loras": "[[True, 'x.safetensors', 0.5], ('y.safetensors', -1)]",
+        "default_save_metadata_to_images": "True",
+        "default_prompt": "True",
+        "default_prompt_negative": "1.0",
+        "default_cfg_scale": "5",
+        "checkpoint_downloads": "{'m.safetensors': 'https://huggingface.co/a/b/resolve/main/m.safetensors'}",
+    }
+    config = load(tmp_path, environ=environ)
+    made = Settings(**config.defaults.settings)
+    assert made.styles == ("a", "b's")
+    assert made.loras == (Lora("x.safetensors", 0.5), Lora("y.safetensors", -1.0))
+    assert (made.save_metadata, made.prompt, made.negative_prompt, made.guidance_scale) == (True, "True", "1.0", 5.0)
+    assert list(config.defaults.downloads["checkpoints"]) == ["m.safetensors"]
+    assert load(tmp_path, environ={"EASEL_ASPECT_RATIOS": "['1024*1024', '896*1152']"}).aspect_ratios[1] == (896, 1152)
+
+
+def test_more_pictures_to_start_with_than_the_page_offers_are_told(tmp_path: Path) -> None:
+    write(tmp_path, {"default_image_number": 50, "default_max_image_number": 10})
+    config = load(tmp_path)
+    assert config.max_image_number == 10 and "image_number" not in config.defaults.settings
+    assert config.notices == ("config.txt: default_image_number is 50, and max_image_number is 10. It is not used.",)
+    write(tmp_path, {"default_image_number": 10, "default_max_image_number": 10})
+    assert load(tmp_path).defaults.settings == {"image_number": 10}
+    write(tmp_path, {"defaults": {"image_number": 50}}, "config.json")
+    with pytest.raises(BadConfig, match="image_number is 50, and max_image_number is 10"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(("given", "kept"), [("Ann & Bo", "Ann & Bo"), ("", ""), (None, ""), ("None", "None")])
+def test_who_made_the_pictures_is_a_choice_of_the_installation(tmp_path: Path, given: Any, kept: str) -> None:
+    """D67: an empty name is nobody; it never becomes the word None."""
+    assert load(tmp_path).created_by == ""
+    write(tmp_path, {"metadata_created_by": given})
+    assert load(tmp_path).created_by == kept
+    write(tmp_path, {"created_by": given or ""}, "config.json")
+    assert load(tmp_path).created_by == kept
 
 
 @pytest.mark.parametrize(
@@ -283,6 +358,8 @@ def test_a_file_from_a_windows_editor_is_read(tmp_path: Path) -> None:
         ({"lora_min_weight": 3}, "more than lora_max_weight"),
         ({"lora_max_weight": float("nan")}, "a number from -10 to 10"),
         ({"max_image_number": 0}, "from 1 to 100"),
+        ({"created_by": "two\nlines"}, "one line of text"),
+        ({"created_by": 5}, "one line of text"),
         ({"hf_mirror": "http://mirror.example"}, "https://"),
         ({"download_hosts": "a,,b"}, "list of texts"),
     ],

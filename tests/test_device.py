@@ -14,7 +14,7 @@ GIB = 2**30
 def machine(monkeypatch):
     """A machine with the GPUs that the test says, and a CPU that is good at bf16 or not."""
 
-    def machine(gpus=(), mps=False, bf16=False, archs=("sm_80", "sm_90", "compute_90"), free=20 * GIB):
+    def machine(gpus=(), mps=False, xpu=False, bf16=False, archs=("sm_80", "sm_90", "compute_90"), free=20 * GIB):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gpus))
         monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus))
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda d: gpus[d if isinstance(d, int) else d.index][0])
@@ -24,6 +24,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: list(archs))
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda d: (free, 24 * GIB))
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        monkeypatch.setattr(torch.xpu, "is_available", lambda: xpu)
         monkeypatch.setattr(module, "bf16_pays", lambda: bf16)
 
     return machine
@@ -43,6 +44,14 @@ def test_cuda_comes_before_mps_and_mps_before_the_cpu(machine):
     assert choose_device().torch_device.type == "mps"
     machine()
     assert choose_device().torch_device.type == "cpu"
+
+
+def test_a_torch_for_intel_gpus_is_told_that_they_are_not_used(machine):
+    machine(xpu=True)
+    device = choose_device()
+    assert device.torch_device.type == "cpu"
+    assert device.warnings == ("Easel cannot compute on Intel GPUs yet. Pictures are made on the CPU.",)
+    assert not choose_device(DeviceChoice(device="cpu")).warnings
 
 
 @pytest.mark.parametrize("bf16, unet", [(True, torch.bfloat16), (False, torch.float32)])

@@ -112,6 +112,14 @@ def test_a_checkpoint_that_lacks_a_tensor_is_named(config: Config) -> None:
     assert not fine.wrong and "whole.safetensors" in fine.words
 
 
+def test_what_else_is_known_of_a_checkpoint_is_told(config: Config) -> None:
+    folder = config.checkpoints[0]
+    folder.mkdir(parents=True)
+    write_checkpoint(folder / "tiny_turbo.safetensors")
+    (finding,) = found(config, "Model")
+    assert not finding.wrong and "By its name it is a Turbo checkpoint" in finding.words
+
+
 def test_device_and_precision_are_told(config: Config) -> None:
     (finding,) = found(replace(config, device="cpu", unet_precision="fp32"), "Device")
     assert "cpu" in finding.words and "network in fp32" in finding.words and not finding.wrong
@@ -147,3 +155,13 @@ def test_a_card_that_this_torch_does_not_know_is_told_with_the_build_that_does()
     fitting = TorchBuild("cu128", None, "test")
     assert "--torch cu128" in doctor.gpu(Card(), ["sm_50", "sm_90"], fitting).advice
     assert not doctor.gpu(Card(), ["sm_90", "sm_120"], fitting).wrong
+
+
+def test_a_python_that_is_newer_than_what_easel_is_made_for_is_told(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.sys, "version_info", (3, 13, 9, "final", 0))
+    assert not [finding for finding in doctor._python(config) if finding.wrong]
+    monkeypatch.setattr(doctor.sys, "version_info", (3, 14, 0, "final", 0))
+    [finding] = doctor._python(config)
+    assert finding.advice == "Easel is made for 3.10 to 3.13; if something fails, use one of these."

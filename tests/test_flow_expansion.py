@@ -118,6 +118,7 @@ def test_a_text_of_the_users_own_is_taken_as_it_stands(pipeline, monkeypatch):
 
 
 def test_the_added_text_is_one_more_text_that_is_not_pooled(pipeline):
+    """Q07: kept as in the reference."""
     [plan] = plan_images(Settings(**SMALL))
     pipeline.refresh_everything("tiny.safetensors", expander="gpt2")
     expanded = pipeline.expand_prompt(plan)

@@ -71,9 +71,9 @@ def test_each_model_of_a_grid_is_loaded_once(pipeline, monkeypatch):
     loads = []
     refresh = pipeline.refresh_base_model
 
-    def counted(name, parts=None):
+    def counted(name, parts=None, **options):
         before = pipeline._base
-        refresh(name, parts)
+        refresh(name, parts, **options)
         loads.extend([name] if pipeline._base is not before else [])
 
     monkeypatch.setattr(pipeline, "refresh_base_model", counted)

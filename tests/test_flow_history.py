@@ -1,6 +1,9 @@
 """A picture that is made is in the history at once, with its owner, its settings and its size."""
 
+import json
+
 import pytest
+from PIL import Image
 from tiny import write_checkpoint
 
 from core.device import DeviceChoice, choose_device
@@ -35,6 +38,14 @@ def test_a_picture_is_in_the_history_of_its_owner_as_soon_as_it_is_saved(pipelin
     assert [Settings.from_dict(history.settings(picture)).seed for picture in found] == [8, 7]
     assert history.search("", "y" * 43).pictures == ()
     history.close()
+
+
+def test_a_picture_says_who_made_it_where_the_installation_does(pipeline):
+    for name in ("Ann", ""):
+        events = handler(AsyncTask(Settings(**SMALL), OWNER), pipeline, created_by=name)
+        [path] = [event.path for event in events if isinstance(event, Saved)]
+        with Image.open(path) as picture:
+            assert json.loads(picture.text["easel"]).get("created_by", "") == name
 
 
 def test_a_history_that_cannot_be_written_costs_a_warning_and_no_picture(pipeline, tmp_path):

@@ -107,7 +107,7 @@ def test_a_budget_changes_no_pixel(make, plain, same_ways, monkeypatch, budget, 
     for _ in range(2):
         pixels, warnings = run(pipeline, **settings)
         np.testing.assert_array_equal(pixels, plain(**settings))
-        assert not warnings
+        assert not [words for words in warnings if "Memory" in words]
     every = len(streamable(pipeline._base.checkpoint.unet))
     assert (every in streamed) == (budget == 2**12) and bool(streamed) == (budget < GIB)
 

@@ -147,7 +147,7 @@ def test_a_refiner_that_is_taken_away_leaves_no_trace(pipeline):
 def test_a_re_roll_loads_neither_model_again(pipeline, monkeypatch):
     run(pipeline, refiner_model="sd15.safetensors")
     monkeypatch.setattr("core.pipeline.load_refiner", lambda *_, **__: pytest.fail("loaded twice"))
-    monkeypatch.setattr("core.pipeline.load_checkpoint", lambda *_, **__: pytest.fail("loaded twice"))
+    monkeypatch.setattr("core.pipeline.open_checkpoint", lambda *_, **__: pytest.fail("loaded twice"))
     monkeypatch.setattr("core.pipeline.load_interposer", lambda *_, **__: pytest.fail("loaded twice"))
     assert picture(run(pipeline, refiner_model="sd15.safetensors", seed=8))
 

@@ -84,6 +84,7 @@ def test_help_imports_neither_torch_nor_gradio() -> None:
         (["generate", "a cat", "--set", "steps=0"], "steps is 0"),
         (["generate", "a cat", "--seed", "cat"], "seed is 'cat'"),
         (["generate", "a cat", "--preset", "../auth"], "no path"),
+        (["generate", "a \udcff cat"], r"prompt has '\udcff' as character 3, which is only part of one"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence_before_anything_is_installed(

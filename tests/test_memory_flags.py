@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core import device as device_module
-from core.arguments import MEMORY_MODES, parse
+from core.arguments import COSTS, MEMORY_MODES, parse
 from core.config import Config
 from core.device import STORAGE, DeviceChoice, choose_device, describe
 from core.errors import BadConfig
@@ -141,3 +141,13 @@ def test_a_processor_without_int8_units_keeps_the_weights_in_int8_and_says_why(m
 def test_text_encoders_are_kept_in_8_bits_and_compute_in_32_anyway() -> None:
     device = choose_device(DeviceChoice(device="cpu", clip_precision="fp8"))
     assert device.text_dtype == torch.float8_e4m3fn
+
+
+def test_help_tells_what_each_lesser_precision_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for (part, precision), cost in COSTS.items():
+        flag = f"--{part}-in-{'fp8-e4m3fn' if precision == 'fp8' else precision}"
+        *_, words = told.split(f"{flag} ")
+        assert words.partition(" --")[0].endswith(f"in {precision}: {cost} (docs/memory.md)")

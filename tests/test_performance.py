@@ -90,8 +90,9 @@ def test_the_modes_lora_is_found_in_a_folder_below_and_acts_once(files):
     assert found == (Lora("ink.safetensors"), Lora("fast/sdxl_hyper_sd_4step_lora.safetensors", 0.8))
 
 
-def test_a_missing_lora_is_told_with_its_file_address_and_folder(files):
+def test_a_missing_lora_is_told_with_its_command_address_and_folder(files):
     with pytest.raises(ModelNotFound) as told:
         with_mode_lora((), "dmd2", files)
     file = MODES["dmd2"].lora.file
-    assert all(part in str(told.value) for part in ("DMD2", file, source(file).url, str(files.folders[0])))
+    parts = ("DMD2", f"`python launch.py download {file}`", source(file).url, str(files.folders[0]))
+    assert all(part in str(told.value) for part in parts)

@@ -1,5 +1,11 @@
 """The pipeline's functions, one contract each (engine.md 29.2 to 29.19), where no test of a feature has it already."""
 
+import io
+import json
+from concurrent.futures import Future, wait
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +16,13 @@ from tiny import write_checkpoint
 from tiny_refiners import write_refiner
 
 from core import pipeline as module
+from core.axes import Axis, Grid
 from core.device import DeviceChoice, choose_device
 from core.errors import BadModelFile, BadSetting, ModelNotFound
-from core.events import Progress, Saved
+from core.events import Finished, Progress, Saved, Warned
 from core.handler import handler
 from core.models.clip import CLIPText
+from core.models.preview import TinyDecoder
 from core.models.unet import UNet
 from core.pipeline import Pipeline
 from core.prompt.plan import plan_images
@@ -22,6 +30,7 @@ from core.settings import Lora, Settings
 from core.task import AsyncTask
 from core.weights import mapped, patched
 from core.weights.files import Catalog
+from core.weights.previews import DecoderPreview
 
 SMALL = {"width": 64, "height": 64, "steps": 3, "prompt": "a red apple", "base_model": "tiny.safetensors", "seed": 7}
 KINDS = ("loras", "vae", "embeddings", "text_encoders")
@@ -100,6 +109,102 @@ def test_refresh_base_model_does_nothing_for_the_same_file_and_leaves_the_old_on
     assert loaded.base_name == "other.safetensors" and loaded._base is not base
 
 
+@pytest.mark.parametrize("part", ["checkpoint", "vae"])
+def test_a_file_that_lacks_tensors_leaves_the_old_model_in_place(models, loaded, part):
+    """29.4; the file's header says so before anything is let go."""
+    base, tensors = loaded._base, load_file(models / "checkpoints" / "other.safetensors")
+    if part == "checkpoint":
+        del tensors["first_stage_model.decoder.conv_out.bias"]
+        save_file(tensors, models / "checkpoints" / "holed.safetensors")
+        given = {"name": "holed.safetensors"}
+    else:
+        save_file({"decoder.conv_in.weight": torch.zeros(1)}, models / "vae" / "holed.safetensors")
+        given = {"name": "other.safetensors", "parts": {"vae": "holed.safetensors"}}
+    with pytest.raises(BadModelFile, match="holed"):
+        loaded.refresh_base_model(**given)
+    assert loaded._base is base
+    (models / "checkpoints" / "holed.safetensors").unlink(missing_ok=True)
+
+
+def test_d20_stop_acts_while_a_model_is_loaded_and_the_next_request_loads_it(loaded):
+    """Between two tensors; what is left is no model at all, not half of one."""
+    task = AsyncTask(Settings(**{**SMALL, "base_model": "other.safetensors"}))
+    asked = []
+
+    def check():
+        asked.append(1)
+        if len(asked) == 20:
+            task.stop()
+        AsyncTask.check(task)
+
+    task.check = check
+    events = list(handler(task, loaded))
+    assert events[-1].stopped and not any(isinstance(event, Saved) for event in events)
+    assert len(asked) < 25 and loaded.base_name == ""
+    events = list(handler(AsyncTask(Settings(**{**SMALL, "base_model": "other.safetensors"})), loaded))
+    assert any(isinstance(event, Saved) for event in events) and loaded.base_name == "other.safetensors"
+
+
+def test_a_skip_while_another_model_is_loaded_leaves_a_sheet_of_the_others(loaded):
+    """The sheet does without the model's name."""
+    grid = Grid(Axis("base_model", ("tiny.safetensors", "other.safetensors")), None)
+    task = AsyncTask(Settings(**SMALL), grid=grid)
+    events = []
+    for event in handler(task, loaded):
+        events.append(event)
+        if isinstance(event, Saved):
+            task.skip()
+    assert isinstance(events[-1], Finished) and not events[-1].stopped
+
+
+@pytest.mark.parametrize("how", ["stop", "skip"])
+def test_d20_stop_does_not_wait_for_a_checksum_and_the_finished_picture_is_kept(loaded, how, monkeypatch):
+    """Skip gives it up."""
+    loaded._base = replace(loaded._base, sha256=Future())
+    task = AsyncTask(Settings(**SMALL))
+    monkeypatch.setattr(module, "wait", lambda futures, seconds: (getattr(task, how)(), wait(futures, seconds))[1])
+    monkeypatch.setattr(module, "WAIT", 0.01)
+    events = list(handler(task, loaded))
+    saved = [event for event in events if isinstance(event, Saved)]
+    assert len(saved) == (1 if how == "stop" else 0) and events[-1].stopped is (how == "stop")
+    assert not saved or json.loads(Image.open(saved[0].path).text["easel"])["settings"]["seed"] == 7
+
+
+def test_a_finished_picture_is_kept_though_idle_files_are_missing(loaded):
+    """Neither a refiner whose step never comes nor a LoRA that is off or at 0 is looked for."""
+    idle = (Lora("gone.safetensors", 0.0), Lora("away.safetensors", 1.0, enabled=False))
+    settings = {**SMALL, "refiner_model": "none.safetensors", "refiner_switch": 1.0, "loras": (*STYLE, *idle)}
+    [saved] = [event for event in handler(AsyncTask(Settings(**settings)), loaded) if isinstance(event, Saved)]
+    hashes = json.loads(Image.open(saved.path).text["easel"])["hashes"]
+    assert hashes.keys() == {"style.safetensors"}
+
+
+def test_files_that_vanish_while_a_picture_is_made_do_not_take_it_along(models, loaded, tmp_path):
+    lora = models / "loras" / "brief.safetensors"
+    write_lora(lora, seed=9)
+    failed = Future()
+    failed.set_exception(FileNotFoundError("gone"))
+    loaded._base = replace(loaded._base, sha256=failed)
+    events = []
+    for event in handler(AsyncTask(Settings(**{**SMALL, "loras": (Lora(lora.name, 0.5),)})), loaded):
+        events.append(event)
+        if isinstance(event, Progress) and event.step == 1:
+            lora.unlink(missing_ok=True)
+    assert any(isinstance(event, Saved) for event in events)
+
+
+def test_what_a_models_header_says_beyond_its_kind_is_told_when_it_is_loaded(models, pipeline):
+    tensors = load_file(models / "checkpoints" / "tiny.safetensors")
+    save_file(tensors | {"edm_vpred.sigma_max": torch.ones(1)}, models / "checkpoints" / "odd.safetensors")
+    told = []
+    for name in ("odd.safetensors", "odd.safetensors"):
+        pipeline.refresh_everything(name)
+        told += pipeline.take_notices()
+    [note] = told
+    assert note.startswith("About odd.safetensors: ") and "v-prediction on EDM noise levels" in note
+    (models / "checkpoints" / "odd.safetensors").unlink()
+
+
 def test_assert_model_integrity_says_that_nothing_is_loaded_and_refuses_a_refiner(pipeline):
     """29.3; an error of its own where the reference meets a null."""
     with pytest.raises(BadSetting, match="No base model"):
@@ -169,7 +274,7 @@ def test_clip_encode_single_gives_the_cached_conditions_by_reference_and_by_clip
 
 
 def test_clip_encode_joins_tokens_and_sums_the_first_pooled_vectors(loaded):
-    """29.10, 17.6. A text at least, and one to pool at least, or an error that says so: the reference fails later."""
+    """29.10, 17.6, Q07. A text at least, and one to pool at least, or an error that says so: the reference fails later."""
     cat, dog = (loaded.clip_encode_single(text) for text in ("a cat", "a dog"))
     both = loaded.clip_encode(["a cat", "a dog"], pool_top_k=2)
     assert torch.equal(both.tokens, torch.cat([cat.tokens, dog.tokens], 1))
@@ -242,9 +347,15 @@ def test_texts_survive_by_what_they_were_encoded_with(loaded, counted):
 
 
 def test_prepare_text_encoder_brings_both_encoders_and_can_be_called_again(loaded, monkeypatch):
-    """29.12. Re-rolls don't need it: encoders are brought when a text is not in the cache."""
+    """29.12. A new model is followed by it; later encoders are brought when a text is not in the cache."""
     brought = []
     monkeypatch.setattr(loaded._memory, "bring", lambda network, *_: brought.append(network))
+    loaded.prepare_text_encoder()
+    loaded.refresh_everything("tiny.safetensors", loras=STYLE)
+    assert len(brought) == 2
+    loaded.refresh_everything("other.safetensors")
+    assert len(brought) == 4
+    brought.clear()
     loaded.prepare_text_encoder()
     loaded.prepare_text_encoder()
     checkpoint = loaded._base.checkpoint
@@ -253,6 +364,21 @@ def test_prepare_text_encoder_brings_both_encoders_and_can_be_called_again(loade
     conditions = [loaded.process_prompt(plan_images(settings)[0], settings) for _ in range(2)]
     assert torch.equal(conditions[0].positive.tokens, conditions[1].positive.tokens)
     assert len(brought) == 4 + 4  # a prompt and a negative prompt, once
+
+
+def test_prepare_text_encoder_checks_the_model_and_brings_what_continues_prompts(loaded, monkeypatch):
+    """29.12."""
+    network = torch.nn.Linear(1, 1)
+    brought = []
+    monkeypatch.setattr(loaded._memory, "bring", lambda network, *_: brought.append(network))
+    monkeypatch.setattr(loaded._expansions, "_in_use", SimpleNamespace(network=network))
+    loaded.prepare_text_encoder()
+    assert network in brought and len(brought) == 3
+    checkpoint = loaded._base.checkpoint
+    refiner = replace(checkpoint, info=replace(checkpoint.info, family="sdxl-refiner"))
+    loaded._base = replace(loaded._base, checkpoint=refiner)
+    with pytest.raises(BadModelFile, match="refiner"):
+        loaded.prepare_text_encoder()
 
 
 # Sampling
@@ -282,6 +408,48 @@ def test_decoded_pixels_are_cut_off_not_rounded(loaded, monkeypatch):
     monkeypatch.setattr(loaded, "_decoded", lambda *_: image)
     pixels = loaded.decode(torch.zeros(1, 4, 1, 1), Settings(**SMALL))
     assert pixels[0, :, 0].tolist() == [0, 0, 127, 254, 255, 254]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_black_picture_is_made_again_in_a_safer_precision_and_then_kept_and_told(models, tmp_path, precision):
+    """A decoder that gives -1 all over; a black ground may have been asked for."""
+    tensors = load_file(models / "checkpoints" / "tiny.safetensors")
+    for name, number in (("weight", 0.0), ("bias", -1.0)):
+        tensors[f"first_stage_model.decoder.conv_out.{name}"].fill_(number)
+    (tmp_path / "checkpoints").mkdir()
+    save_file(tensors, tmp_path / "checkpoints" / "tiny.safetensors", {"modelspec.resolution": "64x64"})
+    device = choose_device(DeviceChoice(device="cpu", unet_precision=precision, vae_precision=precision))
+    pipeline = Pipeline(Catalog([tmp_path / "checkpoints"]), replace(device, warnings=()), tmp_path / "outputs")
+    events = list(handler(AsyncTask(Settings(**SMALL)), pipeline))
+    told = [event.message for event in events if isinstance(event, Warned)]
+    [saved] = [event for event in events if isinstance(event, Saved)]
+    assert not np.asarray(Image.open(saved.path)).any()
+    parts = ["The VAE gave", "The UNet gave"] if precision == "bf16" else []
+    assert [message[: len(part)] for message, part in zip(told, parts, strict=False)] == parts
+    assert told[len(parts) :] == [module.BLACK]
+    assert pipeline.device.unet_dtype == pipeline.device.vae_dtype == torch.float32
+
+
+def test_a_preview_decoder_is_counted_and_where_it_has_no_room_the_linear_map_shows_the_picture(models, tmp_path):
+    """28: one owner of what is on the device."""
+    device = choose_device(DeviceChoice(device="cpu", unet_precision="fp32", memory_budget=1.0))
+    pipeline = Pipeline(Catalog([models / "checkpoints"]), device, tmp_path / "outputs")
+    pipeline.refresh_everything("tiny.safetensors")
+    decoder = TinyDecoder(8).eval()
+    preview = DecoderPreview(decoder, pipeline._base.preview.linear, clock=iter(range(0, 10**6, 1000)).__next__)
+    preview._seconds_a_cell = 0.0
+    pipeline._base = replace(pipeline._base, preview=preview)
+
+    def shown():
+        preview._seconds_a_cell = 0.0
+        return Image.open(io.BytesIO(pipeline.preview(torch.zeros(1, 4, 8, 8)))).width // module.PREVIEW_SCALE
+
+    assert shown() == 64 and next(decoder.parameters()) in pipeline._memory._rest
+    pipeline._memory.budget = 1
+    assert shown() == 8
+    pipeline.rest()
+    pipeline._memory.rest_all()
+    assert not pipeline._memory._rest
 
 
 def test_the_first_sign_of_life_comes_before_any_loading(pipeline):

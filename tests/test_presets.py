@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from core.config import Config
 from core.errors import BadSetting
-from core.presets import list_presets, load_preset, read_presets, settings_for
-from core.presets_choice import EMBEDDED
+from core.presets import REFERENCE_NAMES, list_presets, load_preset, read_presets, settings_for
 from core.prompt.styles import StyleLibrary
 from core.settings import Lora, Settings
 from core.weights.sources import SOURCES
@@ -68,6 +68,7 @@ def test_an_unknown_field_that_the_user_gives_is_told() -> None:
 
 
 def test_presets_are_listed_by_name_the_default_first(tmp_path: Path) -> None:
+    """D65: not as the folder happens to list them."""
     for name in ("b.json", "default.json", "a.json", "notes.txt", ".hidden.json"):
         (tmp_path / name).write_text("{}")
     assert list_presets(tmp_path) == ["default", "a", "b"]
@@ -147,6 +148,16 @@ def test_the_references_presets_are_there_with_their_facts(name: str) -> None:
     assert len(preset.previous) == {"anime": 7, "realistic": 1, "general": 5, "lcm": 5, "lightning": 5}.get(name, 0)
 
 
+@pytest.mark.parametrize("name", ["anime", "lcm", "lightning", "playground_v2.5", "pony_v6", "realistic", "sai"])
+def test_the_references_presets_are_found_by_its_names(name: str, tmp_path: Path) -> None:
+    ours = REFERENCE_NAMES.get(name, name)
+    assert load_preset(name, tmp_path, SHIPPED).name == ours
+    config = Config.load({"preset": name}, {}, SHIPPED.parent)
+    assert config.preset == ours  # what the page finds in its list
+    (tmp_path / f"{name}.json").write_text('{"steps": 3}')
+    assert load_preset(name, tmp_path, SHIPPED).settings == {"steps": 3}  # a file of that very name wins
+
+
 def test_every_style_of_the_programs_presets_can_be_chosen() -> None:
     known = StyleLibrary().read().names()
     used = {style for preset in read_presets(SHIPPED)[0] for style in preset.settings.get("styles", ())}
@@ -154,7 +165,9 @@ def test_every_style_of_the_programs_presets_can_be_chosen() -> None:
 
 
 def test_the_model_that_comes_with_the_program_has_a_preset() -> None:
-    name = load_preset(EMBEDDED, SHIPPED).settings["base_model"]
+    from launch import STAND_IN
+
+    name = load_preset(STAND_IN, SHIPPED).settings["base_model"]
     assert (SHIPPED.parent / "models/checkpoints" / name).is_file()
 
 

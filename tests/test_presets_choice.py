@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from core import presets_choice
 from core.presets import Preset
-from core.presets_choice import choose, diff, switched
+from core.presets_choice import diff, switched
 from core.settings import Lora, Settings
 from core.weights.sources import Source
 
 OWN = "easel-emoji-256.safetensors"
+choose = partial(presets_choice.choose, stand_in="easel")
 SHIPPED = [Path(__file__).parents[1] / "presets"]
 
 
@@ -24,15 +27,25 @@ class Files:
     def names(self) -> list[str]:
         return list(self.there)
 
+    def paths(self) -> dict[str, Path]:
+        return {name: Path("models") / name for name in self.there}
+
 
 @dataclass(frozen=True)
 class Catalog:
     checkpoints: tuple[str, ...] = (OWN,)
     loras: tuple[str, ...] = ()
     vae: tuple[str, ...] = ()
+    text_encoders: tuple[str, ...] = ()
 
     def files(self, kind: str) -> Files:
         return Files(getattr(self, kind, ()))
+
+
+@pytest.fixture(autouse=True)
+def whole_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of these tests have names alone; none of them counts as damaged."""
+    monkeypatch.setattr("core.weights.needs.damage", lambda path, exact_size: "")
 
 
 BIG = Preset(
@@ -61,18 +74,31 @@ def test_with_all_files_there_the_preset_is_taken_as_it_is_wherever_they_lie() -
     )
 
 
-def test_without_its_checkpoint_the_embedded_model_is_used_and_it_is_said() -> None:
+def test_without_its_checkpoint_the_preset_that_stands_in_is_used_and_it_is_said() -> None:
     choice = choose(replace(BIG, previous=()), Catalog(), SHIPPED)
     assert choice.preset.name == "easel" and choice.settings == {"base_model": OWN}
     [note] = choice.notes
     assert note.startswith("The preset 'big' wants sd_xl_base_1.0_0.9vae.safetensors, which is not there.")
-    assert OWN in note and "13.1 GB" in note and note.endswith("python launch.py download --preset big")
+    assert (
+        f"Until it is, the preset 'easel' with {OWN} is used." in note
+        and "13.1 GB" in note
+        and note.endswith("python launch.py download --preset big")
+    )
     assert [need.name for need in choice.missing] == [
         "sd_xl_base_1.0_0.9vae.safetensors",
         "sd_xl_refiner_1.0_0.9vae.safetensors",
         "sd_xl_offset_example-lora_1.0.safetensors",
         "mine.safetensors",
     ]
+
+
+def test_which_preset_stands_in_is_the_callers_choice(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text('{"base_model": "small.safetensors", "steps": 5}')
+    wanted = replace(BIG, previous=())
+    choice = presets_choice.choose(wanted, Catalog(("small.safetensors",)), [tmp_path], stand_in="mine")
+    assert choice.preset.name == "mine" and choice.settings == {"base_model": "small.safetensors", "steps": 5}
+    unnamed = presets_choice.choose(wanted, Catalog(), SHIPPED)
+    assert unnamed.preset.name == "default" and "the checkpoint that is there is used" in unnamed.notes[0]
 
 
 def test_of_the_defaults_only_what_has_to_do_with_no_model_goes_along() -> None:
@@ -91,6 +117,16 @@ def test_an_older_checkpoint_does_and_the_refiner_stays() -> None:  # D49
     assert "The older older.safetensors is used" in choice.notes[0]
     assert "goes without sd_xl_offset_example-lora_1.0.safetensors" in choice.notes[1]
     assert choose(BIG, catalog, SHIPPED, older_models=False).settings["base_model"] == OWN
+
+
+def test_a_preset_goes_without_a_text_encoder_that_is_not_there_and_it_is_said() -> None:
+    preset = Preset(
+        name="p", settings={"base_model": OWN, "text_encoder_l": "l.safetensors", "text_encoder_g": "g.safetensors"}
+    )
+    choice = choose(preset, Catalog(text_encoders=("x/g.safetensors",)), SHIPPED)
+    assert choice.settings == {"base_model": OWN, "text_encoder_g": "x/g.safetensors"}
+    [note] = choice.notes
+    assert note.startswith("The preset 'p' goes without l.safetensors: not there.")
 
 
 def test_a_fast_mode_without_its_lora_is_left_and_it_is_said() -> None:

@@ -70,12 +70,14 @@ def test_the_trash_holds_several_of_one_name_and_none_replaces_a_new_one(tmp_pat
     save_preset("look", NOW, tmp_path)
     first = delete_preset("look", tmp_path)
     save_preset("look", Settings(steps=3), tmp_path)
-    with pytest.raises(BadSetting, match="already"):
-        restore_preset(first, tmp_path)
     second = delete_preset("look", tmp_path)
     assert first.path != second.path and len(trashed_presets(tmp_path)) == 2
     restore_preset(first, tmp_path)
     assert load_preset("look", tmp_path).settings["steps"] == 12
+    assert restore_preset(second, tmp_path).stem == "look 2"
+    assert load_preset("look", tmp_path).settings["steps"] == 12
+    assert load_preset("look 2", tmp_path).settings["steps"] == 3
+    assert trashed_presets(tmp_path) == []
 
 
 def test_a_preset_gets_another_name_unless_it_is_taken(tmp_path: Path) -> None:

@@ -59,6 +59,24 @@ def test_a_bad_value_is_named_with_what_was_wanted(field, value, words):
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [{"prompt": "a\ud800b"}, {"vae": "\udcff"}, {"styles": ["ok", "\udfff"]}, {"loras": [{"name": "a\udcff"}]}],
+)
+def test_half_a_letter_is_refused_with_its_place(values):
+    """The picture would be written, and then neither the history nor the page could take its prompt."""
+    with pytest.raises(BadSetting, match=rf"{next(iter(values))}.* as character \d, which is only part of one") as told:
+        Settings(**values)
+    str(told.value).encode()
+
+
+def test_a_wrong_value_is_shown_in_part_however_long_it_is():
+    for values in ({"sampler": "x" * 10**6}, {"steps": "\0" * 10**6}, {"preview": ["x"] * 10**6}, {"seed": 10**5000}):
+        with pytest.raises(BadSetting) as told:
+            Settings(**values)
+        assert len(str(told.value)) < 1000
+
+
 def test_an_unknown_field_is_named():
     with pytest.raises(BadSetting, match="'stepps'"):
         Settings.from_dict({"stepps": 3})

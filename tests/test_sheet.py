@@ -117,6 +117,7 @@ def test_a_large_sheet_is_made_smaller_as_a_whole(pictures, longest, most):
 
 
 def test_a_hundred_cells_of_sdxl_s_size_stay_within_bounds(pictures, tmp_path):
+    """D61: the size of a sheet is bounded, however many pictures it has."""
     path = tmp_path / "large.png"
     Image.new("RGB", (1024, 1024), COLOURS[0]).save(path)
     grid = Grid(Axis("steps", tuple(map(str, range(1, 11)))), Axis("seed", tuple(map(str, range(10)))))
@@ -130,6 +131,7 @@ def saved(task, outputs, remember=None):
 
 
 def test_the_sheet_is_a_png_beside_the_pictures_that_says_its_axes_and_gives_the_settings_back(pictures, tmp_path):
+    """D61: it is saved."""
     task = grid_task(output_format="jpeg")
     task.made.update({number: str(path) for number, path in pictures(6).items()})
     remembered = []

@@ -45,10 +45,10 @@ def make(engine, tmp_path):
     """Makes workers on one installation; the last one is running at a time, as the program is."""
     workers = []
 
-    def make():
+    def make(**options):
         if workers:
             workers[-1].close()
-        worker = Worker(handler, lambda: engine, QueueStore(tmp_path / "queue.sqlite3"))
+        worker = Worker(handler, lambda: engine, QueueStore(tmp_path / "queue.sqlite3"), **options)
         worker.start()
         workers.append(worker)
         return worker
@@ -90,7 +90,7 @@ def occupied(worker, owner="me"):
 def test_a_task_can_be_put_to_any_place_among_ones_own(worker):
     occupied(worker)
     tasks = [submit(worker, name) for name in "abcd"]
-    for task, place, order in [(3, 0, "dabc"), (3, 2, "abdc"), (0, 3, "bdca"), (1, 99, "dcab"), (1, -5, "bdca")]:
+    for task, place, order in [(3, 0, "dabc"), (3, 2, "abdc"), (0, 3, "bdca"), (1, 2**70, "dcab"), (1, -5, "bdca")]:
         assert worker.move(tasks[task].id, "me", place)
         assert "".join(waiting(worker)) == order
     assert not worker.move("no such task", "me", 0)
@@ -151,6 +151,23 @@ def test_several_tasks_are_taken_all_or_none(worker):
     with pytest.raises(UserError, match="3 tasks, and the queue has room for 2 more"):
         worker.submit(*(AsyncTask(Settings(), "me") for _ in range(3)))
     assert len(waiting(worker)) == LONGEST_QUEUE - 2
+
+
+def test_where_there_are_several_visitors_none_of_them_fills_the_queue(make):
+    """D7: no quota."""
+    worker = make(most_of_one=5)
+    occupied(worker)
+    worker.submit(*(AsyncTask(Settings(), "me") for _ in range(2)))
+    with pytest.raises(UserError, match=r"have 5 tasks here at a time, .* now 2 more are possible, and these are 3\."):
+        worker.submit(*(AsyncTask(Settings(), "me") for _ in range(3)))
+    assert len(waiting(worker)) == 2
+    worker.submit(*(AsyncTask(Settings(), "me") for _ in range(2)))
+    with pytest.raises(UserError, match="now 0 more"):
+        submit(worker, "too much")
+    submit(worker, "one more", "you")
+    assert waiting(worker, "you") == ["one more"]
+    worker = make(most_of_one=5)
+    worker.submit(*(left.task("me") for left in worker.left_over("me")))  # all that one had is taken up again
 
 
 def test_a_restart_offers_what_ran_and_what_waited_and_runs_nothing_unasked(make, engine):

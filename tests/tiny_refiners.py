@@ -13,7 +13,7 @@ from core.models.configs import TINY, TINY_CLIP_G, TINY_CLIP_L, TINY_VAE, UNetCo
 from core.models.interposer import Interposer
 from core.models.unet import UNet
 from core.models.vae import VAE
-from core.weights.refiner import INTERPOSER
+from core.weights.sources import INTERPOSER
 
 TINY_REFINER = replace(TINY, context_dim=96, adm_in_channels=96 + 5 * 256)
 TINY_SD15 = replace(TINY, context_dim=64, adm_in_channels=None, linear_projections=False, heads=8)

@@ -10,7 +10,7 @@ from core.arguments import WITHOUT_EFFECT
 from core.config import CONFIG_FILE, REFERENCE_FILES, VARIABLES
 from core.config_keys import KEYS
 from core.other_programs import LAYOUTS
-from core.presets import PARTS
+from core.presets import PARTS, REFERENCE_NAMES
 from core.reference_keys import KEYS as REFERENCE_KEYS
 from core.reference_keys import LEGACY_PATHS
 from core.weights.sources import HOSTS, SOURCES
@@ -61,7 +61,8 @@ changes, and beside them:
 PRESETS_END = """
 A preset of Fooocus can be put into `user_presets` as it is. If a preset's checkpoint is not there, the first of its `previous` ones that is there is used,
 else the small model that comes with Easel; the program says so. A preset that a newer Easel wrote loads without what this one does not
-know, and says what that is; an unknown name otherwise is an error that says which was meant.
+know, and says what that is; an unknown name otherwise is an error that says which was meant. Fooocus's names of its presets work, too:
+{names}. What its `default` says, `general` says here.
 """
 DOWNLOADS = """## Downloads
 
@@ -73,7 +74,9 @@ Addresses in presets must be on {hosts}, or on a host that `download_hosts` name
 REFERENCE = """## Files of the reference
 
 `{files}` beside `launch.py` (or where the environment variable `config_path` points) are read, never written or renamed, and so is every
-environment variable that has the name of one of their keys. A value that does not fit is told and left out. What the keys are here:
+environment variable that has the name of one of their keys (a list as JSON or as Python writes it). A value that does not fit is told and
+left out. `sorted_styles.json` and `hash_cache.txt` are not read, and users come in by `python launch.py add-user NAME`: passwords in its
+`auth.json` are refused, because they are kept plain or as bare SHA-256. What the keys are here:
 """
 FLAGS = """## Flags that are accepted and change nothing
 """
@@ -91,7 +94,9 @@ def text() -> str:
         for kind, places in layout.items()
     ]
     parts += [*table(("program", "kind", "folders below its own"), rows), "", SETTINGS, PRESETS]
-    parts += [*table(("name", "what it is"), [(f"`{name}`", words) for name, words in PARTS.items()]), PRESETS_END]
+    named = ", ".join(f"`{theirs}` is `{ours}`" for theirs, ours in REFERENCE_NAMES.items())
+    parts += table(("name", "what it is"), [(f"`{name}`", words) for name, words in PARTS.items()])
+    parts.append(PRESETS_END.format(names=named))
     parts.append(DOWNLOADS.format(hosts=", ".join(HOSTS)))
     rows = [
         (f"`{row.name}`", row.kind, f"{row.size / 1e6:,.1f} MB" if row.size else "?", "yes" if row.sha256 else "")

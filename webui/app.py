@@ -76,8 +76,10 @@ class App:
 
     `models()` names the checkpoints that are there now; `native_size(name)` is the width and height in pixels that a
     checkpoint was made for; `defaults(name)` are the settings recommended for it ("" = the installation's default
-    checkpoint), its file name filled in as `base_model`. Both may raise UserError. `files(kind)` names what there is of a
-    kind of file, and `lora_info(name)` what a LoRA's header says (may raise UserError). Kinds: "checkpoints", "loras", "vae", "text_encoders", "embeddings", "styles", "wildcards".
+    checkpoint), its file name filled in as `base_model`; `recommended(name)` is the same without what the installation's
+    preset and configuration say. All may raise UserError. `files(kind)` names what there is of a kind of file, `hashes(kind)`
+    has the SHA-256 by name of those whose hash is known already, and `lora_info(name)` what a LoRA's header says (may raise
+    UserError). Kinds: "checkpoints", "loras", "vae", "text_encoders", "embeddings", "styles", "wildcards".
     `resources` are what prompts may name. `languages` are folders with tables of texts (see `webui.texts`), `language` is
     what browsers get that have chosen none ("": what they prefer).
     """
@@ -86,7 +88,9 @@ class App:
     models: Callable[[], Sequence[str]]
     native_size: Callable[[str], tuple[int, int]]
     defaults: Callable[[str], Settings]
+    recommended: Callable[[str], Settings] = lambda name: Settings(base_model=name)
     files: Callable[[str], Sequence[str]] = lambda kind: ()
+    hashes: Callable[[str], Mapping[str, str]] = lambda kind: {}
     lora_info: Callable[[str], LoraInfo]
     resources: PromptResources = field(default_factory=PromptResources)
     history: History | None = None
@@ -99,4 +103,5 @@ class App:
     aspect_ratios: Sequence[tuple[int, int]] = ASPECT_RATIOS  # for 1024 x 1024 pixels
     languages: Sequence[Path] = ()
     language: str = ""
+    notices: tuple[str, ...] = ()  # what there is to say of the configuration
     title: str = "Easel"

@@ -25,7 +25,9 @@ from core.settings import (
     SAMPLERS,
     SCHEDULERS,
     Settings,
+    check_setting,
     parse_setting,
+    quoted,
     random_seed,
     written_setting,
 )
@@ -151,6 +153,12 @@ RECOMMENDED = tuple(name for name in CONTROLS if name not in OWN)
 FORCEABLE = tuple(name for name in CONTROLS if any(name in mode.forced for mode in MODES.values()))
 
 
+def label_of(name: str) -> str:
+    """What the setting `name` is called in the page."""
+    label: str | None = getattr(CONTROLS.get(name), "keywords", {}).get("label")
+    return label or name.replace("_", " ").capitalize()
+
+
 def shown(settings: Settings) -> dict[str, Any]:
     """The value that each control shows for `settings`. The seed is text: 64 bits exceed a browser's numbers; lists are JSON."""
     values = {name: getattr(settings, name) for name in CONTROLS}
@@ -206,12 +214,15 @@ def remembered_values(text: str) -> dict[str, Any]:
 def settings_from(values: Mapping[str, Any], recommended: Settings, any_seed: bool) -> Settings:
     """Settings from the controls' values by name; what the page does not show is taken from `recommended`.
 
-    Raises BadSetting. `any_seed` draws a seed and ignores the one in the box.
+    The values come as a browser sent them, which may be anything. Raises BadSetting. `any_seed` draws a seed and ignores the one in the box.
     """
     given = {name: value for name, value in values.items() if name in CONTROLS}
-    given["seed"] = random_seed() if any_seed else parse_seed(str(given.get("seed") or ""))
-    given["base_model"] = given.get("base_model") or recommended.base_model
-    given |= {name: parse_setting(name, given[name] or "[]") for name in LISTS if name in given}
+    given["seed"] = random_seed() if any_seed else _asked_seed(given.get("seed"))
+    given["base_model"] = asked_model(given) or recommended.base_model
+    for name in LISTS:
+        text = given.get(name, ())
+        if text is None or isinstance(text, str):
+            given[name] = parse_setting(name, text or "[]")
     for name in ("width", "height"):
         if given.get(name, 0) is None:
             raise BadSetting(
@@ -220,10 +231,21 @@ def settings_from(values: Mapping[str, Any], recommended: Settings, any_seed: bo
     return replace(recommended, **given)
 
 
+def asked_model(values: Mapping[str, Any]) -> str:
+    """The base model that the controls' values name, "" for the recommended one. Raises BadSetting."""
+    name = values.get("base_model")
+    return "" if name is None else str(check_setting("base_model", name))
+
+
+def _asked_seed(value: Any) -> int:
+    """The seed of the box: its text, or a number from a page that was tampered with. Raises BadSetting."""
+    return parse_seed(value or "") if value is None or isinstance(value, str) else int(check_setting("seed", value))
+
+
 def parse_seed(text: str) -> int:
     """The seed written in `text`. Raises BadSetting."""
     if not text.strip().isdecimal() or len(text.strip()) > LONGEST_SEED:
         raise BadSetting(
-            f"The seed is {text[:200]!r}; it must be a whole number from 0 to {MAX_SEED}, or choose a random seed."
+            f"The seed is {quoted(text)}; it must be a whole number from 0 to {MAX_SEED}, or choose a random seed."
         )
     return int(text)

@@ -1,4 +1,4 @@
-"""Downloads over HTTP: the page asks how one stands, starts what a preset needs after the user's word, stops it."""
+"""Downloads over HTTP: the page asks how one stands and what a choice lacks, starts one after the user's word, stops it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from starlette.routing import Route
 from core.errors import UserError
 from core.presets_shelf import Shelf
 from core.weights.fetching import Downloads
+from core.weights.needs import Need, named, needed, needed_by_refiner
 from webui.json_requests import NO_COOKIE, BadRequest, refused, sent_object
+from webui.needs_box import needs_box
 from webui.visitors import owner_of
 
 LARGEST_REQUEST = 1000  # bytes
+NO_STORE = {"Cache-Control": "no-store"}
 
 
 def download_routes(downloads: Downloads, shelf: Shelf, *, allowed: bool) -> list[Route]:
-    """`GET /easel/downloads`; `POST /easel/downloads` with {"preset": name} starts, with {} stops.
+    """`GET /easel/downloads`; `POST /easel/downloads` with {"preset": name} or {"names": [...]} starts, with {} stops.
 
+    `names` are files of the table in `core.weights.sources`: nothing else is fetched, and only from the address there.
+    `GET /easel/needs?performance=...&refiner_model=...` answers with a box (HTML, perhaps "") for each of the two.
     `allowed` is False where the page is open to others: what fills the disk is for the one who sits at it.
     """
 
@@ -37,15 +42,34 @@ def download_routes(downloads: Downloads, shelf: Shelf, *, allowed: bool) -> lis
     def ask(request: Request) -> Response:
         if owner_of(request.headers.get("cookie")) is None:
             return refused(NO_COOKIE, 403)
-        return JSONResponse(state(), headers={"Cache-Control": "no-store"})
+        return JSONResponse(state(), headers=NO_STORE)
+
+    def lacking(request: Request) -> Response:
+        if owner_of(request.headers.get("cookie")) is None:
+            return refused(NO_COOKIE, 403)
+        chosen, catalog = request.query_params, shelf.catalog
+        needs = {
+            "performance": needed({"performance": chosen.get("performance", "")}, catalog),
+            "refiner_model": needed_by_refiner(chosen.get("refiner_model", ""), catalog),
+        }
+        boxes = {control: needs_box(files, allowed=allowed) for control, files in needs.items()}
+        return JSONResponse(boxes, headers=NO_STORE)
+
+    def wanted_files(sent: dict[str, Any]) -> list[Need]:
+        if "preset" in sent:
+            return [need for need in shelf.choice(str(sent["preset"])).missing if need.url]
+        names = sent["names"]
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise BadRequest('"names" must be a list of names of files.')
+        return named(names, shelf.catalog)
 
     async def change(request: Request) -> Response:
         if owner_of(request.headers.get("cookie")) is None or not allowed:
             return refused("Only the one who runs Easel downloads files, at that computer.", 403)
         try:
-            wanted = await sent_object(request, LARGEST_REQUEST)
-            if "preset" in wanted:
-                downloads.start([need for need in shelf.choice(str(wanted["preset"])).missing if need.url])
+            sent = await sent_object(request, LARGEST_REQUEST)
+            if sent.keys() & {"preset", "names"}:
+                downloads.start(wanted_files(sent))
             else:
                 downloads.stop()
         except BadRequest as problem:
@@ -54,4 +78,8 @@ def download_routes(downloads: Downloads, shelf: Shelf, *, allowed: bool) -> lis
             return JSONResponse({**state(), "problem": str(error)})
         return JSONResponse(state())
 
-    return [Route("/easel/downloads", ask), Route("/easel/downloads", change, methods=["POST"])]
+    return [
+        Route("/easel/downloads", ask),
+        Route("/easel/downloads", change, methods=["POST"]),
+        Route("/easel/needs", lacking),
+    ]

@@ -15,7 +15,7 @@ from core.errors import BadSetting, UserError
 from core.settings import Settings, random_seed
 from core.task import AsyncTask
 from webui.app import App
-from webui.controls import settings_from
+from webui.controls import asked_model, settings_from
 from webui.render import View, view
 from webui.task_list import Standing
 
@@ -190,7 +190,7 @@ class Desk:
                 await waker.wait()
 
     def _settings(self, values: Mapping[str, Any], any_seed: bool) -> Settings:
-        return settings_from(values, self.app.defaults(values.get("base_model") or ""), any_seed)
+        return settings_from(values, self.app.defaults(asked_model(values)), any_seed)
 
     def _send(self, tasks: Sequence[AsyncTask]) -> None:
         for task in tasks:

@@ -1,15 +1,26 @@
-"""Where a password is asked for, our own routes ask for it too: only a browser that has logged in is answered."""
+"""Where a password is asked for: our own routes ask for it too, and whoever guesses passwords has to wait."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from core.access import Throttle, visitor_at
+
+log = logging.getLogger(__name__)
+
+LOGIN = "/login"  # Gradio's
+REFUSED = 400  # what it answers to a wrong password
+CHECKS_AT_ONCE = 2  # 32 MiB and a core each
 
 
 def guarded(routes: Sequence[Route]) -> list[Route]:
@@ -23,6 +34,55 @@ def logged_in(request: Request) -> bool:
     tokens, cookie_id = getattr(app, "tokens", {}), getattr(app, "cookie_id", "")
     names = (f"access-token-{cookie_id}", f"access-token-unsecure-{cookie_id}")
     return any(tokens.get(request.cookies.get(name)) is not None for name in names)
+
+
+def beside_the_loop(check: Callable[[str, str], bool]) -> Callable[[str, str], Awaitable[bool]]:
+    """`check` for Gradio's login, in a thread: it takes a tenth of a second, in which all others would wait."""
+    gate = asyncio.Semaphore(CHECKS_AT_ONCE)
+
+    async def checked(name: str, password: str) -> bool:
+        async with gate:
+            return await run_in_threadpool(check, name, password)
+
+    return checked
+
+
+class SlowLogin:
+    """ASGI middleware: lets a visitor try one password at a time, after a wait that grows with the wrong ones.
+
+    It waits rather than refuses, since Gradio's login page can tell a person nothing but that a password is wrong. Who
+    sends a second one meanwhile is a program, and is refused at once.
+    """
+
+    def __init__(self, app: ASGIApp, throttle: Throttle | None = None) -> None:
+        self.app = app
+        self._throttle = throttle or Throttle()
+        self._trying: set[str] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].rstrip("/").endswith(LOGIN):
+            await self.app(scope, receive, send)
+            return
+        visitor = visitor_at((scope.get("client") or ("", 0))[0])
+        if visitor in self._trying:
+            refusal = PlainTextResponse("Another password is being checked. Wait for its answer.", status_code=429)
+            await refusal(scope, receive, send)
+            return
+
+        async def send_and_see(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == REFUSED:
+                self._throttle.failed(visitor)
+                wait = self._throttle.wait(visitor)
+                if wait:
+                    log.warning("Wrong passwords from %s: the next one is looked at after %.0f s", visitor, wait)
+            await send(message)
+
+        self._trying.add(visitor)
+        try:
+            await asyncio.sleep(self._throttle.wait(visitor))
+            await self.app(scope, receive, send_and_see)
+        finally:
+            self._trying.discard(visitor)
 
 
 def _behind_login(route: Route) -> Route:

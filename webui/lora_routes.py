@@ -35,6 +35,7 @@ def lora_routes(names: Callable[[], list[str]], info: Callable[[str], LoraInfo])
             "title": found.title,
             "family": FAMILIES[found.family],
             "fits": found.fits_sdxl,
+            "refines": found.fits_refiner,
             "rank": found.rank,
             "words": list(found.trigger_words),
             "tags": [tag for tag, _ in found.tags[:MOST_TAGS]],

@@ -10,25 +10,24 @@ from typing import Any
 import gradio as gr
 
 from core.errors import UserError
-from core.settings import Settings
 from webui.app import App
-from webui.controls import FORCEABLE, RECOMMENDED, performed, remembered_values, settings_from, shown
+from webui.controls import remembered_values, shown
+from webui.form import Form, native_size, remembered_beside
 from webui.generate import Desk, defaults_or_problem
 from webui.render import View, problem, view
 from webui.reuse import as_text, reused
-from webui.sizes import labels, matching_label, parse_label
+from webui.sizes import matching_label, parse_label
 from webui.tabs.advanced import advanced_tab
 from webui.tabs.batch import batch_events, filled_axes
 from webui.tabs.history import history_tab
-from webui.tabs.models import model_choices, models_tab, refreshed
+from webui.tabs.models import models_tab
 from webui.tabs.place import Placed
-from webui.tabs.presets import preset_events
+from webui.tabs.presets import preset_choices, preset_events, shown_preset
 from webui.tabs.settings import settings_tab
 from webui.tabs.styles import styles_tab
 from webui.task_list import queue_script
 from webui.visitors import owner_of
 
-SDXL = (1024, 1024)
 HEADER = """
 <a class="skip" href="#positive_prompt">Skip to the prompt</a>
 <header class="masthead">
@@ -51,14 +50,16 @@ def build_page(app: App) -> gr.Blocks:
     """The page over `app`. Nothing is started or served yet: see `webui.server.serve`."""
     desk = Desk(app)
     defaults, complaint = defaults_or_problem(app, "")
-    native = _native(app, defaults.base_model)
+    native = native_size(app, defaults.base_model)
     empty = view([], app.worker.position)
     with gr.Blocks(title=app.title, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         gr.HTML(HEADER.format(title=app.title))
         placed = Placed(defaults)
         incoming = gr.Textbox(elem_id="incoming_settings", visible="hidden", label="Settings from elsewhere")
         session = gr.Textbox(elem_id="session_settings", visible="hidden", label="Settings of the last visit")
-        own = gr.State({})  # values that the performance mode has replaced
+        # Not gr.State, which keeps a connection open for each tab, of the six that a browser has.
+        own = gr.Textbox("{}", visible="hidden", elem_id="own_values")
+        model = gr.Textbox(defaults.base_model, visible="hidden", elem_id="model_of_values")
         with gr.Row(elem_id="easel"):
             with gr.Column(elem_id="canvas", min_width=0):
                 stage = gr.HTML(empty.stage, elem_id="stage")
@@ -88,7 +89,9 @@ def build_page(app: App) -> gr.Blocks:
                     advanced_tab(placed)
                 with gr.Tab("History", id="history_tab", elem_id="history_panel", render_children=True):
                     history_tab(app)
+        form = Form(app, placed, tab.any_seed, tab.aspect, tab.told_mode, message, own, model)
         controls, aspect, any_seed = placed.controls, tab.aspect, tab.any_seed
+        presets, shelf, alone = tab.presets, app.shelf, not app.open_to_others
 
         def owner(request: gr.Request) -> str:
             found = owner_of(request.headers.get("cookie"))
@@ -97,9 +100,8 @@ def build_page(app: App) -> gr.Blocks:
             return found
 
         def generate(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
-            by_name = {name: values[control] for name, control in controls.items()}
             try:
-                settings = desk.submit(by_name, owner(request), any_seed=values[any_seed])
+                settings = desk.submit(form.by_name(values), owner(request), any_seed=bool(values[any_seed]))
             except UserError as error:
                 return {message: problem(str(error))}
             return {message: "", controls["seed"]: str(settings.seed)}
@@ -113,80 +115,57 @@ def build_page(app: App) -> gr.Blocks:
                     old = new
 
         def arrive(session: str, request: gr.Request) -> dict[Any, Any]:
-            """A page was opened: fresh list of models, and what this browser had set when it left or asked for last."""
+            """A page was opened: the files and presets of now, and what this browser had set when it left or asked for."""
             last = desk.latest(owner(request))
             settings, complaint = (last.settings, "") if last else defaults_or_problem(app, "")
             values = shown(settings) | remembered_values(session)
-            return filled(values, complaint, only_changes=True)
+            chosen, own = remembered_beside(session)
+            updates = form.filled(values | {"own": own}, complaint, only_changes=True)
+            if presets and shelf:
+                updates |= shown_preset(presets, shelf, chosen, app.notices, allowed=alone)
+            return updates
 
-        def filled(values: dict[str, Any], complaint: str, only_changes: bool = False) -> dict[Any, Any]:
-            """Updates that show `values` by control name. `only_changes`: what a quick hand typed already stays."""
-            names = list(app.models())
-            chosen = values.get("base_model", "")
-            usual = shown(defaults) if only_changes else {}
-            updates: dict[Any, Any] = {
-                controls[name]: value for name, value in values.items() if name in controls and usual.get(name) != value
-            }
-            updates[controls["base_model"]] = gr.update(
-                choices=model_choices(names), value=chosen if chosen in names else None
-            )
-            if "any_seed" in values:
-                updates[any_seed] = values["any_seed"]
-            size = (values.get("width"), values.get("height"))
-            sizes = _native(app, chosen if chosen in names else "")
-            updates[aspect] = _offered(app, size, sizes)
-            return updates | {message: problem(complaint)}
-
-        def use_settings(text: str) -> dict[Any, Any]:
+        def use_settings(values: dict[Any, Any]) -> dict[Any, Any]:
             """Settings of a picture, a log or a history entry: what they say is shown, what is unknown is told."""
-            if not text:  # emptied below, so that the same text can come again
+            if not values[incoming]:  # emptied below, so that the same text can come again
                 return {incoming: gr.skip()}
+            now = form.plain(values)
             try:
-                settings, told = reused(text, app)
+                changes, told = reused(str(values[incoming]), app, now)
             except UserError as error:
                 return {incoming: "", message: problem(str(error))}
-            return filled(shown(settings) | {"any_seed": False}, told) | {incoming: ""}
+            return form.filled(now | changes, told) | {incoming: ""}
 
-        def follow_performance(values: dict[Any, Any]) -> dict[Any, Any]:
-            """Show what the mode forces, and give back what it forced when it is left."""
-            shown_now = {name: values[controls[name]] for name in FORCEABLE}
-            settings, _ = defaults_or_problem(app, "")
-            kept, changes = performed(values[controls["performance"]], shown_now, values[own], shown(settings))
-            return {own: kept, **{controls[name]: gr.update(**change) for name, change in changes.items()}}
-
-        def current(values: dict[Any, Any]) -> Settings:
-            """The settings as the controls show them; a seed that is none counts as 0."""
-            by_name = {name: values[control] for name, control in controls.items()}
-            by_name["seed"] = by_name["seed"] if str(by_name["seed"]).isdecimal() else "0"
-            return settings_from(by_name, app.defaults(by_name.get("base_model") or ""), any_seed=False)
-
-        def reset_all() -> dict[Any, Any]:
+        def reset_all(values: dict[Any, Any]) -> dict[Any, Any]:
+            """What the chosen preset comes to; what was typed stays."""
             settings, complaint = defaults_or_problem(app, "")
-            own = ("prompt", "negative_prompt", "seed")
-            return filled({n: v for n, v in shown(settings).items() if n not in own} | {"any_seed": True}, complaint)
+            if presets and shelf:
+                try:
+                    settings = shelf.settings(str(values[presets.preset] or ""))
+                except UserError as error:
+                    complaint = str(error)
+            typed = ("prompt", "negative_prompt", "seed")
+            return form.filled(
+                {n: v for n, v in shown(settings).items() if n not in typed} | {"any_seed": True}, complaint
+            )
 
-        def choose_model(name: str | None) -> dict[Any, Any]:
-            try:
-                settings = app.defaults(name or "")
-            except UserError as error:
-                return {message: problem(str(error))}
-            values: dict[Any, Any] = {controls[n]: shown(settings)[n] for n in RECOMMENDED}
-            return values | {aspect: _aspect(app, settings), message: ""}
-
-        def reread_models(chosen: str | None) -> dict[str, Any]:
-            names = list(app.models())
-            return gr.update(choices=model_choices(names), value=chosen if chosen in names else next(iter(names), None))
+        def refresh_lists(values: dict[Any, Any]) -> dict[Any, Any]:
+            updates = form.refreshed(values)
+            if presets and shelf:
+                updates[presets.preset] = gr.update(choices=preset_choices(shelf))
+            return updates
 
         def choose_aspect(entry: str) -> tuple[Any, Any]:
             return parse_label(entry) or (gr.skip(), gr.skip())
 
         def typed_size(width: int | None, height: int | None, name: str | None) -> str:
-            return matching_label((width, height), _native(app, name or ""), app.aspect_ratios)
+            return matching_label((width, height), native_size(app, name or ""), app.aspect_ratios)
 
         def act(event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
             """A button of the task list. A task to edit gives its settings back to the page."""
+            place = event.place if isinstance(event.place, int) else 0
             try:
-                taken = desk.act(str(event.action), owner(request), str(event.task), int(event.place))
+                taken = desk.act(str(event.action), owner(request), str(event.task), place)
             except UserError as error:
                 return {message: problem(str(error))}
             if taken is None:
@@ -209,29 +188,27 @@ def build_page(app: App) -> gr.Blocks:
             "queue": True,
             "concurrency_limit": None,
         }
-        everything = [*controls.values(), any_seed, aspect, message]
         asked = {*controls.values(), any_seed}
         pressed = button.click(
             generate, asked, [message, controls["seed"]], trigger_mode="multiple", preprocess=False, **QUIET
         )
         pressed.then(watch, **watching)
-        page.load(arrive, session, everything, js=SESSION, **QUIET).then(watch, **watching)
-        kept = [*controls, "any_seed"]
+        chosen = presets.choosing if presets else []
+        page.load(arrive, session, [*form.outputs, *chosen], js=SESSION, **QUIET).then(watch, **watching)
+        kept = {**controls, "any_seed": any_seed, "own": own, **({"preset": presets.before} if presets else {})}
         gr.on(
-            [control.change for control in (*controls.values(), any_seed)],
+            [component.change for component in kept.values()],
             None,
-            [*controls.values(), any_seed],
-            js=f"(...values) => window.easel.remember({json.dumps(kept)}, values)",
+            list(kept.values()),
+            js=f"(...values) => window.easel.remember({json.dumps(list(kept))}, values)",
             **QUIET,
         )
-        incoming.change(use_settings, incoming, [incoming, *everything], **QUIET)
-        performance = controls["performance"]
-        forceable = [controls[name] for name in FORCEABLE]
-        performance.change(follow_performance, {performance, own, *forceable}, [own, *forceable], **QUIET)
-        if tab.presets and app.shelf:
-            allowed = not app.open_to_others
-            preset_events(tab.presets, app.shelf, controls, current, filled, everything, message, allowed=allowed)
-        tab.reset.click(reset_all, None, everything, **QUIET)
+        raw = {**QUIET, "preprocess": False}
+        incoming.change(use_settings, {incoming, *form.inputs}, [incoming, *form.outputs], **raw)
+        controls["performance"].change(form.follow_mode, form.inputs, form.mode_outputs, **raw)
+        if presets and shelf:
+            preset_events(presets, shelf, form, allowed=alone, quiet=QUIET)
+        tab.reset.click(reset_all, {presets.preset} if presets else set(), form.outputs, **raw)
         stop.click(stop_running, **QUIET)
         skip.click(skip_picture, **QUIET)
         acted = tasks.click(
@@ -240,30 +217,12 @@ def build_page(app: App) -> gr.Blocks:
         for event in (acted, *batch_events(tab.batch, desk, controls, any_seed, message, owner, QUIET)):
             event.then(watch, **watching)
         base_model, size = controls["base_model"], [controls["width"], controls["height"]]
-        base_model.input(choose_model, base_model, everything, **QUIET)
-        lists = refreshed(app, placed)
-        refresh.click(lambda: refreshed(app, placed), None, list(lists), **QUIET)
-        refresh.click(reread_models, base_model, base_model, **QUIET).then(
-            choose_model, base_model, everything, **QUIET
+        base_model.input(form.follow_model, form.inputs, form.model_outputs, **raw)
+        lists = [*form.file_outputs, *([presets.preset] if presets else [])]
+        refresh.click(refresh_lists, form.inputs, lists, **raw).then(
+            form.follow_model, form.inputs, form.outputs, **raw
         )
         aspect.input(choose_aspect, aspect, size, **QUIET)
         for control in size:
             control.input(typed_size, [*size, base_model], aspect, **QUIET)
     return page
-
-
-def _native(app: App, base_model: str) -> tuple[int, int]:
-    try:
-        return app.native_size(base_model)
-    except UserError:
-        return SDXL
-
-
-def _aspect(app: App, settings: Settings) -> Any:
-    native = _native(app, settings.base_model)
-    return _offered(app, (settings.width, settings.height), native)
-
-
-def _offered(app: App, size: tuple[Any, Any], native: tuple[int, int]) -> Any:
-    ratios = app.aspect_ratios
-    return gr.update(choices=labels(native, ratios), value=matching_label(size, native, ratios))

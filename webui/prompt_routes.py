@@ -15,14 +15,19 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from core.errors import BadMetadata, UserError
+from core.events import Saved
 from core.output.metadata import read_settings
 from core.performance import effective
+from core.prompt.continuation import continues
 from core.prompt.plan import explain, seed_of
+from core.prompt.resolve import Resolved
 from core.prompt.resources import Names, PromptResources
 from core.prompt.suggestions import REACH, suggestions
 from core.settings import Settings
+from core.task import AsyncTask
+from core.text.foretold import Foreteller
 from webui.app import App
-from webui.controls import settings_from
+from webui.controls import asked_model, settings_from
 from webui.generate import defaults_or_problem
 from webui.json_requests import NO_COOKIE, BadRequest, refused, sent_object
 from webui.render import pictures
@@ -38,13 +43,16 @@ FRESH = {"Cache-Control": "no-store"}
 # What the panel needs to know of the controls; a half-typed width is no matter for the prompt.
 OF_THE_PROMPT = (
     "prompt", "negative_prompt", "styles", "loras", "performance", "image_number", "seed", "seed_increment",
-    "read_wildcards_in_order", "prompt_syntax",
+    "read_wildcards_in_order", "prompt_syntax", "prompt_expansion", "expander", "text_encoder_l", "text_encoder_g",
 )  # fmt: skip
+
+Foretell = Callable[[Settings, Resolved, int], str | None]
 
 
 def prompt_routes(app: App, assets: Path = ASSETS) -> list[Route]:
     """All routes of the Styles tab and of the helpers of the prompt; `assets` has the sample pictures, if they are made."""
     recent = RecentNames(app.resources)
+    foretell = Foreteller(app.shelf.catalog) if app.shelf else None
 
     def styles(request: Request) -> Response:
         found = app.resources.styles.read()
@@ -73,7 +81,7 @@ def prompt_routes(app: App, assets: Path = ASSETS) -> list[Route]:
             return refused("There is no such picture.", 404)
         try:
             own = _own_settings(Path(saved[index].path))
-            settings, index = (own, 0) if own else (task.settings, index)
+            settings, index = (own, 0) if own else _asked(task, saved[index])
             return JSONResponse(explained(settings, index, app.resources), headers=FRESH)
         except UserError as error:
             return JSONResponse({"problem": str(error)}, headers=FRESH)
@@ -93,9 +101,10 @@ def prompt_routes(app: App, assets: Path = ASSETS) -> list[Route]:
         if chance:  # the seed is not drawn yet; any one shows what may come
             given["seed"] = str(draw)
         try:
-            recommended, _ = defaults_or_problem(app, str(values.get("base_model") or ""))
+            recommended, _ = defaults_or_problem(app, asked_model(values))
             settings = settings_from(given, recommended, any_seed=False)
-            return explained(settings, min(index, settings.image_number - 1), app.resources) | {"chance": chance}
+            index = min(index, settings.image_number - 1)
+            return explained(settings, index, app.resources, foretell) | {"chance": chance}
         except UserError as error:
             return {"problem": str(error)}
 
@@ -108,16 +117,29 @@ def prompt_routes(app: App, assets: Path = ASSETS) -> list[Route]:
     ]
 
 
-def explained(settings: Settings, index: int, resources: PromptResources) -> dict[str, Any]:
-    """What the prompts of picture `index` become, as plain data. Raises BadSetting as `explain`."""
-    found = explain(effective(settings), resources, index)
+def explained(
+    settings: Settings, index: int, resources: PromptResources, foretell: Foretell | None = None
+) -> dict[str, Any]:
+    """What the prompts of picture `index` become, as plain data. Raises BadSetting as `explain`.
+
+    `continued` is the text that the expansion model makes of the main one: as it is given with the settings, else as
+    `foretell` draws it, which `foretold` says; None if it is not known.
+    """
+    settings = effective(settings)
+    found, seed = explain(settings, resources, index), seed_of(settings, index)
     own = asdict(found)
+    given = found.expansion and continues(settings.prompt_expansion, found.main)
+    continued = settings.prompt_expansion if given else None
+    if foretell and found.expansion and not given:
+        continued = foretell(settings, found, seed)
     kept = ("positive", "negative", "styles", "expansion", "choices", "combinations", "notices")
     return {name: own[name] for name in kept} | {
+        "continued": continued,
+        "foretold": continued is not None and not given,
         "loras": [{"name": lora.name, "weight": lora.weight} for lora in found.loras],
         "index": index,
         "images": settings.image_number,
-        "seed": str(seed_of(settings, index)),  # as text: it has more digits than a browser's numbers
+        "seed": str(seed),  # as text: it has more digits than a browser's numbers
     }
 
 
@@ -173,6 +195,13 @@ class RecentNames:
         if read is None or now - read[0] > NAMES_AGE:
             read = self._read = now, self.resources.names()
         return read[1]
+
+
+def _asked(task: AsyncTask, picture: Saved) -> tuple[Settings, int]:
+    """The request that `picture` of `task` answers, and which of the request's pictures it is."""
+    if picture.sheet:
+        return task.settings, 0
+    return task.request(picture.index), 0 if task.cells else picture.index
 
 
 def _own_settings(file: Path) -> Settings | None:

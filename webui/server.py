@@ -18,7 +18,7 @@ from core.port import port_trouble
 from webui.alive import alive_route
 from webui.app import App
 from webui.download_routes import download_routes
-from webui.guard import guarded
+from webui.guard import SlowLogin, beside_the_loop, guarded
 from webui.history_routes import history_routes
 from webui.lora_routes import lora_routes
 from webui.page import build_page
@@ -41,6 +41,7 @@ SCRIPTS = (
     "menu.js",
     "loras.js",
     "prompt.js",
+    "downloads.js",
 )  # in this order: the first makes window.easel
 
 
@@ -95,14 +96,14 @@ def start(
     given = {"PREFERRED_THEME": theme, "LANGUAGE_MENU": menu, "USUAL_LANGUAGE": usual}
     routes = _routes(app)
     extras: dict[str, Any] = {
-        "middleware": [Middleware(Visitors, hosts=hosts)],
+        "middleware": [Middleware(Visitors, hosts=hosts), *([Middleware(SlowLogin)] if auth else [])],
         "routes": [alive_route(), texts_route(languages), *(guarded(routes) if auth else routes)],
     }
     page.launch(
         server_name=host,
         server_port=port,
         share=share,
-        auth=auth,  # type: ignore[arg-type]
+        auth=beside_the_loop(auth) if callable(auth) else auth,  # type: ignore[arg-type]
         inbrowser=in_browser,
         prevent_thread_lock=True,
         quiet=True,
@@ -117,9 +118,20 @@ def start(
         favicon_path=str(files("webui") / "assets" / "favicon.svg"),
         theme=easel_theme(),
         css="\n".join(_asset(name) for name in STYLES),
-        head="".join(f"<script>{_script(name, given)}</script>" for name in SCRIPTS),
+        head="".join(f"<script>{_script(name, given)}</script>" for name in _scripts(app)),
     )
     return page
+
+
+def _scripts(app: App) -> list[str]:
+    """Those of SCRIPTS that have somebody to talk to."""
+    return [name for name in SCRIPTS if name != "downloads.js" or _downloads(app)]
+
+
+def _downloads(app: App) -> list[Route]:
+    if app.downloads is None or app.shelf is None:
+        return []
+    return download_routes(app.downloads, app.shelf, allowed=not app.open_to_others)
 
 
 def _script(name: str, given: Mapping[str, str]) -> str:
@@ -136,9 +148,7 @@ def _routes(app: App) -> list[Route]:
     routes += lora_routes(lambda: list(app.files("loras")), app.lora_info)
     if app.history:
         routes += history_routes(app.history)
-    if app.downloads and app.shelf:
-        routes += download_routes(app.downloads, app.shelf, allowed=not app.open_to_others)
-    return routes
+    return routes + _downloads(app)
 
 
 def _asset(name: str) -> str:

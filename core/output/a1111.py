@@ -52,13 +52,15 @@ def to_text(record: Record) -> str:
     ]
     if settings.loras:
         pairs.append((f"{_OWN}loras", settings.loras))
-    version = ("Version", f"{PROGRAM} {record.version}")
-    told = from_text(_join(settings, [*pairs, version])).settings
+    last = [("Version", f"{PROGRAM} {record.version}")]
+    if record.created_by:
+        last.append(("User", record.created_by))
+    told = from_text(_join(settings, [*pairs, *last])).settings
     for f in fields(settings):
         value = getattr(settings, f.name)
         if f.name not in NOT_OF_THE_PICTURE and (f.name not in told or told[f.name] != value):
             pairs.append((_OWN + f.name, value))
-    return _join(settings, [*pairs, version])
+    return _join(settings, [*pairs, *last])
 
 
 def from_text(text: str) -> ReadMetadata:

@@ -56,9 +56,9 @@ AUTOMATIC_SCHEDULERS = {
     "dpmpp_3m_sde": "exponential",
     "restart": "karras",
 }
+RAW = {"Raw prompt": "prompt", "Raw negative prompt": "negative_prompt"}
 PLAIN = {
-    "Raw prompt": "prompt",
-    "Raw negative prompt": "negative_prompt",
+    **RAW,
     "Steps": "steps",
     "CFG scale": "guidance_scale",
     "Seed": "seed",
@@ -92,9 +92,13 @@ _HASHED = re.compile(r"(.*) \[([0-9a-fA-F]{8,64})\]")
 def put_pairs(reading: Reading, pairs: dict[str, str], *, ours: bool) -> None:
     """Take the pairs of a text (but for the keys of our own), and list those that mean nothing here."""
     left = dict(pairs)
-    for key, name in (("Raw prompt", "prompt"), ("Raw negative prompt", "negative_prompt")):  # the other is with styles
-        if reading.settings.get(name) and left.get(key, reading.settings[name]) != reading.settings[name]:
-            reading.reject(f"{key} with styles", reading.settings[name])
+    texts = {key: reading.settings.get(name, "") for key, name in RAW.items()}  # with styles
+    if reading.source == "fooocus" and texts.keys() <= left.keys() and "Styles" not in left:
+        reading.embedded = (texts["Raw prompt"], texts["Raw negative prompt"])
+    else:
+        for key, text in texts.items():
+            if text and left.get(key, text) != text:
+                reading.reject(f"{key} with styles", text)
     _put_sampler(reading, left, ours=ours)
     reading.put_all(left, PLAIN)
     left["Size"] = re.sub(r"^(\d{1,6})x(\d{1,6})$", r"(\1, \2)", left.get("Size", ""))

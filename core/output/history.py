@@ -29,6 +29,7 @@ from core.output.record import Record
 from core.output.thumbnails import FOLDER as THUMBNAILS
 from core.output.thumbnails import Thumbnails
 from core.output.trash import TRASH, moved, thrown_away
+from core.owner import owner_mark
 
 log = logging.getLogger(__name__)
 
@@ -272,11 +273,11 @@ class History:
     # ---- who may see what --------------------------------------------------------------------------------------------
 
     def _tags(self, visitor: str, trash: bool) -> list[str]:
-        return ["trash" if trash else "live", *([owner_tag(visitor)] if self.private else [])]
+        return ["trash" if trash else "live", *([owner_tag(owner_mark(visitor))] if self.private else [])]
 
     def _visible(self, visitor: str) -> tuple[str, list[str]]:
         """An SQL condition, and its parameters."""
-        return ("owner = ? AND owner != ''", [visitor]) if self.private else ("TRUE", [])
+        return ("owner = ? AND owner != ''", [owner_mark(visitor)]) if self.private else ("TRUE", [])
 
     def _one(self, connection: Connection, key: str, visitor: str) -> Picture | None:
         mine, values = self._visible(visitor)

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from core.output.history_words import COLUMNS, Term, like_condition, match_expression
+from core.owner import owner_mark
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # PRAGMA user_version
+VERSION = 2  # PRAGMA user_version
+WITH_SECRETS = 1  # the version whose owners stood there as they are, not as marks
 PER_MILLISECOND = 4096
 LATEST = 4_000_000_000_000  # milliseconds; a file's date may say anything, this is the year 2096
 PATIENCE = 10.0  # seconds to wait for another process that is writing
@@ -79,6 +81,22 @@ def has_fts5() -> bool:
 def is_damage(problem: sqlite3.Error) -> bool:
     """Whether SQLite says that the file is no database or a broken one, rather than busy, full or read-only."""
     return type(problem) is sqlite3.DatabaseError
+
+
+def _hide_owners(connection: sqlite3.Connection) -> None:
+    """Put marks in the place of the owners' secrets, and leave none in the parts of the file that are free."""
+    connection.create_function("owner_mark", 1, owner_mark, deterministic=True)
+    connection.execute("BEGIN IMMEDIATE")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()  # another process may have been faster
+    if version == WITH_SECRETS:
+        for table in ("pictures", "rescued"):
+            connection.execute(f"UPDATE {table} SET owner = owner_mark(owner) WHERE owner != ''")
+        connection.execute("DELETE FROM about WHERE value = 'words_plain'")  # VACUUM may number its rows anew
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
+    with suppress(sqlite3.OperationalError):  # no room, or another process reads: then later rows go over them
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 class Database:
@@ -154,9 +172,11 @@ class Database:
             connection = self._taken()
             try:
                 (version,) = connection.execute("PRAGMA user_version").fetchone()
-                if version not in (0, VERSION):
+                if version not in (0, WITH_SECRETS, VERSION):
                     raise sqlite3.DatabaseError(f"it is of version {version}, and this program knows version {VERSION}")
                 connection.execute("PRAGMA journal_mode = WAL")
+                if version == WITH_SECRETS:
+                    _hide_owners(connection)
                 connection.executescript(TABLES)
                 self._prepare_words(connection)
             finally:

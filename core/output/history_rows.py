@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import sqlite3
@@ -13,10 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from core.output.history_database import LATEST, PER_MILLISECOND
+from core.output.history_database import LATEST, PER_MILLISECOND, WITH_SECRETS
 from core.output.history_files import Contents, PictureFile
 from core.output.history_words import COLUMNS, row_words, tag
 from core.output.trash import TRASH
+from core.owner import owner_mark
 
 NOTHING: Mapping[str, int] = {}
 
@@ -26,8 +26,9 @@ class Picture:
     """One picture as the history knows it.
 
     `key` is its name towards the page: 128 random bits. `folder` is "" for the outputs, else one of the picture folders;
-    `path` leads from there to the file; a picture in the trash goes back to `home`, "" for all others. `parent` is the
-    fingerprint of the picture it was made from, `kind` says how. `modified` (ns) and `bytes` are the file's.
+    `path` leads from there to the file; a picture in the trash goes back to `home`, "" for all others. `owner` is a mark
+    (see `core.owner`), "" where nobody is known. `parent` is the fingerprint of the picture it was made from, `kind` says
+    how. `modified` (ns) and `bytes` are the file's.
     """
 
     id: int
@@ -87,9 +88,9 @@ def first_id(moment: datetime) -> int:
     return LATEST * PER_MILLISECOND
 
 
-def owner_tag(owner: str) -> str:
-    """The word that stands for an owner. Names tell capitals apart, words do not: hence a hash."""
-    return f"o{hashlib.sha256(owner.encode()).hexdigest()[:32]}"
+def owner_tag(mark: str) -> str:
+    """The word that stands for the owner of that mark in the index."""
+    return f"o{mark[:32]}"
 
 
 def enter(
@@ -105,7 +106,7 @@ def enter(
     """Enter the picture `file` of `folder`, or bring its row up to date.
 
     `lost` are the rows, by fingerprint, whose files are no longer where they were: one of them may have been moved here.
-    What a file no longer says of itself, the row goes on saying.
+    What a file no longer says of itself, the row goes on saying. Of `owner` only the mark is kept.
     """
     where = "SELECT id FROM pictures WHERE folder = ? AND path = ?"
     row = connection.execute(where, [folder, file.path]).fetchone()
@@ -113,7 +114,7 @@ def enter(
     place = {"folder": folder, "path": file.path, "home": _home(folder, file.path)}
     about = {"fingerprint": contents.fingerprint, "modified": file.modified, "bytes": file.bytes}
     size = {"width": contents.width, "height": contents.height}
-    values: dict[str, Any] = {**place, **about, **size, **({"owner": owner} if owner else {})}
+    values: dict[str, Any] = {**place, **about, **size, **({"owner": owner_mark(owner)} if owner else {})}
     saved = _rescued(connection, folder, file.path) if known is None else {}
     kept = saved.pop("json", "{}")
     settings = contents.settings or json.loads(kept)
@@ -169,9 +170,11 @@ def rescue(damaged: Path, connection: sqlite3.Connection) -> int:
     )
     count = 0
     with suppress(sqlite3.Error), closing(sqlite3.connect(damaged)) as old:
+        with_secrets = old.execute("PRAGMA user_version").fetchone() == (WITH_SECRETS,)
         for order in ("", " ORDER BY pictures.id DESC"):  # from both ends, up to where it is broken
             with suppress(sqlite3.Error):
-                for row in old.execute(wanted + order):
+                for folder, path, owner, *rest in old.execute(wanted + order):
+                    row = [folder, path, owner_mark(str(owner)) if owner and with_secrets else owner, *rest]
                     new = connection.execute("INSERT OR IGNORE INTO rescued VALUES (?, ?, ?, ?, ?, ?, ?)", row)
                     count += new.rowcount
                 return count

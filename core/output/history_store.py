@@ -100,7 +100,7 @@ class Store:
 
     @contextmanager
     def _explained(self, database: Database) -> Iterator[None]:
-        """SQLite's errors as ours."""
+        """SQLite's errors, and those of texts that it cannot take, as ours."""
         try:
             yield
         except sqlite3.Error as problem:
@@ -108,6 +108,9 @@ class Store:
                 raise HistoryError(_unusable(self.file, problem)) from problem
             self._replace(database, problem)
             raise HistoryError("The history was damaged and is being made anew from the pictures.") from problem
+        except UnicodeEncodeError as problem:
+            letter = problem.object[problem.start]
+            raise HistoryError(f"The history cannot hold {letter!r}, which is only part of a character.") from problem
 
     def _replace(self, damaged: Database, problem: sqlite3.Error) -> None:
         with self._lock:

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, cast
 
 from core.errors import BadMetadata
 from core.output import strip
-from core.output.a1111 import from_text, to_text
+from core.output.a1111 import NOT_OF_THE_PICTURE, from_text, to_text
 from core.output.embedded import COMMENT, LONGEST_TEXT, XMP, readable, texts_in, texts_of
 from core.output.foreign import comfyui, fooocus, invokeai, novelai, swarmui
+from core.output.foreign.fooocus_styles import with_recovered_styles
 from core.output.hidden import has_hidden_text, hidden_texts
 from core.output.pieces import kind_of, size_of
 from core.output.reading import Reading, ReadMetadata, json_object, whole_text
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
 
 __all__ = [
-    "JPEG_EXIF_LIMIT", "LONGEST_TEXT", "ReadMetadata", "Source", "exif_bytes", "png_info", "read_settings",
-    "read_settings_text", "resolve", "stripped", "to_json",
+    "JPEG_EXIF_LIMIT", "LONGEST_TEXT", "NOT_OF_THE_PICTURE", "ReadMetadata", "Source", "exif_bytes", "png_info",
+    "read_settings", "read_settings_text", "resolve", "stripped", "to_json", "with_recovered_styles",
 ]  # fmt: skip
 
 File: TypeAlias = "str | Path | bytes | BinaryIO"
@@ -72,6 +73,7 @@ def to_json(record: Record) -> str:
         **({"hashes": dict(record.hashes)} if record.hashes else {}),
         **({"origin": asdict(record.origin)} if record.origin else {}),
         **({"typed": dict(record.typed)} if record.typed else {}),
+        **({"created_by": record.created_by} if record.created_by else {}),
     }
     return json.dumps(values)
 

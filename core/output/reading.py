@@ -43,7 +43,8 @@ class ReadMetadata:
     the model files and styles that it names: `core.output.resolve.resolve` looks for them in what is installed here.
     `source` is the program: "easel", "a1111" (and all that write its text), "fooocus", "comfyui", "invokeai", "novelai",
     "swarmui". `origin` is the picture that this one was made from. `typed` has the settings that were typed otherwise: prompts
-    with the wildcards, arrays and tags in them that chance has settled in `settings`.
+    with the wildcards, arrays and tags in them that chance has settled in `settings`. `embedded` are the positive and the
+    negative text as they were encoded, with styles that are named nowhere: see `core.output.foreign.fooocus_styles`.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class ReadMetadata:
     source: str
     origin: Origin | None = None
     typed: dict[str, Any] = field(default_factory=dict)
+    embedded: tuple[str, str] | None = None
 
     @property
     def model(self) -> str:
@@ -72,6 +74,7 @@ class Reading:
         self.settings: dict[str, Any] = {}
         self.unknown: dict[str, str] = {}
         self.named: list[Named] = []
+        self.embedded: tuple[str, str] | None = None
 
     def put(self, key: str, name: str, value: Any) -> bool:
         """Take `value` for the Settings field `name`, or list it under the file's own `key`. Text is read as a number."""
@@ -129,8 +132,9 @@ class Reading:
         def taken(tag: re.Match[str]) -> str:
             weights = [part.rpartition("=")[2] for part in (tag[2] or "1").split(":")]
             self.name("loras", tag[1], weight=weights[0], key=tag[0])
-            if any(other != weights[0] for other in weights[1:]):
-                self.reject(tag[0], "only the first weight is used")
+            others = [other for other in weights[1:] if other != weights[0]]
+            if others:  # only the first weight is used
+                self.reject(tag[0], ", ".join(others))
             return ""
 
         text = _LORA_TAG.sub(taken, text)
@@ -142,7 +146,13 @@ class Reading:
             raise BadMetadata("There is no setting in it that this program knows.")
         if self.source != "easel" and any(sign in str(self.settings.get("prompt")) for sign in ("[[", "__")):
             self.settings.setdefault("prompt_syntax", False)  # what looks like our syntax there is meant as it stands
-        return ReadMetadata(settings=self.settings, unknown=self.unknown, named=tuple(self.named), source=self.source)
+        return ReadMetadata(
+            settings=self.settings,
+            unknown=self.unknown,
+            named=tuple(self.named),
+            source=self.source,
+            embedded=self.embedded,
+        )
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -159,7 +169,7 @@ def json_object(text: str) -> dict[str, Any]:
 def shown(value: Any) -> str:
     """A value that cannot be used, short enough to be shown."""
     if isinstance(value, (dict, list)):
-        return "a list" if isinstance(value, list) else "an object"
+        return "[...]" if isinstance(value, list) else "{...}"
     text = str(whole_text(str(value)))
     return text if len(text) <= 200 else f"{text[:200]}..."
 

@@ -33,7 +33,7 @@ class Record:
     with. `base_model_sha256` is in hex, "" if unknown. `created` is local time with its zone. `origin` is None for a picture
     that was made from nothing but words. `hashes` has the SHA-256, in hex, of LoRAs, refiner and VAE by their names in the
     settings, as far as they are known. `typed` holds the settings that the user gave otherwise, as they were typed: prompts
-    with wildcards, arrays and tags, a random style.
+    with wildcards, arrays and tags, a random style. `created_by` is who made the picture, "" for nobody: nothing is written then.
     """
 
     settings: Settings
@@ -43,3 +43,4 @@ class Record:
     hashes: Mapping[str, str] = field(default_factory=dict)
     origin: Origin | None = None
     typed: Mapping[str, Any] = field(default_factory=dict)
+    created_by: str = ""

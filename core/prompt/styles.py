@@ -20,7 +20,6 @@ __all__ = [
     "StyleLibrary",
     "Styles",
     "Text",
-    "in_order",
     "style_key",
     "styled",
 ]
@@ -121,12 +120,6 @@ def styled(prompt: str, styles: Iterable[Style]) -> tuple[list[Text], list[Text]
     if not placed:
         positive.insert(0, Text(prompt, "prompt"))
     return positive, negative
-
-
-def in_order(names: Sequence[str], saved: Iterable[str] = (), chosen: Iterable[str] = ()) -> list[str]:
-    """`names` with the `chosen` ones first, then as `saved` (a list from `sorted_styles.json`) has them, then the rest."""
-    there = set(names)
-    return [name for name in dict.fromkeys((*chosen, *saved, *names)) if name in there]
 
 
 def _read_all(files: Sequence[Path]) -> Styles:

@@ -44,7 +44,10 @@ class Expansions:
             return
         folders = gpt2_folders(self._files.paths())
         places = ", ".join(map(str, self._files.folders)) or "any folder"
-        problem: UserError = ModelNotFound(f"There is no GPT-2 model in {places}.")
+        problem: UserError = ModelNotFound(
+            f"There is no GPT-2 model in {places}. Easel downloads none; of the folder fooocus_expansion of a Fooocus "
+            "installation, `python launch.py convert FOLDER` makes one."
+        )
         for folder in folders:
             try:
                 self._in_use = self._load(folder)
@@ -64,9 +67,14 @@ class Expansions:
             said, unwanted = ", ".join(plan.positive), ", ".join(plan.negative)
             return self._phrases(plan.main, seed, vocabulary, said=said, unwanted=unwanted)
         draw_on = plan.settings.noise_device
-        if not self._in_use.remembers(plan.main, seed, draw_on) and self._memory.device.type != "mps":
-            self._memory.bring(self._in_use.network)
+        if not self._in_use.remembers(plan.main, seed, draw_on):
+            self.bring()
         return self._in_use(plan.main, seed, draw_on=draw_on, check=check)
+
+    def bring(self) -> None:
+        """Bring the model, if it is in use, to the device where it computes."""
+        if self._in_use is not None and self._memory.device.type != "mps":
+            self._memory.bring(self._in_use.network)
 
     def take_notices(self) -> list[str]:
         """Which expander is in use and why, as sentences; each is given once."""

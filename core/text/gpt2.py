@@ -95,8 +95,9 @@ class NextToken(nn.Module):
     def forward(self, ids: list[int], past: Any) -> tuple[Tensor, Any]:
         """The logits (vocabulary,) of what follows `ids`, which follow those that made `past`; and the new `past`."""
         table = self.network.wte.weight
-        output = self.network(input_ids=torch.tensor([ids], device=table.device), past_key_values=past, use_cache=True)
-        return F.linear(output.last_hidden_state[:, -1], table)[0].float(), output.past_key_values
+        # By place, not by name: transformers 5.24 calls `cache` what was `past_key_values` before.
+        hidden, past = self.network(torch.tensor([ids], device=table.device), past, use_cache=True)[:2]
+        return F.linear(hidden[:, -1], table)[0].float(), past
 
 
 class Gpt2Expander:
@@ -122,7 +123,10 @@ class Gpt2Expander:
     def load(cls, folder: Gpt2Folder, dtype: torch.dtype = torch.float32) -> Gpt2Expander:
         """The expander in `folder`, on the CPU. Raises BadModelFile for a pickle and for what is missing or damaged."""
         if WEIGHTS not in folder.files:
-            raise BadModelFile(_how_to_convert(folder.path))
+            raise BadModelFile(
+                f"{folder.path / PICKLE} is a pickle. Such files can run any program when they are opened, so Easel reads "
+                f'{WEIGHTS} instead. This makes a folder with one: python launch.py convert "{folder.path}"'
+            )
         config = folder.wanted("config.json")
         words = folder.wanted("positive.txt")
         tokenizer = _tokenizer(folder)
@@ -182,18 +186,6 @@ class Gpt2Expander:
         least = scores.topk(min(TOP_K, len(scores))).values[-1]
         shares = scores.masked_fill(scores < least, -math.inf).softmax(dim=0)
         return int(torch.multinomial(shares[None], 1, generator=chance).item())
-
-
-def _how_to_convert(folder: Path) -> str:
-    """What to do about weights that are a pickle."""
-    script = (
-        "from transformers import GPT2LMHeadModel as M; "
-        f"M.from_pretrained(r'{folder}', use_safetensors=False).save_pretrained(r'{folder}')"
-    )
-    return (
-        f"{folder / PICKLE} is a pickle. Such files can run any program when they are opened, so Easel reads {WEIGHTS} "
-        f'instead. If you trust where the file is from, make one of it once: python -c "{script}"'
-    )
 
 
 def _text(path: Path) -> str:

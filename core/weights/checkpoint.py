@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -39,6 +39,7 @@ ENCODER_PREFIXES = {  # of text encoders in files that hold more than one of the
 
 Shapes = dict[str, tuple[int, ...]]
 Part = TypeVar("Part", bound=nn.Module)
+Check = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,67 @@ class Checkpoint:
     clip_g: CLIPText | None  # None in SD 1.x
 
 
+@dataclass(frozen=True, eq=False)
+class EmptyPart(Generic[Part]):
+    """A part on the meta device whose tensors have been checked name by name, and where its weights are."""
+
+    module: Part
+    file: MappedFile
+    entries: Entries
+
+    def load(self, dtype: torch.dtype | None, storage: torch.dtype | None = None, check: Check | None = None) -> Part:
+        """The part with its weights in `dtype` (None: as stored), the large ones of a network in `storage` if that is given.
+
+        `check` is called before each tensor and may raise; nothing but this part is then half done.
+        """
+        if storage is not None and isinstance(self.module, UNet):
+            fill(self.module, self.file, self.entries, dtype, storage, check)
+        else:
+            self.module.load_state_dict(self.file.tensors(self.entries, dtype, check), strict=True, assign=True)
+        remember(self.module, PlainWeights(self.file, self.entries))
+        self.module.eval()
+        return self.module.requires_grad_(False)
+
+
+@dataclass(frozen=True, eq=False)
+class OpenCheckpoint:
+    """A checkpoint of which all is known to fit, and no weight has been read."""
+
+    info: ModelInfo
+    unet: EmptyPart[UNet]
+    vae: EmptyPart[VAE]
+    clip_l: EmptyPart[CLIPText] | None
+    clip_g: EmptyPart[CLIPText] | None
+
+    def load(
+        self,
+        *,
+        unet_dtype: torch.dtype | None = None,
+        text_dtype: torch.dtype | None = None,
+        vae_dtype: torch.dtype | None = None,
+        device: Device | None = None,
+        unet_room: int | None = None,
+        check: Check | None = None,
+    ) -> Checkpoint:
+        """Read the weights. The arguments are those of `load_checkpoint`; to be called once."""
+        storage, in_int8 = None, False
+        if device is not None:
+            storage, in_int8 = device.unet_storage, device.int8_linears
+            unet_dtype, vae_dtype = unet_dtype or device.unet_dtype, vae_dtype or device.vae_dtype
+            text_dtype = text_dtype or device.text_dtype
+        if unet_room is not None and unet_dtype is not None and storage is None:
+            size = sum(math.prod(entry.shape) for entry in self.unet.entries.values()) * unet_dtype.itemsize
+            unet_dtype = unet_dtype if size <= unet_room else None
+        unet = self.unet.load(unet_dtype, storage, check)
+        if in_int8:
+            multiply_in_int8(unet)
+        vae = self.vae.load(vae_dtype, check=check)
+        clip_l, clip_g = (
+            None if clip is None else clip.load(text_dtype, check=check) for clip in (self.clip_l, self.clip_g)
+        )
+        return Checkpoint(self.info, unet, vae, clip_l, clip_g)
+
+
 def load_checkpoint(
     path: Path,
     *,
@@ -61,54 +123,58 @@ def load_checkpoint(
     device: Device | torch.device | str = "cpu",
     chosen: Mapping[str, Path] | None = None,
     unet_room: int | None = None,
+    check: Check | None = None,
 ) -> Checkpoint:
     """All networks of the checkpoint at `path`, each in its type (None: as stored), on `device`.
 
     `chosen` are files that parts come from instead, by the names in `info.PARTS`; such a part need not be in the checkpoint.
     A `Device` stands for the types it has chosen; the weights then rest on the CPU until they are moved. A network that
-    would take more than `unet_room` bytes is left in the file, in its own type, where networks can compute in that. Raises
-    ModelNotFound, and BadModelFile with a sentence for a pickle, a damaged file, another family, or missing parts.
+    would take more than `unet_room` bytes is left in the file, in its own type, where networks can compute in that. `check`
+    is called before each tensor and may raise. Raises as `open_checkpoint`.
     """
-    storage, in_int8 = None, False
-    if isinstance(device, Device):
-        storage, in_int8 = device.unet_storage, device.int8_linears
-        unet_dtype, vae_dtype = unet_dtype or device.unet_dtype, vae_dtype or device.vae_dtype
-        text_dtype, device = text_dtype or device.text_dtype, "cpu"
+    types = device if isinstance(device, Device) else None
+    opened = open_checkpoint(path, chosen=chosen, device="cpu" if isinstance(device, Device) else device)
+    return opened.load(
+        unet_dtype=unet_dtype,
+        text_dtype=text_dtype,
+        vae_dtype=vae_dtype,
+        device=types,
+        unet_room=unet_room,
+        check=check,
+    )
+
+
+def open_checkpoint(
+    path: Path, *, chosen: Mapping[str, Path] | None = None, device: torch.device | str = "cpu"
+) -> OpenCheckpoint:
+    """The checkpoint at `path`, with parts from the files `chosen`, as far as headers tell; `load` reads the weights.
+
+    Raises ModelNotFound, and BadModelFile with a sentence for a pickle, a damaged file, another family, or missing parts.
+    """
     header = read_header(path)
     info = info_of(header, path.name)
-    chosen = chosen or {}
+    chosen, device = chosen or {}, torch.device(device)
     if info.family not in ("sd15", "sdxl-refiner"):
         info.check_base(chosen.keys())
     elif info.missing:
         raise BadModelFile(f"{path.name} lacks {', '.join(info.missing)}; a whole checkpoint was wanted.")
-    file = MappedFile(header, torch.device(device))
-    network = parts.network(header)
-    if unet_room is not None and unet_dtype is not None and storage is None:
-        size = sum(math.prod(entry.shape) for entry in network.values()) * unet_dtype.itemsize
-        unet_dtype = unet_dtype if size <= unet_room else None
-    unet = load_part(file, "the network", network, build_unet, unet_dtype, storage)
-    if in_int8:
-        multiply_in_int8(unet)
+    file = MappedFile(header, device)
+    unet = empty_part(file, "the network", parts.network(header), build_unet)
     if "vae" in chosen:
-        vae = load_vae(chosen["vae"], dtype=vae_dtype, device=device)
+        vae = _open_vae(chosen["vae"], device)
     else:
-        vae = load_part(file, "the VAE", layouts.autoencoder(header.part(parts.VAE)), build_vae, vae_dtype)
+        vae = empty_part(file, "the VAE", layouts.autoencoder(header.part(parts.VAE)), build_vae)
     clip_l, clip_g = (
-        load_text_encoder(chosen[side], side, dtype=text_dtype, device=device)
+        _open_text_encoder(chosen[side], side, device)
         if side in chosen
-        else load_part(file, words, entries, build, text_dtype)
+        else empty_part(file, words, entries, build)
         if entries
         else None
         for side, (words, entries, build) in _text_encoders(header, info.family).items()
     )
-    _check_widths(path, chosen, unet.config, clip_l, clip_g)
-    width = sum(clip.config.width for clip in (clip_l, clip_g) if clip is not None)
-    if width != unet.config.context_dim:
-        raise BadModelFile(
-            f"{path.name}: the text encoders are {width} wide together, and the network wants {unet.config.context_dim}. "
-            "The parts do not belong together."
-        )
-    return Checkpoint(info, unet, vae, clip_l, clip_g)
+    clips = [None if clip is None else clip.module for clip in (clip_l, clip_g)]
+    _check_widths(path, chosen, unet.module.config, *clips)
+    return OpenCheckpoint(info, unet, vae, clip_l, clip_g)
 
 
 def check_tensors(path: Path) -> None:
@@ -126,13 +192,15 @@ def check_tensors(path: Path) -> None:
 def load_vae(path: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> VAE:
     """The autoencoder in a file of its own, in the single-file layout (with or without prefix) or diffusers'.
 
-    Raises as `load_checkpoint`.
+    Raises as `open_checkpoint`.
     """
+    return _open_vae(path, torch.device(device)).load(dtype)
+
+
+def _open_vae(path: Path, device: torch.device) -> EmptyPart[VAE]:
     header = read_header(path)
     entries = header.part(parts.VAE) or header.part("vae.") or dict(header.tensors)
-    return load_part(
-        MappedFile(header, torch.device(device)), "the VAE", layouts.autoencoder(entries), build_vae, dtype
-    )
+    return empty_part(MappedFile(header, device), "the VAE", layouts.autoencoder(entries), build_vae)
 
 
 def load_text_encoder(
@@ -140,36 +208,43 @@ def load_text_encoder(
 ) -> CLIPText:
     """The encoder `side` ("text_encoder_l" or "text_encoder_g") in a file of its own, or in another checkpoint.
 
-    transformers' layout and open_clip's are read, with the prefixes that programs give them. Raises as `load_checkpoint`.
+    transformers' layout and open_clip's are read, with the prefixes that programs give them. Raises as `open_checkpoint`.
     """
+    return _open_text_encoder(path, side, torch.device(device)).load(dtype)
+
+
+def _open_text_encoder(path: Path, side: str, device: torch.device) -> EmptyPart[CLIPText]:
     header = read_header(path)
     entries = next(filter(None, (header.part(prefix) for prefix in ENCODER_PREFIXES[side])), dict(header.tensors))
     with_projection = side == "text_encoder_g"
-    return load_part(
-        MappedFile(header, torch.device(device)),
+    return empty_part(
+        MappedFile(header, device),
         "CLIP-G" if with_projection else "CLIP-L",
         layouts.text_encoder(entries, projection=with_projection),
         _clip_g if with_projection else _clip_l,
-        dtype,
     )
 
 
 def _check_widths(
     path: Path, chosen: Mapping[str, Path], unet: UNetConfig, clip_l: CLIPText | None, clip_g: CLIPText | None
 ) -> None:
-    """Whether text encoders that were chosen apart are of the widths that the network was trained with."""
-    if unet.adm_in_channels is None:
-        return
-    width_g = unet.adm_in_channels - 6 * 256
+    """Whether the text encoders, those that were chosen apart first, are as wide as the network was trained with."""
+    width_g = 0 if unet.adm_in_channels is None else unet.adm_in_channels - 6 * 256
     for side, clip, wanted in (
         ("text_encoder_l", clip_l, unet.context_dim - width_g),
         ("text_encoder_g", clip_g, width_g),
     ):
-        if side in chosen and clip is not None and clip.config.width != wanted:
+        if unet.adm_in_channels is not None and side in chosen and clip is not None and clip.config.width != wanted:
             raise BadModelFile(
                 f"{chosen[side].name} is a text encoder {clip.config.width} wide, and as {side} {path.name} wants one that "
                 f"is {wanted} wide. Choose another file."
             )
+    width = sum(clip.config.width for clip in (clip_l, clip_g) if clip is not None)
+    if width != unet.context_dim:
+        raise BadModelFile(
+            f"{path.name}: the text encoders are {width} wide together, and the network wants {unet.context_dim}. "
+            "The parts do not belong together."
+        )
 
 
 def _text_encoders(header: Header, family: str) -> dict[str, tuple[str, Entries, Callable[[Shapes], CLIPText]]]:
@@ -205,22 +280,23 @@ def load_part(
     build: Callable[[Shapes], Part],
     dtype: torch.dtype | None,
     storage: torch.dtype | None = None,
+    check: Check | None = None,
 ) -> Part:
     """One part of `file`, called `words` in errors: built from its shapes, checked name by name, filled.
 
-    `storage`: the type of a network's large weights, if that is not the type it computes in.
+    `storage`: the type of a network's large weights, if that is not the type it computes in. `check` as in
+    `EmptyPart.load`. Raises as `empty_part`.
+    """
+    return empty_part(file, words, entries, build).load(dtype, storage, check)
+
+
+def empty_part(file: MappedFile, words: str, entries: Entries, build: Callable[[Shapes], Part]) -> EmptyPart[Part]:
+    """One part of `file` without its weights.
 
     Raises BadModelFile for what `build` cannot read, and for missing, unknown or misshapen tensors.
     """
     entries = _own(entries)
-    module = _built(file.header.path.name, words, entries, build)
-    if storage is not None and isinstance(module, UNet):
-        fill(module, file, entries, dtype, storage)
-    else:
-        module.load_state_dict(file.tensors(entries, dtype), strict=True, assign=True)
-    remember(module, PlainWeights(file, entries))
-    module.eval()
-    return module.requires_grad_(False)
+    return EmptyPart(_built(file.header.path.name, words, entries, build), file, entries)
 
 
 def _own(entries: Entries) -> Entries:
@@ -229,7 +305,7 @@ def _own(entries: Entries) -> Entries:
 
 
 def _built(name: str, words: str, entries: Entries, build: Callable[[Shapes], Part]) -> Part:
-    """The part `words` of the file `name`, on the meta device, with just the tensors of `entries`. Raises as `load_part`."""
+    """The part `words` of the file `name`, on the meta device, with just the tensors of `entries`. Raises as `empty_part`."""
     shapes = {name: entry.shape for name, entry in entries.items()}
     try:
         with torch.device("meta"):

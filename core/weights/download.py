@@ -20,6 +20,7 @@ import httpx
 
 from core.errors import BadModelFile, ModelNotFound
 from core.output.files import move_to_free_name
+from core.weights.damaged import damage
 from core.weights.header import read_header
 from core.weights.part_file import PartFile, Turn, Version
 from core.weights.sources import Source, with_mirror
@@ -91,7 +92,7 @@ def download(
 ) -> Iterator[Transfer]:
     """Fetch each source of `wanted` into its folder. Yields Transfer; to stop is to cease iterating (what has come stays).
 
-    A file that is there is left alone. `mirror` takes the place of the hub's address. Raises DownloadFailed at the first
+    A file that is there is left alone, even a damaged one. `mirror` takes the place of the hub's address. Raises DownloadFailed at the first
     file that cannot be had.
     """
     patience = patience or Patience()
@@ -150,12 +151,9 @@ def _fetched(client: httpx.Client, source: Source, target: Path, url: str, patie
 
 
 def _there(source: Source, target: Path) -> _State:
+    if wrong := damage(target, source.exact_size):
+        raise DownloadFailed(wrong)
     size = target.stat().st_size
-    if source.exact_size not in (None, size):
-        raise DownloadFailed(
-            f"{target} is there already, with {size} bytes instead of {source.exact_size}: another file, or a damaged one. "
-            "Easel leaves it as it is. Move it away to fetch the other."
-        )
     return _State("Already there", size, size, path=target)
 
 

@@ -28,10 +28,6 @@ MOST_VECTORS = 1000
 MOST_TENSORS = 4  # of a file without SDXL's names; one with more is something else
 
 PUNCTUATION = ",.;:!?"
-_HOW = (
-    f"{CONVERT} Of an embedding, save the vectors with safetensors' save_file: under the name emb_params, or for SDXL "
-    "under clip_l and clip_g."
-)
 
 
 class EmbeddingFiles(Protocol):
@@ -96,7 +92,7 @@ class Embeddings:
 
     def _loaded(self, name: str, path: Path) -> Embedding:
         if PurePosixPath(name).suffix.lower() in PICKLES:
-            raise BadModelFile(f"The embedding {name} is a {PurePosixPath(name).suffix} file. {_HOW}")
+            raise BadModelFile(f"The embedding {name} is a {PurePosixPath(name).suffix} file. {CONVERT}")
         status = path.stat()
         stamp = (str(path), status.st_size, status.st_mtime_ns)
         if stamp not in self._read:

@@ -45,21 +45,28 @@ class Downloads:
         return self._state
 
     def start(self, needs: Sequence[Need]) -> None:
-        """Fetch those of `needs` that are not there. Raises UserError while another download runs, or if one is unknown."""
-        wanted = [(need.source, need.folder) for need in needs if not need.present and need.folder is not None]
+        """Fetch those of `needs` that are not there; a damaged file in the way of one is told when the others have come.
+
+        Raises UserError while another download runs, if one is unknown, or if damaged ones are all that is wanted.
+        """
+        missing = [need for need in needs if not need.present]
+        wanted = [(need.source, need.folder) for need in missing if not need.damage and need.folder is not None]
+        in_the_way = " ".join(need.damage for need in missing if need.damage)
+        if in_the_way and not wanted:
+            raise UserError(in_the_way)
         with self._lock:
             if self._state.busy:
                 raise UserError("A download is running already. Wait for it, or stop it first.")
             self._stop.clear()
             self._state = Fetching(busy=True)
-            self._thread = threading.Thread(target=self._run, args=(wanted,), name="download", daemon=True)
+            self._thread = threading.Thread(target=self._run, args=(wanted, in_the_way), name="download", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
         """End the download; what has come of a file stays for the next time."""
         self._stop.set()
 
-    def _run(self, wanted: Sequence[tuple[Source, Path]]) -> None:
+    def _run(self, wanted: Sequence[tuple[Source, Path]], in_the_way: str) -> None:
         transfer = None
         try:
             for transfer in self._fetch(wanted):
@@ -67,7 +74,7 @@ class Downloads:
                 if self._stop.is_set():
                     self._state = Fetching(transfer, problem="Stopped. The next download goes on from here.")
                     return
-            self._state = Fetching(transfer, done=True)
+            self._state = Fetching(transfer, done=not in_the_way, problem=in_the_way)
         except UserError as error:
             self._state = Fetching(transfer, problem=str(error))
         except Exception as error:

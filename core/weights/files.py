@@ -124,6 +124,10 @@ class Catalog(Files):
         """SHA-256 of the whole file at `path`, 64 hex digits; remembered until the file changes. Raises OSError."""
         return self._hashes.of(path)
 
+    def known_hashes(self, kind: str) -> dict[str, str]:
+        """SHA-256 by name, 64 hex digits, of those files of `kind` whose hash is remembered. Nothing is hashed for it."""
+        return self._hashes.known({n: p for n, p in self.files(kind).paths().items() if n.endswith(".safetensors")})
+
     def _readable(self) -> Iterator[ModelInfo]:
         for name in self.names():
             try:
@@ -149,6 +153,16 @@ class FileHashes:
                 self._known[key] = _sha256(path)
                 self._write()
             return self._known[key]
+
+    def known(self, paths: Mapping[str, Path]) -> dict[str, str]:
+        """The hashes that are remembered of the files `paths`, by the names that these have there."""
+        table = self._read() | self._known  # without the lock, which is held for as long as a file is being hashed
+        found = {}
+        for name, path in paths.items():
+            with contextlib.suppress(OSError):  # gone since it was listed
+                if digits := table.get(" ".join(map(str, _identity(path)))):
+                    found[name] = digits
+        return found
 
     def _read(self) -> dict[str, str]:
         try:

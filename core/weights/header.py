@@ -25,8 +25,8 @@ LONGEST_HEADER = 100_000_000  # bytes; the library's limit too
 
 PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
 CONVERT = (
-    "Such files can run any program when they are opened, so Easel reads safetensors files only. Look for a "
-    ".safetensors version of the model, or convert it in a program and a place that you trust."
+    "Such files can run any program when they are opened, so Easel reads safetensors files only. Make one of it with "
+    "`python launch.py convert FILE`, or look for a .safetensors version of the model."
 )
 SAFETENSORS_WANTED = "A whole safetensors file was wanted; download it again."
 

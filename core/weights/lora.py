@@ -78,6 +78,11 @@ class Match:
     example: dict[str, str] = field(default_factory=dict)  # kind -> one of its tensors
     foreign: bool = False  # no cross-attention fits: it was made for a model of another family
 
+    @property
+    def fits(self) -> bool:
+        """Whether it does anything with the model. A file of another family does not, though some of its names may fit."""
+        return bool(self.patches) and not self.foreign
+
     def add(self, part: str, parameter: str, patch: Patch) -> None:
         """Note a patch of a parameter."""
         self.patches.setdefault(part, {}).setdefault(parameter, []).append(patch)
@@ -91,9 +96,11 @@ class Match:
 
 @dataclass(frozen=True)
 class Matched:
-    """A list of LoRAs looked up for a model: what each holds and its weight; `warnings` about files new in the list."""
+    """Lists of LoRAs looked up: what each holds for the model and its weight, the same for its refiner, and `warnings` about
+    files new in the list."""
 
     matches: tuple[tuple[Match, float], ...]
+    refining: tuple[tuple[Match, float], ...]
     warnings: tuple[str, ...]
 
 
@@ -103,30 +110,39 @@ class Loras:
     def __init__(self, files: Files) -> None:
         self._files = files
         self._matches: OrderedDict[tuple[Plan, Stamp], Match] = OrderedDict()
-        self._listed: dict[Plan, set[Stamp]] = {}  # the files of the last list, which the user has been told about
+        self._listed: dict[
+            tuple[Plan, ...], set[Stamp]
+        ] = {}  # the last list's files, which the user has been told about
 
-    def match(self, model: Model, loras: Sequence[Lora]) -> Matched:
-        """What `loras` hold for `model`; changes no weight.
+    def match(
+        self, model: Model, loras: Sequence[Lora], extras: Sequence[Lora] = (), *, refiner: Model | None = None
+    ) -> Matched:
+        """What `loras` hold for `model` and its `refiner`, and `extras` for `model` alone; changes no weight.
 
-        A refiner goes without files that do not fit. Raises ModelNotFound, and BadModelFile for a file that is damaged or
-        fits nothing.
+        Each goes without the files that fit the other alone. Raises ModelNotFound, and BadModelFile for a file that is
+        damaged or fits neither.
         """
-        active = [lora for lora in loras if lora.enabled and lora.weight and lora.name not in ("", "None")]
-        plan, warnings = model.plan(), list[str]()
-        listed: set[Stamp] = set()
-        matches = []
-        for lora in active:
-            match = self._looked_up(self._files.find(lora.name), model)
-            stamp = match.file.stamp
-            if not model.refines and stamp not in listed | self._listed.get(plan, set()):
-                warnings += _complaints(lora.name, model.name, match)
+        models = [model, refiner] if refiner else [model]
+        key = tuple(each.plan() for each in models)
+        before, listed = self._listed.get(key, set()), set[Stamp]()
+        found: list[list[tuple[Match, float]]] = [[], []]
+        warnings: list[str] = []
+        for lora, acts_on in (*((lora, models) for lora in loras), *((lora, models[:1]) for lora in extras)):
+            if not lora.enabled or not lora.weight or lora.name in ("", "None"):
+                continue
+            path = self._files.find(lora.name)
+            matches = [self._looked_up(path, each) for each in acts_on]
+            stamp, complaints = matches[0].file.stamp, _complaints(lora.name, acts_on, matches)
+            if stamp not in listed | before:
+                warnings += complaints
             listed.add(stamp)
-            if not (model.refines and match.foreign):
-                matches.append((match, lora.weight))
-        self._listed[plan] = listed
+            for each, match in zip(found, matches, strict=False):
+                if match.fits:
+                    each.append((match, lora.weight))
+        self._listed[key] = listed
         for warning in warnings:
             log.warning(warning)
-        return Matched(tuple(matches), tuple(warnings))
+        return Matched(tuple(found[0]), tuple(found[1]), tuple(warnings))
 
     def _looked_up(self, path: Path, model: Model) -> Match:
         key = (model.plan(), stamp_of(path))
@@ -138,13 +154,14 @@ class Loras:
         return self._matches[key]
 
     def put(self, model: Model, matched: Matched, *, device: torch.device, check: Check | None = None) -> Hashable:
-        """Put what was matched, and nothing else, on `model`, computing on `device`.
+        """Put what was matched, and nothing else, on `model`, one or the other of the two, computing on `device`.
 
         Returns the identity of what now lies on the text encoders. `check` may raise; the next call goes on from there.
         """
         began = time.monotonic()
+        matches = matched.refining if model.refines else matched.matches
         wanted: dict[str, dict[str, Patches]] = {part: {} for part in model.parts()}
-        for match, weight in matched.matches:
+        for match, weight in matches:
             for part, by_name in match.patches.items():
                 for name, patches in by_name.items():
                     wanted[part][name] = wanted[part].get(name, ()) + tuple((patch, weight) for patch in patches)
@@ -156,11 +173,11 @@ class Loras:
                 for name, part in model.parts().items()
             )
         finally:
-            for match, _ in matched.matches:
+            for match, _ in matches:
                 match.file.close()
         if changed:
             log.info("LoRAs: changed %d weights of %s in %.2f s", changed, model.name, time.monotonic() - began)
-        return tuple((match.file.stamp, weight) for match, weight in matched.matches if match.patches.keys() - {"unet"})
+        return tuple((match.file.stamp, weight) for match, weight in matches if match.patches.keys() - {"unet"})
 
 
 def _shapes(model: Model) -> Shapes:
@@ -210,24 +227,44 @@ def _unknown_kind(name: str) -> str:
     return f"of the unknown kind {last[0][:40]!r}" if last else "of an unknown kind"
 
 
-def _complaints(name: str, model: str, match: Match) -> list[str]:
-    """The sentence about what of the file does not fit, if any. Raises BadModelFile if nothing does."""
-    tensors, wanted = (
-        len(match.file.header.tensors),
-        "Choose a LoRA that was made for SDXL, or take it out of the list.",
-    )
-    if match.foreign:
-        raise BadModelFile(
-            f"{name} was made for a model of another family: its cross-attention has other sizes than {model}. {wanted}"
+def _complaints(name: str, models: Sequence[Model], matches: Sequence[Match]) -> list[str]:
+    """Sentences about what of the file does not fit, if any, and where it acts if that is not everywhere.
+
+    `models` are one model or that and its refiner, with what was matched with each. Raises BadModelFile if nothing fits.
+    """
+    fitting = next((pair for pair in zip(models, matches, strict=True) if pair[1].fits), None)
+    if fitting is None:
+        raise _misfit(name, models, matches)
+    model, match = fitting
+    told = []
+    if match.left:
+        left, tensors = sum(match.left.values()), len(match.file.header.tensors)
+        told.append(
+            f"{name}: {left} of {tensors} tensors fit nothing in {model.name} and were left out: {_counted(match)}."
         )
-    counted = ", ".join(f"{n} {kind} (such as {match.example[kind][:100]})" for kind, n in match.left.most_common(5))
-    if not match.patches:
-        if counted:
-            raise BadModelFile(
-                f"{name} does nothing with {model}: none of its {tensors} tensors fits: {counted}. {wanted}"
-            )
-        raise BadModelFile(f"{name} does nothing with {model}: none of its {tensors} tensors fits. {wanted}")
-    if not match.left:
-        return []
-    left = sum(match.left.values())
-    return [f"{name}: {left} of {tensors} tensors fit nothing in {model} and were left out: {counted}."]
+    if model.refines:
+        told.append(f"{name} acts on the refiner only: it does not fit {models[0].name}.")
+    elif len(matches) == 2 and "unet" in match.patches and not matches[1].fits:
+        told.append(f"{name} acts on the base model only: it does not fit the refiner {models[1].name}.")
+    return told
+
+
+def _misfit(name: str, models: Sequence[Model], matches: Sequence[Match]) -> BadModelFile:
+    """The error for a file that fits none of `models`."""
+    match, everywhere = matches[0], " and ".join(model.name for model in models)
+    wanted = "Choose a LoRA that was made for SDXL, or take it out of the list."
+    if match.foreign:
+        return BadModelFile(
+            f"{name} was made for a model of another family: its cross-attention has other sizes than {everywhere}. {wanted}"
+        )
+    tensors, counted = len(match.file.header.tensors), _counted(match)
+    if counted:
+        return BadModelFile(
+            f"{name} does nothing with {everywhere}: none of its {tensors} tensors fits: {counted}. {wanted}"
+        )
+    return BadModelFile(f"{name} does nothing with {everywhere}: none of its {tensors} tensors fits. {wanted}")
+
+
+def _counted(match: Match) -> str:
+    """What fits nowhere: how many tensors of which kind, with an example of each; "" if all fit."""
+    return ", ".join(f"{n} {kind} (such as {match.example[kind][:100]})" for kind, n in match.left.most_common(5))

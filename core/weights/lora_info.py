@@ -52,6 +52,11 @@ class LoraInfo:
         """Whether it may do something with an SDXL model."""
         return self.family in ("sdxl", "")
 
+    @property
+    def fits_refiner(self) -> bool:
+        """Whether it may do something with a refiner of another kind than SDXL's base model."""
+        return self.family in ("sdxl-refiner", "sd15")
+
 
 def lora_info(path: Path, name: str = "") -> LoraInfo:
     """What the file at `path` says. Raises ModelNotFound, and BadModelFile for what is damaged or no LoRA."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -40,8 +41,13 @@ class MappedFile:
             # Copy on write: torch wants a buffer that can be written, and nothing may ever be written to the file.
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
-    def tensors(self, entries: Entries, dtype: torch.dtype | None) -> dict[str, Tensor]:
-        """The tensors of `entries` in `dtype`; None: as stored, where networks can compute in that."""
+    def tensors(
+        self, entries: Entries, dtype: torch.dtype | None, check: Callable[[], None] | None = None
+    ) -> dict[str, Tensor]:
+        """The tensors of `entries` in `dtype`; None: as stored, where networks can compute in that.
+
+        `check` is called before each one, by the threads that convert them, and may raise.
+        """
         dtype = dtype or _usual({entry.dtype for entry in entries.values()})
         room = _Arena(sum(math.prod(entry.shape) + ALIGN for entry in entries.values()), dtype)
         items = iter(
@@ -49,8 +55,12 @@ class MappedFile:
         )  # shared by the threads
 
         def work(_: int) -> dict[str, Tensor]:
-            buffer = torch.empty(PIECE)
-            return {name: self._tensor(entry, dtype, target, buffer) for name, entry, target in items}
+            buffer, made = torch.empty(PIECE), {}
+            for name, entry, target in items:
+                if check:
+                    check()
+                made[name] = self._tensor(entry, dtype, target, buffer)
+            return made
 
         with ThreadPoolExecutor(THREADS, thread_name_prefix="load") as pool:
             return {name: tensor for share in pool.map(work, range(THREADS)) for name, tensor in share.items()}

@@ -127,6 +127,21 @@ class Memory:
                     raise
             self._step_down(place)  # here: the error holds on to what had been computed
 
+    def bring_beside(self, module: nn.Module, working: int = 0) -> bool:
+        """Make the small `module` ready to compute beside what is there, with `working` bytes to spare, if there is room.
+
+        Nothing is moved off for it, and it is the first to leave when room is wanted. False if there is no room.
+        """
+        if self._stays(module, None):
+            return True
+        place = self._place_of(module) or _Place(module, None)
+        if self._room(place) < bytes_of(list(tensors_of(module))) + working + self._headroom():
+            return False
+        if place not in self._places:
+            self._places.insert(0, place)
+            self._put(place)
+        return True
+
     def run(self, module: nn.Module, ways: Sequence[Way[T]], route: Hashable = None) -> T:
         """What the first of `ways`, ordered by their need, gives that there is memory for; `module` is there already.
 

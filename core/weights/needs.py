@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeAlias
 
-from core.errors import BadSetting, ModelNotFound
+from core.errors import BadModelFile, BadSetting, ModelNotFound
 from core.performance import MODES
 from core.settings import Lora
-from core.weights.sources import SOURCES, Source, source
+from core.weights.damaged import damage
+from core.weights.files import Catalog
+from core.weights.sources import INTERPOSER, SOURCES, Source, source
 
 FIELDS = {  # Settings field -> kind of its file
     "base_model": "checkpoints",
@@ -18,6 +21,10 @@ FIELDS = {  # Settings field -> kind of its file
     "vae": "vae",
     "text_encoder_l": "text_encoders",
     "text_encoder_g": "text_encoders",
+}
+NOT_FETCHED = {  # what a name holds -> why Easel does not fetch that, and what to do
+    "expansion": "Of Fooocus's GPT-2 expander the weights alone are published, which are of no use without the words and the "
+    "tokenizer that come with that program. `python launch.py convert FOLDER` takes its folder fooocus_expansion.",
 }
 
 
@@ -29,7 +36,10 @@ class FilesOfAKind(Protocol):
         """Where the files are looked for; a new one goes into the first."""
 
     def names(self) -> list[str]:
-        """The names of all files, relative to their folders, with `/`."""
+        """The names of the safetensors files, relative to their folders, with `/`."""
+
+    def paths(self) -> Mapping[str, Path]:
+        """All files of any format by name."""
 
 
 class FilesByKind(Protocol):
@@ -43,7 +53,8 @@ class FilesByKind(Protocol):
 class Need:
     """One file that is wanted. `url` is "" and `bytes` None where Easel does not know where it is published.
 
-    `present`: it is there, perhaps in a folder of the user's own: `found` is its name then.
+    `present`: it is there, perhaps in a folder of the user's own: `found` is its name then. A file of that name that is
+    damaged, or not the known one, is not present: `damage` says what is wrong with it and what to do.
     """
 
     name: str
@@ -53,6 +64,8 @@ class Need:
     sha256: str = ""
     present: bool = False
     found: str = ""
+    damage: str = ""
+    licence: str = ""  # "" = not known
     folder: Path | None = None  # where a download goes
 
     @property
@@ -102,8 +115,18 @@ def named(names: Iterable[str], files: FilesByKind) -> list[Need]:
         if entry is None:
             near = [known for known in SOURCES if name.lower() in known.lower()]
             listed = f"Near it: {', '.join(near)}." if near else "`python launch.py download --list` names them all."
+            listed = next((words for part, words in NOT_FETCHED.items() if part in name.lower()), listed)
             raise BadSetting(f"Easel knows no file {name!r} to download. {listed}")
         needs.append(_need(entry.name, entry.kind, files, entry))
+    return needs
+
+
+def needed_by_refiner(name: str, catalog: Catalog) -> list[Need]:
+    """The file of the refiner `name`, and what goes with it: a Stable Diffusion 1.5 one needs the latent interposer."""
+    needs = needed({"refiner_model": name}, catalog)
+    with suppress(ModelNotFound, BadModelFile):  # a file that is not there, or is none, needs nothing else yet
+        if name and catalog.info(name).family == "sd15":
+            needs += named([INTERPOSER], catalog)
     return needs
 
 
@@ -118,16 +141,18 @@ def find_name(wanted: str, names: Sequence[str]) -> str:
 def _need(name: str, kind: str, files: FilesByKind, entry: Source | None) -> Need:
     of_kind = files.files(kind)
     folder = next(iter(of_kind.folders), None)
-    found = find_name(name, of_kind.names())
-    if not found and folder is not None and not name.endswith(".safetensors") and (folder / name).is_file():
-        found = name  # a file that only some part of the program reads; the catalogue does not list it
+    paths = of_kind.paths()
+    found = find_name(name, sorted(paths, key=str.lower))
+    wrong = damage(paths[found], entry.exact_size if entry else None) if found else ""
     return Need(
         name=name,
         kind=kind,
         url=entry.url if entry else "",
         bytes=entry.size if entry else None,
         sha256=entry.sha256 if entry else "",
-        present=bool(found),
-        found=found,
+        present=bool(found) and not wrong,
+        found="" if wrong else found,
+        damage=wrong,
+        licence=entry.licence if entry else "",
         folder=folder,
     )

@@ -30,11 +30,15 @@ log = logging.getLogger(__name__)
 
 LARGEST = 2**26  # bytes; preview decoders have 10 kB to 10 MB
 FITS = 0.08  # mean squared error on known colours from -1 to 1; a decoder of other latents is off by 0.3 and more
+CELL_BYTES = 3 * 64 * 64 * 4  # three of TAESD's widest maps at once: 64 pixels a cell, 64 channels, float32
 SHARE = 0.02  # of a run's time that its previews may take
 
 
 class DecoderPreview:
-    """Previews by a small decoder, as long as they cost at most SHARE of the time between two; else by the linear map."""
+    """Previews by a small decoder, as long as they cost at most SHARE of the time between two; else by the linear map.
+
+    The decoder computes where its weights are; whoever asks brings it there.
+    """
 
     def __init__(
         self,
@@ -63,10 +67,12 @@ class DecoderPreview:
     def decoded(self, latent: Tensor) -> Tensor:
         """Pictures (B, 3, H, W), about [-1, 1], of `latent` (B, 4, h, w) in network space; H is h, 2 h or 8 h."""
         weight = next(self.decoder.parameters())
-        if weight.device != latent.device:
-            self.decoder.to(latent.device)
-        image: Tensor = self.decoder(latent.to(weight.dtype))
+        image: Tensor = self.decoder(latent.to(weight.device, weight.dtype))
         return image
+
+    def working(self, latent: Tensor) -> int:
+        """Bytes that decoding the first of `latent` (B, 4, h, w) takes beside the weights."""
+        return CELL_BYTES * latent.shape[2] * latent.shape[3]
 
 
 def preview_for(vae: VAE, files: Files, scale: float = SDXL_SCALE) -> Preview:

@@ -9,7 +9,7 @@ convolution and the last.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -55,16 +55,26 @@ def _plain(layer: nn.Linear | nn.Conv2d, dtype: torch.dtype) -> Tensor:
     return weight if scale is None else weight.mul_(scale.to(dtype).view(-1, *(1,) * (weight.dim() - 1)))
 
 
-def fill(unet: UNet, file: MappedFile, entries: Entries, dtype: torch.dtype | None, storage: torch.dtype) -> None:
+def fill(
+    unet: UNet,
+    file: MappedFile,
+    entries: Entries,
+    dtype: torch.dtype | None,
+    storage: torch.dtype,
+    check: Callable[[], None] | None = None,
+) -> None:
     """Give `unet`, on the meta device, its weights from `file`: the large ones in `storage`, the others in `dtype`.
 
-    One weight after the other, so that no more than one is there in full besides.
+    One weight after the other, so that no more than one is there in full besides. `check` is called before each and may
+    raise.
     """
     large = {f"{name}.weight": layer for name, layer in _large(unet)}
-    small = file.tensors({name: entry for name, entry in entries.items() if name not in large}, dtype)
+    small = file.tensors({name: entry for name, entry in entries.items() if name not in large}, dtype, check)
     unet.load_state_dict(small, strict=False, assign=True)
     with torch.no_grad():
         for name, layer in large.items():
+            if check:
+                check()
             stored = in_shape(file.stored(entries[name]), entries[name])
             weight = stored if stored.dtype == storage else torch.empty(stored.shape, dtype=storage)
             layer.weight = nn.Parameter(weight, requires_grad=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +22,7 @@ from core.weights.header import read_header
 from core.weights.info import ModelInfo, info_of
 from core.weights.mapped import MappedFile
 from core.weights.quantized import multiply_in_int8
-
-INTERPOSER = "xl-to-v1_interposer-v4.0.safetensors"
-INTERPOSER_SOURCE = "https://huggingface.co/mashb1t/misc/resolve/main/xl-to-v1_interposer-v4.0.safetensors"
+from core.weights.sources import INTERPOSER, SOURCES
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,24 +34,32 @@ class Refiner:
     vae: VAE | None = None
 
 
-def load_refiner(path: Path, *, device: Device) -> Refiner:
+def load_refiner(path: Path, *, device: Device, check: Callable[[], None] | None = None) -> Refiner:
     """The network of the checkpoint at `path`, and the VAE of an SD 1.x one; text encoders are not read.
 
-    Raises ModelNotFound, and BadModelFile for a damaged file or one that can be no refiner.
+    Raises ModelNotFound, BadModelFile for a damaged file or one that can be no refiner, and what `check` raises, which is
+    called between the tensors.
     """
     header = read_header(path)
     info = info_of(header, path.name)
     info.check_refiner()
     file = MappedFile(header, torch.device("cpu"))
     unet = checkpoint.load_part(
-        file, "the network", parts.network(header), checkpoint.build_unet, device.unet_dtype, device.unet_storage
+        file,
+        "the network",
+        parts.network(header),
+        checkpoint.build_unet,
+        device.unet_dtype,
+        device.unet_storage,
+        check=check,
     )
     if device.int8_linears:
         multiply_in_int8(unet)
     if info.family != "sd15":
         return Refiner(info, unet)
     entries = layouts.autoencoder(header.part(parts.VAE))
-    return Refiner(info, unet, checkpoint.load_part(file, "the VAE", entries, checkpoint.build_vae, device.vae_dtype))
+    vae = checkpoint.load_part(file, "the VAE", entries, checkpoint.build_vae, device.vae_dtype, check=check)
+    return Refiner(info, unet, vae)
 
 
 def twin(unet: UNet) -> UNet:
@@ -84,7 +91,8 @@ def load_interposer(files: Files) -> Interposer:
         folders = ", ".join(str(folder) for folder in files.folders) or "no folder at all"
         raise ModelNotFound(
             f"A Stable Diffusion 1.5 refiner needs the latent interposer {INTERPOSER}, and it is not in {folders}. "
-            f"Put it there (5.7 MB, from {INTERPOSER_SOURCE}), or choose an SDXL refiner."
+            f"Fetch it with `python launch.py download {INTERPOSER}`, or put it there (5.7 MB, from "
+            f"{SOURCES[INTERPOSER].url}), or choose an SDXL refiner."
         ) from None
     header = read_header(path)
     entries = {name: entry for name, entry in header.tensors.items() if not name.endswith(".num_batches_tracked")}

@@ -18,6 +18,10 @@ HUB = "https://huggingface.co"
 HOSTS = ("huggingface.co", "github.com", "civitai.com")  # that a preset may name; config.json: download_hosts
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+INTERPOSER = "xl-to-v1_interposer-v4.0.safetensors"  # what every Stable Diffusion 1.5 refiner needs
+
+RAIL = "OpenRAIL++-M"  # Stable Diffusion XL's licence, and of most that was made from it
+
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -31,6 +35,7 @@ class Source:
     size: int | None = None
     sha256: str = ""  # 64 hex digits; "" = not known here
     purpose: str = ""
+    licence: str = ""  # the publisher's; "" = not known here
 
     @property
     def exact_size(self) -> int | None:
@@ -141,18 +146,18 @@ def _rows() -> tuple[Source, ...]:
         Source(
             "sd_xl_base_1.0_0.9vae.safetensors", "checkpoints",
             _stability("sd_xl_base_1.0_0.9vae.safetensors", "base"), 6_938_078_334,
-            "e6bb9ea85bbf7bf6478a7c6d18b71246f22e95d41bcdd80ed40aa212c33cfeff", "SDXL 1.0",
+            "e6bb9ea85bbf7bf6478a7c6d18b71246f22e95d41bcdd80ed40aa212c33cfeff", "SDXL 1.0", RAIL,
         ),
         Source(
             "sd_xl_refiner_1.0_0.9vae.safetensors", "checkpoints",
             _stability("sd_xl_refiner_1.0_0.9vae.safetensors", "refiner"), 6_075_981_930,
-            "8d0ce6c016004cbdacd50f937dad381d8c396628d621a7f97191470532780164", "SDXL 1.0 refiner",
+            "8d0ce6c016004cbdacd50f937dad381d8c396628d621a7f97191470532780164", "SDXL 1.0 refiner", RAIL,
         ),
         # LoRAs
         Source(
             "sd_xl_offset_example-lora_1.0.safetensors", "loras",
             _stability("sd_xl_offset_example-lora_1.0.safetensors", "base"), 49_553_604,
-            "4852686128f953d0277d0793e2f0335352f96a919c9c16a09787d77f55cbdf6f", "deeper contrast",
+            "4852686128f953d0277d0793e2f0335352f96a919c9c16a09787d77f55cbdf6f", "deeper contrast", RAIL,
         ),
         Source(
             "SDXL_FILM_PHOTOGRAPHY_STYLE_V1.safetensors", "loras",
@@ -161,12 +166,12 @@ def _rows() -> tuple[Source, ...]:
         ),
         Source(
             "sdxl_lcm_lora.safetensors", "loras", _lllyasviel("sdxl_lcm_lora.safetensors"), 393_854_624,
-            "c3dbf7eb26dd00ae6b6b95da69be9f1cb95a3b2c5bcf9be82323227a19b91329", "performance extreme_speed",
+            "c3dbf7eb26dd00ae6b6b95da69be9f1cb95a3b2c5bcf9be82323227a19b91329", "performance extreme_speed", RAIL,
         ),
         Source(
             "sdxl_lightning_4step_lora.safetensors", "loras",
             _mashb1t("sdxl_lightning_4step_lora.safetensors"), 393_854_592,
-            "bf56cf2657efb15e465d81402ed481d1e11c4677e4bcce1bc11fe71ad8506b79", "performance lightning",
+            "bf56cf2657efb15e465d81402ed481d1e11c4677e4bcce1bc11fe71ad8506b79", "performance lightning", RAIL,
         ),
         Source(
             "sdxl_hyper_sd_4step_lora.safetensors", "loras",
@@ -176,6 +181,7 @@ def _rows() -> tuple[Source, ...]:
         Source(
             "dmd2_sdxl_4step_lora_fp16.safetensors", "loras",
             f"{HUB}/tianweiy/DMD2/resolve/main/dmd2_sdxl_4step_lora_fp16.safetensors", 394_000_000, "", "performance dmd2",
+            "CC BY-NC 4.0",
         ),
         # VAEs, preview decoders, text
         Source(
@@ -183,15 +189,11 @@ def _rows() -> tuple[Source, ...]:
             _mashb1t("fav/ponyDiffusionV6XL_vae.safetensors", "fav_models"), 334_641_162,
             "235745af8d86bf4a4c1b5b4f529868b37019a10f7c0b2e79ad0abca3a22bc6e1", "VAE of Pony Diffusion V6",
         ),
-        Source("xlvaeapp.pth", "vae_approx", _lllyasviel("xlvaeapp.pth"), 213_777, "", "previews of SDXL"),
-        Source("vaeapp_sd15.pth", "vae_approx", _lllyasviel("vaeapp_sd15.pt"), 213_777, "", "previews of SD 1.5"),
+        Source("xlvaeapp.pth", "vae_approx", _lllyasviel("xlvaeapp.pth"), 213_777, "", "previews of SDXL, once converted"),
+        Source("vaeapp_sd15.pth", "vae_approx", _lllyasviel("vaeapp_sd15.pt"), 213_777, "", "previews of SD 1.5, once converted"),
         Source(
-            "xl-to-v1_interposer-v4.0.safetensors", "vae_approx",
-            _mashb1t("xl-to-v1_interposer-v4.0.safetensors"), 5_667_280, "", "SDXL to SD 1.5, for the refiner swap",
-        ),
-        Source(
-            "fooocus_expansion/pytorch_model.bin", "prompt_expansion", _lllyasviel("fooocus_expansion.bin"),
-            351_283_802, "", "prompt expansion (for non-commercial use)",
+            INTERPOSER, "vae_approx", _mashb1t(INTERPOSER), 5_667_280, "", "SDXL to SD 1.5, for the refiner swap",
+            "Apache-2.0",
         ),
         # inpainting, upscaling
         Source(

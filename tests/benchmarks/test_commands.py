@@ -9,18 +9,33 @@ import pytest
 from benchmarks.engine import TINY_FILE, TINY_METADATA
 from benchmarks.weights import write_checkpoint
 
-FIGURE = r"\d+\.\d+ [xs] best, \d+\.\d+ [xs] median"
+FIGURE = r"\d+\.\d+ (x|s|dB) best, \d+\.\d+ (x|s|dB) median"
 # Name -> its own options (FOLDER holds a tiny checkpoint), the findings it prints.
 COMMANDS = {
     "unet_step": (["--dtype", "fp32"], ["fp32: diffusers time / easel time"]),
-    "vae_decode": ([], ["diffusers float32 time / easel time", "diffusers bf16 time / easel time"]),
+    "vae_decode": (
+        [],
+        [
+            "diffusers float32 time / easel time",
+            "diffusers bf16 time / easel time",
+            "diffusers float32 time / easel float32 time",
+        ],
+    ),
     "load": (
         ["--cold-rounds", "0", "--work", "FOLDER"],
         ["warm: easel time / diffusers time", "warm: easel peak memory / file size"],
     ),
     "lora": (["--work", "FOLDER"], ["switching a LoRA / one pass", "the same list again / one pass"]),
     "memory": (["--work", "FOLDER"], ["peak resident memory / file size"]),
-    "storage": (["--checkpoints", "FOLDER"], ["int8: relative L2 of the latent", "fp8: relative L2 of the latent"]),
+    "storage": (
+        ["--checkpoints", "FOLDER"],
+        [
+            "int8: relative L2 of the latent",
+            "fp8: relative L2 of the latent",
+            "text encoders in fp8: relative L2 of the latent",
+            "image decoder in bf16: PSNR of the picture",
+        ],
+    ),
     "shortcuts": (
         ["--checkpoints", "FOLDER"],
         ["guidance_end 0.5: relative L2 of the latent", "step_cache 2: relative L2 of the latent"],

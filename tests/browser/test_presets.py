@@ -29,17 +29,21 @@ def test_a_preset_keeps_the_prompt_and_says_what_it_needs(page):
     choose(page, "Anime")
     expect(page.locator("#preset_told")).to_contain_text("which is not there")
     expect(page.locator("#preset_told .needs li").first).to_contain_text("GB")
-    expect(page.locator("#fetch_preset")).to_be_visible()
+    expect(page.locator("#preset_told [data-fetch]")).to_be_visible()
     expect(page.locator(PROMPT)).to_have_value("a lighthouse at dusk")
     choose(page, "Default")
-    expect(page.locator("#fetch_preset")).to_have_count(0)
+    expect(page.locator("#preset_told [data-fetch]")).to_have_count(0)
     expect(page.locator(PROMPT)).to_have_value("a lighthouse at dusk")
 
 
 def test_one_keeps_renames_deletes_and_takes_back_a_preset(page):
     page.fill(STEPS, "11")
     page.click("#preset_keeping button")
-    expect(page.locator("#preset_changes")).to_contain_text("steps")
+    expect(page.locator("#preset_changes")).to_contain_text("Steps")
+    page.fill(STEPS, "12")
+    page.click("#preset_name input, #preset_name textarea")
+    expect(page.locator("#preset_changes tbody")).to_contain_text("12")
+    page.fill(STEPS, "11")
     page.fill("#preset_name input, #preset_name textarea", "../my-look")
     page.click("#preset_save")
     expect(page.locator("#message .problem")).to_contain_text("cannot be called")
@@ -59,3 +63,89 @@ def test_one_keeps_renames_deletes_and_takes_back_a_preset(page):
     expect(page.locator("#preset input")).to_have_value("mine")
     page.click("#preset_delete")
     expect(page.locator("#preset input")).to_have_value("Default")
+
+
+def test_the_presets_and_the_chosen_one_are_there_after_a_reload(page, address):
+    page.click("#preset_keeping button")
+    page.fill(STEPS, "13")
+    page.fill("#preset_name input, #preset_name textarea", "kept")
+    page.click("#preset_save")
+    expect(page.locator("#message")).to_contain_text("The preset is kept.")
+    page.fill(STEPS, "14")
+    page.wait_for_timeout(400)  # until the browser has stored it
+    page.reload()
+    expect(page.locator("#preset input")).to_have_value("kept")
+    expect(page.locator(STEPS)).to_have_value("14")
+    choose(page, "Default")
+    expect(page.locator(STEPS)).to_have_value("14")  # touched since, and the preset does not speak of it
+    page.click("#preset_undo")
+    expect(page.locator("#preset input")).to_have_value("kept")
+    page.click("#reset_settings")
+    expect(page.locator(STEPS)).to_have_value("13")
+    page.click("#preset_keeping button")
+    page.click("#preset_delete")
+    expect(page.locator("#message")).to_contain_text("in the trash")
+
+
+def test_choosing_a_preset_says_what_changed_and_can_be_taken_back(page):
+    """D48: a diff and a way back."""
+    page.fill(PROMPT, "a lighthouse at dusk")
+    page.click("#preset_keeping button")
+    page.fill(STEPS, "17")
+    page.fill("#preset_name input, #preset_name textarea", "slow")
+    page.click("#preset_save")
+    expect(page.locator("#message")).to_contain_text("The preset is kept.")
+    choose(page, "Default")
+    expect(page.locator(STEPS)).not_to_have_value("17")
+    page.click("#preset_told .changed summary")
+    expect(page.locator("#preset_told .changed")).to_contain_text("17")
+    page.fill(PROMPT, "a lighthouse at dawn")
+    page.click("#preset_undo")
+    expect(page.locator("#preset input")).to_have_value("slow")
+    expect(page.locator("#preset_told .changed")).to_have_count(0)
+    expect(page.locator("#preset_undo")).to_have_count(0)
+    expect(page.locator(STEPS)).to_have_value("17")
+    expect(page.locator(PROMPT)).to_have_value("a lighthouse at dawn")
+    page.click("#preset_delete")
+    expect(page.locator("#message")).to_contain_text("in the trash")
+
+
+def test_leaving_a_list_or_refreshing_it_changes_nothing(page):
+    """A list reports a choice when it is left, too."""
+    page.fill(STEPS, "9")
+    page.click("#preset input")
+    page.keyboard.press("Escape")
+    page.locator("#preset input").blur()
+    page.get_by_role("tab", name="Models").click()
+    page.click("#base_model input")
+    page.keyboard.press("Escape")
+    page.locator("#base_model input").blur()
+    page.click("#refresh_models")
+    page.wait_for_timeout(1500)  # longer than the server needs for a wrong answer
+    page.get_by_role("tab", name="Settings").click()
+    expect(page.locator(STEPS)).to_have_value("9")
+
+
+def test_a_name_that_is_taken_is_replaced_only_when_asked(page):
+    def name_it(name):
+        page.fill("#preset_name input, #preset_name textarea", name)
+
+    page.click("#preset_keeping button")
+    for steps, then in (("21", "The preset is kept."), ("22", "Press Replace")):
+        page.fill(STEPS, steps)
+        name_it("twice")
+        page.click("#preset_save")
+        expect(page.locator("#message")).to_contain_text(then)
+    page.click("#preset_replace")
+    expect(page.locator("#message")).to_contain_text("The preset is kept.")
+    expect(page.locator("#preset_replace")).to_have_count(0)
+    page.click("#preset_restore")
+    expect(page.locator("#preset input")).to_have_value("twice 2")
+    page.click("#reset_settings")
+    expect(page.locator(STEPS)).to_have_value("21")
+    for _ in range(2):
+        page.click("#preset_delete")
+        expect(page.locator("#message")).to_contain_text("in the trash")
+        if page.locator("#preset input").input_value() != "Default":
+            break
+        choose(page, "twice")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers.utils.torch_utils import fourier_filter
+from diffusers.utils.torch_utils import apply_freeu, fourier_filter
 
 from core.models.configs import TINY
 from core.models.freeu import FreeU, with_backbone, with_low_frequencies
@@ -36,6 +36,21 @@ def test_half_of_the_channels_grow_where_their_mean_is_large():
         share = (mean - mean.min()) / (mean.max() - mean.min())
         torch.testing.assert_close(found[row, :3], h[row, :3] * (1 + 0.5 * share))
         assert torch.equal(found[row, 3:], h[row, 3:])
+
+
+@pytest.mark.parametrize(("level", "channels"), [(0, 128), (1, 64)])
+def test_where_the_mean_is_largest_the_factor_is_that_of_diffusers(level, channels):
+    """diffusers has version 1, one factor for all places; version 2 goes from 1 to that very factor on the same channels."""
+    h, skip = noise(1, channels, 4, 5), noise(1, 6, 4, 5, seed=1)
+    factors = {"b1": 1.5, "b2": 1.2, "s1": 0.5, "s2": 0.8}
+    theirs, their_skip = apply_freeu(level, h.clone(), skip, **factors)
+    ours, our_skip = FreeU(32, **factors)(h, skip)
+    mean = h.mean(1).flatten()
+    highest, lowest = int(mean.argmax()), int(mean.argmin())
+    torch.testing.assert_close(ours.flatten(2)[..., highest], theirs.flatten(2)[..., highest])
+    torch.testing.assert_close(ours.flatten(2)[..., lowest], h.flatten(2)[..., lowest])
+    assert torch.equal(ours[:, channels // 2 :], theirs[:, channels // 2 :])
+    torch.testing.assert_close(our_skip, their_skip, rtol=1e-5, atol=2e-6)
 
 
 def test_a_flat_map_stays_as_it_is():

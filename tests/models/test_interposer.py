@@ -8,7 +8,8 @@ from torch import nn
 from core.errors import BadModelFile, ModelNotFound
 from core.models.interposer import Interposer
 from core.weights.files import Catalog
-from core.weights.refiner import INTERPOSER, load_interposer
+from core.weights.refiner import load_interposer
+from core.weights.sources import INTERPOSER
 
 
 class LongShort(nn.Module):
@@ -64,10 +65,11 @@ def test_the_result_has_the_inputs_type(folder):
     assert load_interposer(files(folder))(latent).dtype == torch.float16
 
 
-def test_a_missing_file_is_named_with_its_place_and_source(tmp_path):
+def test_a_missing_file_is_named_with_its_place_source_and_command(tmp_path):
     with pytest.raises(ModelNotFound, match=r"xl-to-v1_interposer-v4\.0\.safetensors.*huggingface") as caught:
         load_interposer(files(tmp_path / "empty"))
     assert str(tmp_path / "empty") in str(caught.value)
+    assert f"`python launch.py download {INTERPOSER}`" in str(caught.value)
 
 
 def test_another_file_of_that_name_is_refused(tmp_path):

@@ -78,6 +78,14 @@ def test_eight_convolutions_double_the_sides_and_bend_below_zero():
 
 
 @torch.inference_mode()
+def test_a_picture_of_1152_x_896_has_a_preview_of_288_x_224():
+    """The specification's vector (engine, section 31) for the eight convolutions: the latent of 144 x 112, doubled."""
+    latent = torch.zeros(1, 4, 896 // 8, 1152 // 8)
+    [picture] = preview_decoder(ApproxDecoder().state_dict())(latent)
+    assert to_pixels(picture.permute(1, 2, 0)).shape == (224, 288, 3)
+
+
+@torch.inference_mode()
 def test_tiny_decoder_gives_the_same_picture_as_diffusers():
     torch.manual_seed(0)
     other = AutoencoderTiny().eval()

@@ -41,6 +41,20 @@ SMALL = {
         "cross_attention_dim": 96,
         "projection_class_embeddings_input_dim": 64 + 6 * 256,
     },
+    "vega": {
+        **peer.VEGA,
+        "block_out_channels": (128, 128, 256),
+        "attention_head_dim": [2, 2, 4],
+        "cross_attention_dim": 96,
+        "projection_class_embeddings_input_dim": 64 + 6 * 256,
+    },
+    "sd2": {  # SD 1.x's plan with linear projections and heads of 64 channels; no class vector
+        **peer.SD15,
+        "block_out_channels": (128, 128, 256, 256),
+        "attention_head_dim": [2, 2, 4, 4],
+        "cross_attention_dim": 64,
+        "use_linear_projection": True,
+    },
 }
 
 
@@ -237,7 +251,9 @@ def test_with_the_feature_map_of_the_same_evaluation_it_gives_the_same_bits_from
 ):
     from core.models.freeu import FreeU
 
-    joint = FreeU(TINY.model_channels // 2, 1.3, 1.4, 0.7, 0.6) if with_freeu else None  # acts on the outermost level, too
+    joint = (
+        FreeU(TINY.model_channels // 2, 1.3, 1.4, 0.7, 0.6) if with_freeu else None
+    )  # acts on the outermost level, too
     kept: list[torch.Tensor] = []
     whole = tiny(*inputs(), joint=joint, keep=kept.append)
     assert torch.equal(tiny(*inputs(), joint=joint, inner=kept[0]), whole)

@@ -106,10 +106,6 @@ def test_random_prompts_come_back():
         assert_comes_back(record(prompt=prompt, negative_prompt=negative))
 
 
-def test_a_lone_surrogate_in_a_prompt_becomes_the_replacement_letter():
-    assert from_text(to_text(record(prompt="a \ud800 b"))).settings["prompt"] == "a \ufffd b"
-
-
 def test_another_programs_text_is_read_as_far_as_it_is_understood():
     read = from_text(
         "masterpiece, a cat\non a mat\nNegative prompt: bad\nworse\n"

@@ -38,11 +38,8 @@ def test_the_json_scheme_fills_every_setting():
 
 def test_the_text_scheme_fills_every_setting():
     read = read_settings_text(FOOOCUS_TEXT)
-    assert read.source == "fooocus"
-    assert read.unknown == {
-        "Raw prompt with styles": "cinematic still a fox . emotional, harmonious",
-        "Raw negative prompt with styles": "anime, cartoon, ugly",
-    }
+    assert (read.source, read.unknown) == ("fooocus", {})
+    assert read.embedded == ("cinematic still a fox . emotional, harmonious", "anime, cartoon, ugly")
     assert read.settings == {
         "prompt": "a fox", "negative_prompt": "ugly", "steps": 40, "performance": "custom", "seed": 77, "width": 1152,
         "height": 896, "guidance_scale": 4.0, "sharpness": 3.5, "adm_scaler_positive": 1.5, "adm_scaler_negative": 0.8,

@@ -46,7 +46,7 @@ def test_a1111_text_fills_every_setting_and_lists_the_rest():
         "Hires steps": "12",
         "Hires upscaler": "4x-UltraSharp",
         "TI hashes": "easyneg: 66a7279a88",
-        "<lora:sub detail:1:0.5>": "only the first weight is used",
+        "<lora:sub detail:1:0.5>": "0.5",
     }
 
 

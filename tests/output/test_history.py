@@ -1,7 +1,9 @@
 """The history: pictures are entered, found, marked, thrown away and put back; everybody sees what is theirs."""
 
 import os
+import sqlite3
 import threading
+from contextlib import closing
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
@@ -13,6 +15,7 @@ from core.output.fingerprint import fingerprint
 from core.output.history import PAGE, History
 from core.output.record import Origin, Record
 from core.output.save import save_and_log, save_picture
+from core.owner import owner_mark
 from core.settings import Lora, Settings
 
 NOON = datetime(2026, 11, 23, 12, 0, 0).astimezone()
@@ -222,6 +225,53 @@ def test_of_an_open_page_everybody_sees_and_touches_only_their_own(private):
     assert private.restore([key], YOU) == ([], []) and private.empty_trash(YOU) == 0
     assert prompts(private, visitor=ME, trash=True) == ["mine"]
     assert private.day(date(2026, 11, 23), YOU)[0].prompt == "yours"
+
+
+def on_disk(history):
+    """All bytes of the database, those of its log included."""
+    return b"".join(file.read_bytes() for file in history.outputs.glob("history.sqlite3*"))
+
+
+def test_the_secret_of_a_browser_is_not_written_to_the_disk(private):
+    """With it in a cookie anybody who reads the file could take over the pictures and tasks of that browser."""
+    made(private, "mine")
+    private.trash([key_of(private, "mine", ME)], ME)
+    assert prompts(private, trash=True) == ["mine"] and prompts(private, visitor=YOU, trash=True) == []
+    assert ME.encode() not in on_disk(private)
+
+
+@pytest.mark.parametrize("fts5", [None, False], ids=["fts5", "without fts5"])
+def test_a_history_that_knew_the_secrets_keeps_its_owners_and_forgets_the_secrets(tmp_path, fts5):
+    history = History(tmp_path, private=True, fts5=fts5)
+    for owner in (ME, YOU, ""):
+        made(history, f"of {owner[:1]}", owner)
+    history.mark([key_of(history, "of m")], ME, favourite=True)
+    history.close()
+    with closing(sqlite3.connect(tmp_path / "history.sqlite3")) as old, old:
+        for owner in (ME, YOU):
+            old.execute("UPDATE pictures SET owner = ? WHERE owner = ?", [owner, owner_mark(owner)])
+        old.execute("INSERT INTO rescued VALUES ('', 'a.png', ?, 1, '', '', '{}')", [YOU])
+        old.execute("PRAGMA user_version = 1")
+    assert ME.encode() in on_disk(history) and YOU.encode() in on_disk(history)
+    history = History(tmp_path, private=True, fts5=fts5)
+    assert prompts(history) == prompts(history, "fav") == ["of m"]
+    assert prompts(history, visitor=YOU) == ["of y"] and prompts(history, visitor="") == []
+    assert prompts(history, visitor=owner_mark(ME)) == []  # the mark opens nothing
+    with closing(sqlite3.connect(tmp_path / "history.sqlite3")) as now:
+        assert now.execute("SELECT owner FROM rescued").fetchall() == [(owner_mark(YOU),)]
+    history.close()
+    assert ME.encode() not in on_disk(history) and YOU.encode() not in on_disk(history)
+
+
+def test_a_text_that_no_database_takes_is_an_error_of_the_history(history, tmp_path):
+    record = Record(Settings(prompt="a fox", width=64, height=64), created=NOON)
+    object.__setattr__(record.settings, "prompt", "a \ud800 fox")  # Settings refuse it
+    with pytest.raises(HistoryError, match=r"cannot hold '\\ud800'"):
+        history.add(save_picture(PIXELS, Record(Settings(width=64, height=64)), tmp_path).path, record)
+    with pytest.raises(HistoryError, match=r"cannot hold '\\ud800'"):
+        history.picture("\ud800", ME)
+    made(history, "a fox")
+    assert prompts(history) == ["a fox"]
 
 
 def test_saving_enters_the_picture_and_a_history_that_fails_is_only_a_warning(history, tmp_path):

@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from core.output.fingerprint import fingerprint
 from core.output.history import NAME, History
+from core.output.history_database import VERSION, WITH_SECRETS
 from core.output.record import Origin, Record
 from core.output.save import save_picture
 from core.settings import Settings
@@ -120,7 +121,8 @@ def test_a_damaged_history_is_put_aside_told_of_and_made_again(opened, damage):
     assert aside.read_bytes()[-1000:] == broken[-1000:] and aside.name in again.notices[0]
 
 
-def test_favourites_and_owners_are_rescued_from_what_can_still_be_read(opened):
+@pytest.mark.parametrize("version", [WITH_SECRETS, VERSION])
+def test_favourites_and_owners_are_rescued_from_what_can_still_be_read(opened, version):
     history = opened(private=True)
     for minutes in range(200):
         made(history, f"number {minutes}", minutes, save_metadata=minutes != 3)
@@ -131,6 +133,9 @@ def test_favourites_and_owners_are_rescued_from_what_can_still_be_read(opened):
     with sqlite3.connect(file) as connection:  # break the index of words, which the pictures do not need
         (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'words_fts5_data'").fetchone()
         (size,) = connection.execute("PRAGMA page_size").fetchone()
+        if version == WITH_SECRETS:
+            connection.execute("UPDATE pictures SET owner = ?", [ME])
+            connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
     data = bytearray(file.read_bytes())
     data[(page - 1) * size : page * size] = b"\xff" * size

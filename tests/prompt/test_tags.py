@@ -64,6 +64,16 @@ def test_the_references_own_vectors(prompt, rows, most, expected, left):
     assert taken(prompt, rows, most) == (expected, left)
 
 
+def test_cleaning_a_prompt_takes_its_loras_and_leaves_one_blank_behind_each_comma():
+    """The specification's vector (engine, section 31)."""
+    names = LoraNames(["ink.safetensors", "film.safetensors"])
+    text, inline, notices = take_loras("a cat, <lora:ink:0.4>, big   hat <lora:film:-.2>", names)
+    assert inline == [Lora("ink.safetensors", 0.4), Lora("film.safetensors", -0.2)] and notices == []
+    assert tidy(text) == "a cat, big hat"
+    text, inline, [notice] = take_loras("a cat, <lora:ink:1..2>", names)
+    assert (tidy(text), inline) == ("a cat, <lora:ink:1..2>", []) and "<lora:NAME:WEIGHT>" in notice
+
+
 @pytest.mark.parametrize(
     ("mode", "own"),
     [

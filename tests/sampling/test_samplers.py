@@ -413,5 +413,6 @@ def test_tcd_says_that_it_needs_training_steps():
 
 
 def test_names_ending_in_gpu_mean_the_same_sampler():
+    """Q12; where noise is drawn is a setting of its own (`noise_device`)."""
     for name in ("dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde"):
         assert SAMPLERS[f"{name}_gpu"] is SAMPLERS[name]

@@ -90,7 +90,7 @@ def test_a_model_that_cannot_be_used_is_told_and_the_phrases_step_in(folder):
     expansions = make(folder)
     expansions.refresh("auto")
     [notice] = expansions.take_notices()
-    assert "own phrases" in notice and "pytorch_model.bin is a pickle" in notice and "python -c" in notice
+    assert "own phrases" in notice and "pytorch_model.bin is a pickle" in notice and "launch.py convert" in notice
     assert expansions(plan(), KNOWS_ALL).startswith("a fox, ")
     with pytest.raises(BadModelFile, match="pickle"):
         expansions.refresh("gpt2")

@@ -8,7 +8,7 @@ from core.errors import BadSetting, UserError
 from core.settings import Settings
 from webui.controls import shown
 from webui.generate import MOST_PROMPTS, Desk
-from webui.tabs.batch import label_of, told
+from webui.tabs.batch import axis_label, told
 
 
 @pytest.fixture
@@ -123,5 +123,5 @@ def test_the_page_is_told_when_the_queue_goes_on(desk, engine):
 
 
 def test_settings_are_called_in_a_grid_what_they_are_called_in_the_page():
-    assert label_of("guidance_scale") == "Guidance scale" and label_of("clip_skip") == "CLIP skip"
-    assert label_of("prompt") == "Prompt: seek and replace"
+    assert axis_label("guidance_scale") == "Guidance scale" and axis_label("clip_skip") == "CLIP skip"
+    assert axis_label("prompt") == "Prompt: seek and replace"

@@ -1,6 +1,9 @@
 """Downloads over HTTP: nothing without the word of the one who sits at the computer; a failure is told."""
 
+import json
+import re
 import time
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from core.weights.files import Catalog
 from webui.download_routes import download_routes
 from webui.visitors import COOKIE
 
+HYPER = "sdxl_hyper_sd_4step_lora.safetensors"
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,7 +36,8 @@ def failing(wanted):
 
 @pytest.fixture
 def shelf(tmp_path):
-    return Shelf(catalog=Catalog([tmp_path / "none"]), own=tmp_path / "own", program=ROOT / "presets")
+    catalog = Catalog([tmp_path / "none"], others={"loras": [tmp_path / "loras"]})
+    return Shelf(catalog=catalog, own=tmp_path / "own", program=ROOT / "presets")
 
 
 def client(shelf, fetch, allowed=True):
@@ -62,6 +67,51 @@ def test_what_a_preset_needs_is_fetched_after_the_word(shelf):
     assert asked == [need.name for need in shelf.choice("anime").missing if need.url]
 
 
+def test_what_a_mode_lacks_is_told_in_a_box_and_fetched_by_name(shelf, tmp_path):
+    asked = []
+
+    def fetch(wanted):
+        asked.extend((source.url, folder) for source, folder in wanted)
+        yield from transfers(1)
+
+    page = client(shelf, fetch)
+    boxes = page.get("/easel/needs", params={"performance": "hyper_sd", "refiner_model": ""}).json()
+    assert boxes["refiner_model"] == "" and f"<li>{HYPER} <span>787 MB</span></li>" in boxes["performance"]
+    [sent] = re.findall('data-fetch="(.*?)"', boxes["performance"])
+    assert page.post("/easel/downloads", json=json.loads(unescape(sent))).status_code == 200
+    assert ended(page)["done"]
+    assert asked == [(f"https://huggingface.co/mashb1t/misc/resolve/main/{HYPER}", tmp_path / "loras")]
+    assert page.get("/easel/needs", params={"performance": "<b>", "refiner_model": "<b>"}).json() == {
+        "performance": "",
+        "refiner_model": "",
+    }
+
+
+def test_only_files_of_the_table_are_fetched_by_name(shelf):
+    page = client(shelf, lambda wanted: pytest.fail("fetched"))
+    for name in ("../evil.safetensors", "https://huggingface.co/x/y.safetensors", "nothing.safetensors"):
+        answer = page.post("/easel/downloads", json={"names": [HYPER, name]}).json()
+        assert "Easel knows no file" in answer["problem"] and not answer["busy"]
+    for names in (HYPER, [], [1], None, {}):
+        assert page.post("/easel/downloads", json={"names": names}).status_code == 400
+
+
+def test_a_damaged_file_is_told_and_not_written_over(shelf, tmp_path):
+    """Q30: the box says what to do; a press on Download says it again as long as the file is there."""
+    (tmp_path / "loras").mkdir()
+    (tmp_path / "loras" / HYPER).write_bytes(b"cut off")
+    page = client(shelf, lambda wanted: pytest.fail("fetched"))
+    box = page.get("/easel/needs", params={"performance": "hyper_sd"}).json()["performance"]
+    assert "with 7 bytes instead of 787359648" in box and "Move it away or delete it" in box
+    answer = page.post("/easel/downloads", json={"names": [HYPER]}).json()
+    assert "Move it away or delete it, then download again." in answer["problem"] and not answer["busy"]
+    page = client(shelf, lambda wanted: transfers(1))
+    page.post("/easel/downloads", json={"names": [HYPER, "sdxl_lcm_lora.safetensors"]})
+    now = ended(page)
+    assert now["share"] == 1.0 and not now["done"] and HYPER in now["problem"]  # the other one came
+    assert (tmp_path / "loras" / HYPER).read_bytes() == b"cut off"
+
+
 def test_a_second_download_waits_its_turn_and_the_first_can_be_stopped(shelf):
     page = client(shelf, lambda wanted: transfers(10_000))
     page.post("/easel/downloads", json={"preset": "anime"})
@@ -80,6 +130,8 @@ def test_a_failure_is_told(shelf):
 def test_where_the_page_is_open_to_others_nobody_fills_the_disk(shelf):
     page = client(shelf, lambda wanted: transfers(1), allowed=False)
     assert page.post("/easel/downloads", json={"preset": "anime"}).status_code == 403
+    assert page.post("/easel/downloads", json={"names": [HYPER]}).status_code == 403
+    assert page.get("/easel/needs", params={"performance": "hyper_sd"}).json()["performance"] == ""
 
 
 @pytest.mark.parametrize("body", ["", "[]", "{", "x" * 2000])

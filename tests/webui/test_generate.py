@@ -50,6 +50,13 @@ async def running(desk, owner):
         await asyncio.sleep(0.005)
 
 
+@pytest.mark.parametrize("model", [["small.safetensors"], {"a": 1}, 7, True])
+def test_a_model_that_a_browser_cannot_choose_is_refused_in_a_sentence(desk, model):
+    with pytest.raises(BadSetting, match=r"base_model is .*; it must be text"):
+        ask(desk, "me", base_model=model)
+    assert desk.app.worker.tasks("me") == []
+
+
 def test_previews_arrive_one_by_one_and_then_the_picture(desk, engine):
     async def story():
         ask(desk, "me", steps=4)

@@ -77,6 +77,7 @@ def test_a_picture_can_be_had_without_its_settings(client):
 
 
 def test_a_day_is_a_page_to_keep(client):
+    """D59: it is made of the history when it is asked for, so its link is never stale."""
     answer = client.get(f"{ROOT}/day/{TODAY}")
     assert answer.text.count("<article>") == 2
     assert f'filename="easel-{TODAY}.html"' in answer.headers["content-disposition"]

@@ -1,7 +1,13 @@
 """The page in a browser, over the stand-in engine: what a person does with it and what they must then see."""
 
+import base64
+import io
+
 import numpy as np
 import pytest
+from foreign_samples import A1111
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from core.output.record import Record
 from core.output.save import encode_picture
@@ -199,7 +205,7 @@ def test_settings_from_elsewhere_are_shown_and_what_is_unknown_is_told(page):
     expect(page.locator(STEPS)).to_have_value("9")
     expect(page.locator("#seed input")).to_have_value("5")
     expect(page.locator("#random_seed input")).not_to_be_checked()
-    expect(page.locator("#message")).to_contain_text("These could not be used: hat.")
+    expect(page.locator("#message")).to_contain_text("These could not be used: hat (1).")
     page.evaluate("window.easel.useSettings('no settings at all')")
     expect(page.locator("#message")).to_contain_text("parameters")
     expect(page.locator(PROMPT)).to_have_value("a bear")
@@ -274,6 +280,85 @@ def test_a_dropped_picture_gives_its_settings_back(page, tmp_path):
     other.write_bytes(b"no picture at all")
     page.set_input_files("#read_picture", other)
     expect(page.locator("#message")).to_contain_text("no PNG, JPEG or WebP")
+
+
+def png_of(text):
+    """A picture that carries `text` as AUTOMATIC1111's and Fooocus's do."""
+    file, info = io.BytesIO(), PngInfo()
+    info.add_text("parameters", text)
+    Image.new("RGB", (64, 64)).save(file, "PNG", pnginfo=info)
+    return file.getvalue()
+
+
+def test_dropping_a_foreign_picture_fills_the_controls(page):
+    """D25: what it does not say is as its checkpoint recommends; what is the page's own stays."""
+    open_tab(page, "Settings")
+    page.fill(PROMPT, "a bear")
+    page.fill("#image_number input[type=number]", "3")
+    page.evaluate(
+        """base64 => {
+            const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+            const carried = new DataTransfer();
+            carried.items.add(new File([bytes], "made elsewhere.png", { type: "image/png" }));
+            for (const type of ["dragenter", "dragover", "drop"])
+                document.body.dispatchEvent(new DragEvent(type, { dataTransfer: carried, bubbles: true, cancelable: true }));
+        }""",
+        base64.b64encode(png_of(A1111)).decode(),
+    )
+    expect(page.locator(PROMPT)).to_have_value("masterpiece, a lighthouse at dusk , waves\nsecond line")
+    expect(page.locator("#negative_prompt textarea")).to_have_value("blurry, lowres")
+    expect(page.locator(STEPS)).to_have_value("28")
+    expect(page.locator("#guidance_scale input[type=number]")).to_have_value("6.5")
+    expect(page.locator("#height input")).to_have_value("1216")
+    expect(page.locator("#seed input")).to_have_value("4294967295")
+    expect(page.locator("#random_seed input")).not_to_be_checked()
+    expect(page.locator("#image_number input[type=number]")).to_have_value("3")
+    expect(page.locator("#message")).to_contain_text("Written by A1111 or a program like it.")
+    expect(page.locator("#message")).to_contain_text("Denoising strength (0.35)")
+    expect(page.locator("body")).not_to_have_class("dropping")
+
+
+def test_a_part_of_settings_leaves_the_rest_of_the_page_as_it_is(page):
+    """D25: pasting {"steps": 20} used to empty the prompts, set the seed to 0 and untick Random."""
+    open_tab(page, "Settings")
+    page.fill(PROMPT, "a bear")
+    page.fill("#negative_prompt textarea", "fog")
+    page.fill("#height input", "320")
+    page.evaluate("window.easel.useSettings(JSON.stringify({steps: 20}))")
+    expect(page.locator(STEPS)).to_have_value("20")
+    expect(page.locator(PROMPT)).to_have_value("a bear")
+    expect(page.locator("#negative_prompt textarea")).to_have_value("fog")
+    expect(page.locator("#height input")).to_have_value("320")
+    expect(page.locator("#random_seed input")).to_be_checked()
+
+
+def test_settings_from_elsewhere_are_stronger_than_the_mode_that_the_page_was_in(page):
+    open_tab(page, "Settings")
+    page.fill(STEPS, "12")
+    page.fill("#guidance_scale input[type=number]", "6")
+    page.click("#performance input")
+    page.get_by_role("option", name="Lightning").click()
+    expect(page.locator(STEPS)).to_be_disabled()
+    page.evaluate("window.easel.useSettings(JSON.stringify({steps: 20}))")
+    expect(page.locator("#performance input")).to_have_value("Custom")
+    expect(page.locator(STEPS)).to_be_enabled()
+    page.wait_for_timeout(500)  # the change of the mode is answered, too
+    expect(page.locator(STEPS)).to_have_value("20")
+    expect(page.locator("#guidance_scale input[type=number]")).to_have_value("6")
+
+
+def test_the_settings_of_a_picture_that_is_gone_are_explained_away(page):
+    generate(page, "a bear", steps=1)
+    expect(page.locator("#final_gallery a")).to_have_count(1)
+    page.locator("#final_gallery a").click()
+    page.evaluate(  # in the page, because the browser itself reports a file that is not there as an error
+        """gone => { const before = window.fetch; window.fetch = (address, ...rest) =>
+            String(address).endsWith(gone) ? Promise.resolve(new Response("", { status: 404 })) : before(address, ...rest); }""",
+        page.locator("#final_gallery a").get_attribute("href"),
+    )
+    page.locator("#viewer .use").click()
+    expect(page.locator("#viewer")).to_be_hidden()
+    expect(page.locator("#message")).to_contain_text("The picture could not be fetched; it may have been deleted.")
 
 
 def test_a_pasted_text_of_settings_is_offered_to_be_used(page):

@@ -2,6 +2,8 @@
 
 import json
 import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
+from core.axes import Axis, Grid
 from core.events import Saved
 from core.output.record import Record
 from core.output.save import encode_picture
@@ -18,10 +21,12 @@ from core.prompt.styles import StyleLibrary
 from core.prompt.wildcards import Wildcards
 from core.settings import Lora, Settings
 from core.task import AsyncTask
+from core.weights.files import Catalog
 from webui.app import App
 from webui.prompt_routes import LARGEST_REQUEST, completions, explained, prompt_routes
 from webui.visitors import COOKIE, LOOPBACK, Visitors
 
+CHECKPOINTS = Path(__file__).parents[2] / "models" / "checkpoints"
 ME, YOU = "o" * 43, "y" * 43
 INK = {"name": "Ink", "prompt": "ink drawing of {prompt}", "negative_prompt": "photo"}
 
@@ -51,7 +56,7 @@ def library(tmp_path):
     )
 
 
-def client_of(resources, assets, *tasks, owner=ME):
+def client_of(resources, assets, *tasks, owner=ME, shelf=None):
     app = App(
         worker=Finished(*tasks),
         models=list,
@@ -59,6 +64,7 @@ def client_of(resources, assets, *tasks, owner=ME):
         defaults=lambda name: Settings(),
         lora_info=None,
         resources=resources,
+        shelf=shelf,
     )
     server = Starlette(routes=prompt_routes(app, assets), middleware=[Middleware(Visitors, hosts=LOOPBACK)])
     return TestClient(server, base_url="http://127.0.0.1:7865", cookies={COOKIE: owner} if owner else {})
@@ -132,6 +138,25 @@ def test_a_prompt_becomes_the_texts_that_are_encoded(client):
     assert becomes(client, prompt="a fox", styles='["Fooocus V2"]')["expansion"]
 
 
+def test_the_text_that_continues_the_prompt_is_told_as_it_is_given(client):
+    asked = {"prompt": "a fox", "styles": '["Fooocus V2"]'}
+    told = becomes(client, **asked, prompt_expansion="a fox, soft light")
+    assert (told["expansion"], told["continued"], told["foretold"]) == (True, "a fox, soft light", False)
+    for given in ({}, {"prompt_expansion": "a wolf, soft light"}):  # of another prompt: drawn anew
+        told = becomes(client, **asked, **given)
+        assert (told["expansion"], told["continued"], told["foretold"]) == (True, None, False)
+    assert becomes(client, prompt="a fox", prompt_expansion="a fox, soft light")["continued"] is None
+
+
+def test_what_the_phrases_will_add_is_told_before_for_that_seed(library, tmp_path):
+    client = client_of(library, tmp_path, shelf=SimpleNamespace(catalog=Catalog([CHECKPOINTS])))
+    asked = {"prompt": "a __metal__ fox", "styles": '["Fooocus V2", "Ink"]', "image_number": 2, "seed": "7"}
+    first, second = (becomes(client, index, **asked) for index in (0, 1))
+    assert first["foretold"] and first["continued"].startswith("a gold fox, ")
+    assert first["continued"] == becomes(client, **asked)["continued"] != second["continued"]
+    assert becomes(client, **asked, expander="gpt2")["continued"] is None
+
+
 def test_each_picture_of_a_request_can_be_looked_at(client):
     asked = {"prompt": "a [[red,green]] fox", "image_number": 3, "seed": str(2**63 - 2)}
     told = [becomes(client, index, **asked) for index in (0, 1, 2, 9)]
@@ -167,10 +192,13 @@ def test_a_request_that_makes_no_sense_is_refused(client, body):
     assert answer.status_code == 400 and answer.json()["error"]
 
 
-def test_half_a_character_breaks_nothing(client):
+def test_half_a_character_is_told_and_breaks_nothing(client):
     body = rb'{"settings": {"prompt": "\ud83d __nothing__"}, "index": 0, "draw": 1}'
     answer = client.post("/easel/prompt/becomes", content=body, headers={"Content-Type": "application/json"})
-    assert "nothing" in answer.json()["positive"][0]["text"]
+    assert "character 1" in answer.json()["problem"]
+    body = rb'{"head": "\ud83d __me", "tail": "\ud83d"}'
+    answer = client.post("/easel/prompt/complete", content=body, headers={"Content-Type": "application/json"})
+    assert [one["label"] for one in answer.json()["found"]] == ["metal"]
 
 
 def test_only_a_visitor_with_a_cookie_and_only_json_is_answered(library, tmp_path, client):
@@ -210,9 +238,9 @@ def test_what_stands_there_already_is_not_offered():
     assert completions("embedding:hands", "", Names(embeddings=("hands.pt",))) == []
 
 
-def picture_of(task, path, record=None):
+def picture_of(task, path, record=None, **saved):
     path.write_bytes(encode_picture(np.zeros((64, 64, 3), np.uint8), record)[0] if record else b"no settings")
-    task.publish(Saved(path=str(path), seed=3, width=64, height=64))
+    task.publish(Saved(path=str(path), seed=3, width=64, height=64, **saved))
 
 
 def test_a_finished_picture_tells_the_prompt_it_was_made_from(library, tmp_path):
@@ -228,9 +256,39 @@ def test_a_finished_picture_tells_the_prompt_it_was_made_from(library, tmp_path)
 def test_without_its_settings_in_the_file_the_request_tells(library, tmp_path):
     task = AsyncTask(Settings(prompt="a [[red,green]] fox", image_number=2, save_metadata=False), ME)
     for index in range(2):
-        picture_of(task, tmp_path / f"{index}.png")
+        picture_of(task, tmp_path / f"{index}.png", index=index)
     told = client_of(library, tmp_path, task).get(f"/easel/prompt/made/{task.id}/1").json()
     assert texts(told["positive"]) == [("prompt", "a green fox")]
+
+
+def test_a_finished_picture_tells_the_text_that_continued_its_prompt(library, tmp_path):
+    settings = Settings(prompt="a fox", styles=("Fooocus V2",), prompt_expansion="a fox, soft light", seed=3)
+    task = AsyncTask(Settings(prompt="a fox", styles=("Fooocus V2",), seed=3), ME)
+    picture_of(task, tmp_path / "made.png", Record(settings))
+    picture_of(task, tmp_path / "bare.png")
+    client = client_of(library, tmp_path, task, shelf=SimpleNamespace(catalog=Catalog([CHECKPOINTS])))
+    told = [client.get(f"/easel/prompt/made/{task.id}/{n}").json() for n in (0, 1)]
+    assert [(one["expansion"], one["continued"]) for one in told] == [(True, "a fox, soft light"), (True, None)]
+
+
+def test_after_a_skip_the_request_tells_of_the_picture_that_was_made(library, tmp_path):
+    """The first of three was skipped: the only file on disk is the second one's."""
+    task = AsyncTask(Settings(prompt="a [[red,green,blue]] fox", image_number=3, seed=3), ME)
+    picture_of(task, tmp_path / "made.png", index=1)
+    told = client_of(library, tmp_path, task).get(f"/easel/prompt/made/{task.id}/0").json()
+    assert texts(told["positive"]) == [("prompt", "a green fox")] and told["seed"] == "4"
+
+
+def test_a_picture_of_a_grid_tells_its_own_cell_and_the_sheet_the_request(library, tmp_path):
+    grid = Grid(Axis("prompt", ("fox", "bear")))
+    task = AsyncTask(Settings(prompt="a fox", seed=3), ME, grid=grid)
+    for index in range(2):
+        picture_of(task, tmp_path / f"{index}.png", index=index)
+    picture_of(task, tmp_path / "sheet.png", sheet=True)
+    client = client_of(library, tmp_path, task)
+    told = [client.get(f"/easel/prompt/made/{task.id}/{n}").json() for n in range(3)]
+    assert [one["positive"][0]["text"] for one in told] == ["a fox", "a bear", "a fox"]
+    assert {one["seed"] for one in told} == {"3"}
 
 
 def test_a_picture_of_somebody_else_is_as_one_that_never_was(library, tmp_path):

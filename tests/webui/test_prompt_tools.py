@@ -118,6 +118,23 @@ def test_an_open_list_does_not_hold_up_generating_or_weighing(page):
     expect(page.locator(PROMPT)).to_have_value("a (__col:1.1)")
 
 
+def test_a_weight_given_by_keys_can_be_taken_back(idle):
+    idle.fill(PROMPT, "")
+    idle.locator(PROMPT).press_sequentially("a red fox")
+    for text in ("a red (fox:1.1)", "a red (fox:1.2)"):
+        idle.keyboard.press("Control+ArrowUp")
+        expect(idle.locator(PROMPT)).to_have_value(text)
+    assert idle.evaluate("getSelection().toString()") == "fox"
+    idle.keyboard.press("Control+z")
+    expect(idle.locator(PROMPT)).to_have_value("a red (fox:1.1)")
+    idle.keyboard.press("Control+z")
+    expect(idle.locator(PROMPT)).to_have_value("a red fox")
+    idle.keyboard.press("Control+ArrowDown")
+    expect(idle.locator(PROMPT)).to_have_value("a red (fox:0.9)")
+    idle.keyboard.press("Control+ArrowUp")
+    expect(idle.locator(PROMPT)).to_have_value("a red fox")
+
+
 def test_plain_words_are_not_asked_about(idle):
     asked = []
     idle.on("request", lambda request: asked.append(request.url) if "prompt/complete" in request.url else None)
@@ -192,6 +209,29 @@ def test_the_latest_picture_tells_its_own_prompt_whatever_is_typed_since(page):
     expect(words).to_contain_text("a fox")
     page.get_by_role("button", name="Next pictures").click()
     expect(words).to_contain_text("a fox")
+
+
+def test_the_text_that_continues_the_prompt_is_one_more_text(idle):
+    """The answer is made up: the stand-in has no models, so that nothing could be told ahead."""
+    told = {
+        "positive": [{"text": "a fox", "source": "prompt"}], "negative": [], "styles": ["Fooocus V2"], "expansion": True,
+        "choices": [], "combinations": 1, "notices": [], "loras": [], "index": 0, "images": 1, "seed": "1", "chance": True,
+    }  # fmt: skip
+    answers = [{"continued": "a fox, <b>soft light", "foretold": True}, {"continued": None, "foretold": False}]
+    idle.route("**/easel/prompt/becomes", lambda route: route.fulfill(json=told | answers[0]))
+    idle.fill(PROMPT, "a fox")
+    open_panel(idle)
+    expect(panel(idle).locator(".texts .words")).to_have_text(["a fox", "a fox, <b>soft light"])
+    expect(panel(idle).locator(".texts .source").last).to_have_text("Continued prompt")
+    expect(panel(idle)).not_to_contain_text("is drawn when the picture is made")
+    expect(panel(idle)).to_contain_text("The seed is random")
+    answers.pop(0)
+    idle.get_by_role("button", name="Draw again").click()
+    expect(panel(idle).locator(".texts .words")).to_have_text(["a fox"])
+    expect(panel(idle)).to_contain_text("What the expansion model adds is drawn when the picture is made.")
+    expect(panel(idle).get_by_role("button", name="Draw again")).to_be_hidden()
+    idle.unroute_all()
+    idle.locator("#becomes summary").click()
 
 
 def test_the_settings_of_the_prompt_are_among_the_advanced_ones(idle):

@@ -53,6 +53,7 @@ def finished(prompt="a fox", count=1, seed=5):
 
 
 def test_a_hostile_prompt_is_only_text_wherever_it_is_shown():
+    """D5: nor in the page."""
     done, now = finished(HOSTILE), running(HOSTILE, share=0.5, text=HOSTILE, preview=b"jpeg")
     broken = AsyncTask(Settings(prompt=HOSTILE), "me")
     broken.publish(Warned(message=HOSTILE))

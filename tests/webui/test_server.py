@@ -50,3 +50,9 @@ def test_an_address_that_is_not_ours_is_told_in_a_sentence(app):
     for host in ("no.such.host.invalid", "192.0.2.1"):
         with pytest.raises(BadConfig, match=f"{host}.*--listen"):
             start(app, host=host, port=7865)
+
+
+@pytest.mark.parametrize("host", ["192.168..1", "a" * 64, f"{'a' * 64}.example", "caf\udce9"])
+def test_an_address_that_cannot_even_be_looked_up_is_told_in_a_sentence(app, host):
+    with pytest.raises(BadConfig, match=r"is no address: .*--listen 192\.168\.0\.1\.$"):
+        start(app, host=host, port=7865)

@@ -161,6 +161,7 @@ def test_a_style_of_the_reference_is_shown_as_the_one_that_stands_for_it(page, a
 
 
 def test_favourites_are_kept_by_the_browser(page, address):
+    """D18: what somebody likes is theirs; no order of styles is shared by all who use the page."""
     tile(page, "Low Poly").hover()
     page.locator(".tile", has=tile(page, "Low Poly")).get_by_role("button", name="Favourite").click()
     assert chosen(page) == []
@@ -257,7 +258,10 @@ def test_a_style_shows_its_own_cell_of_the_sheet_of_samples(page):
 
 
 def test_a_search_among_five_hundred_makes_and_removes_nothing(page):
-    """Only attributes change, so that a key is answered before the next one, whatever the number."""
+    """Only attributes change, so that a key is answered before the next one, whatever the number.
+
+    When it is cleared, the one that is chosen comes first.
+    """
     many = [style(f"Style {n}", f"Group {n % 20}", "a picture of {prompt}, " + "word " * 30) for n in range(500)]
     page.route("**/easel/styles", lambda route: route.fulfill(json=library(*many)))
     page.get_by_role("button", name="Refresh").click()
@@ -269,9 +273,63 @@ def test_a_search_among_five_hundred_makes_and_removes_nothing(page):
     page.locator(SEARCH).press_sequentially("style 49")
     expect(page.locator(COUNT)).to_have_text("15")  # 49, 149, ..., 449 and 490 to 499
     tile(page, "Style 499").click()
+    assert page.evaluate("window.made") == 0
     page.fill(SEARCH, "")
     expect(page.locator(COUNT)).to_have_text("502")
-    assert page.evaluate("window.made") == 0
+    assert page.evaluate("window.made") == 2  # away from there, and in here
+
+
+def order(page):
+    return page.locator(".styles .tile .name").all_text_contents()
+
+
+def test_the_tiles_of_chosen_styles_come_first_but_never_while_one_clicks(page, address):
+    usual = order(page)
+    tile(page, "Line Art").click()
+    tile(page, "Low Poly").click()
+    assert order(page) == usual
+    page.fill(SEARCH, "3d")
+    assert order(page) == usual
+    page.fill(SEARCH, "")
+    expect(page.locator(".styles .tile .name").first).to_have_text("Line Art")
+    expect(page.get_by_role("heading", name="Chosen styles")).to_be_visible()
+    assert order(page) == ["Line Art", "Low Poly", *(name for name in usual if name not in ("Line Art", "Low Poly"))]
+    page.select_option(".styles .group", label="Line art")
+    assert seen(page)[0] == "Line Art" and "Low Poly" not in seen(page)
+    page.select_option(".styles .group", value="")
+    tile(page, "Line Art").click()
+    assert order(page)[0] == "Line Art"
+    page.get_by_role("tab", name="Settings").click()  # opened anew
+    show(page)
+    expect(page.locator(".styles .tile .name").first).to_have_text("Low Poly")
+    come_back(page, address, "Line Art")
+    expect(page.locator(".styles .tile .name").first).to_have_text("Line Art")
+    page.get_by_role("button", name="Line Art Remove").click()
+    page.get_by_role("tab", name="Settings").click()
+    show(page)
+    expect(page.get_by_role("heading", name="Chosen styles")).to_be_hidden()
+    assert order(page) == usual
+
+
+def test_names_in_the_chosen_language_are_shown_and_found(page, address):
+    """A file of the reference's form names the styles, some as the reference calls them; the choice stays English."""
+    texts = {"Low Poly": "Wenig Ecken", "SAI Line Art": "Strichführung", "Random Style": "Zufall <b>"}
+    page.route("**/easel/texts/de", lambda route: route.fulfill(json={"texts": texts, "rightToLeft": False}))
+    page.evaluate("window.easel.language.choose('de')")
+    expect(page.locator(".tile", has=page.get_by_text("Low Poly", exact=True)).locator(".second")).to_have_text(
+        "Wenig Ecken"
+    )
+    expect(page.locator(".styles .second:visible")).to_have_count(3)
+    expect(page.locator(".styles .second").nth(1)).to_have_text("Zufall <b>")
+    page.fill(SEARCH, "strichfuhrung")
+    expect(page.locator(COUNT)).to_have_text("1")
+    page.locator(".styles .tile:visible .choice").click()
+    assert chosen(page) == ["Line Art"]
+    page.fill(SEARCH, "ecken")
+    assert seen(page) == ["Low Poly"]
+    page.evaluate("window.easel.language.choose('en')")
+    expect(page.locator(COUNT)).to_have_text("0")
+    expect(page.locator(".styles .second:visible")).to_have_count(0)
 
 
 def test_the_styles_fit_a_narrow_phone(browser, address):

@@ -80,6 +80,7 @@ def test_a_language_that_there_is_not_is_told(tmp_path, caplog):
 
 
 def test_the_page_fetches_a_table_by_its_code():
+    """D12: texts come as JSON of their own, never inside a script element."""
     client = TestClient(Starlette(routes=[texts_route(read_languages())]))
     assert client.get("/easel/texts/de").json() == {"texts": own_texts("de"), "rightToLeft": False}
     assert client.get("/easel/texts/..%2Fde").status_code == 404

@@ -1,13 +1,17 @@
 """Every sentence that can reach a visitor of the page has its translation: found in the code itself, not listed by hand."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from html import unescape
 from pathlib import Path
 
 import pytest
 
+from core.settings import Settings
+from webui.controls import label_of
 from webui.texts import own_keys
 
 ROOT = Path(__file__).parents[2]
@@ -20,8 +24,8 @@ SCRIPTS = sorted(path.name for path in (ROOT / "webui" / "assets").glob("*.js"))
 OF_THE_COMMAND_LINE = {
     f"core/{name}.py"
     for name in (
-        "access", "arguments", "bootstrap", "cli", "cli_download", "config", "config_keys", "doctor", "other_programs",
-        "pip", "port", "torch_build",
+        "access", "arguments", "bootstrap", "cli", "cli_convert", "cli_download", "config", "config_keys", "doctor", "other_programs",
+        "pip", "port", "torch_build", "weights/convert",
     )
 }  # fmt: skip
 # Pages and files of their own, or answers to requests that the page never makes.
@@ -41,7 +45,6 @@ NOT_SAID = {  # module -> what there looks like a sentence and is none, or is ne
     "core/axes.py": ("true, false",),
     "core/output/a1111_keys.py": ("Lora hashes",),  # a key of that form
     "core/output/history_words.py": ("({}) NOT",),
-    "core/output/reading.py": ("an object", "only the first weight"),  # values, which are not shown
     "core/performance.py": (  # descriptions for the documentation
         "Every setting is yours",
         "60 steps",
@@ -76,7 +79,6 @@ NOT_SAID = {  # module -> what there looks like a sentence and is none, or is ne
     ),
     "core/pipeline.py": ("merge on the CPU", "decode rows", "decode tiles", "decode on the CPU"),  # names of ways
     "core/text/encode.py": ("encode singly",),
-    "core/text/gpt2.py": ("from transformers import",),  # a line of Python
     "core/presets.py": (
         "a line for the person who chooses",
         "of the program that wrote it",
@@ -96,7 +98,12 @@ NOT_SAID = {  # module -> what there looks like a sentence and is none, or is ne
     "core/sheet.py": ("Hiragino Sans GB.ttc",),
     "core/worker.py": ("can't allocate memory",),
     "core/weights/memory.py": ("can't allocate memory", "out of memory"),
-    "core/weights/needs.py": ("Easel knows no file", "Near it:", "`python launch.py download --list`"),  # `download`
+    "core/weights/needs.py": (
+        "Easel knows no file",
+        "Near it:",
+        "Of Fooocus's GPT-2",
+        "`python launch.py download --list`",
+    ),  # `download`
     "core/weights/download.py": (  # how a download stands; the page shows bytes
         "Already there",
         "Another program is fetching",
@@ -107,6 +114,7 @@ NOT_SAID = {  # module -> what there looks like a sentence and is none, or is ne
     "core/weights/info.py": ("{} or {}",),  # a list
     "core/weights/lora_info.py": ("Stable Diffusion",),
     "core/weights/sources.py": "*",  # descriptions that `download --list` shows; what is raised counts
+    "webui/download_routes.py": ('"names" must',),  # the page sends what is right
     "webui/render.py": ("a red apple", "a fox on", "a slice of", "a sun with", "a rocket on"),  # prompts
     "webui/history_routes.py": ('"on" must', '"keys" must'),  # the page sends what is right
     "webui/prompt_routes.py": ("There are no sample pictures", '"head" and', '"settings" must'),
@@ -260,3 +268,27 @@ def test_what_a_script_says_is_translated(name):
 def test_texts_of_scripts_are_found():
     assert "No picture fits this search." in in_script("history.js")
     assert "Made for {}: it will not fit an SDXL model." in in_script("loras.js")
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "presets").glob("*.json")), ids=lambda path: path.stem)
+def test_what_a_preset_says_of_itself_is_translated(preset):
+    description = json.loads(preset.read_text(encoding="utf-8"))["description"]
+    assert description in KNOWN.exact
+
+
+def test_every_setting_has_a_name_in_the_other_languages():
+    """A comparison of presets names whatever differs."""
+    names = {label_of(each.name) for each in fields(Settings)}
+    assert {name for name in names if not KNOWN(name)} == set()
+
+
+def test_what_a_script_asks_in_a_box_of_the_browser_is_put_into_the_chosen_language():
+    """The browser's own boxes are no part of the page: nothing translates them afterwards."""
+    asked = {
+        name: re.findall(
+            r"window\.(?:confirm|alert|prompt)\(([^\n]*)", (ROOT / "webui" / "assets" / name).read_text("utf-8")
+        )
+        for name in SCRIPTS
+    }
+    assert asked["queue.js"]
+    assert [words for all_of in asked.values() for words in all_of if "say(" not in words] == []

@@ -255,3 +255,28 @@ def test_refiner_and_sd15_plans_load_with_the_one_encoder_they_have(tmp_path):
         checkpoint = load_checkpoint(tmp_path / f"{name}.safetensors")
         assert checkpoint.unet.config == config
         assert (checkpoint.clip_l is None, checkpoint.clip_g is None) == (name == "refiner", name == "sd15")
+
+
+@pytest.mark.parametrize("storage", [None, torch.float8_e4m3fn])
+def test_loading_can_be_broken_off_before_each_tensor(path, storage):
+    """D20: a checkpoint may take a minute to read."""
+
+    class Enough(Exception):
+        pass
+
+    def check():
+        calls.append(1)
+        if len(calls) >= most:
+            raise Enough
+
+    wanted = DeviceChoice(device="cpu", unet_precision="fp32" if storage is None else "fp8")
+    device = choose_device(wanted)
+    calls, most = [], 10**9
+    whole = load_checkpoint(path, device=device, check=check)
+    tensors = len(calls)
+    assert tensors == sum(len(each.state_dict()) for each in (whole.unet, whole.vae, whole.clip_l, whole.clip_g))
+    for most in (1, 5, tensors // 2, tensors):
+        calls = []
+        with pytest.raises(Enough):
+            load_checkpoint(path, device=device, check=check)
+        assert len(calls) <= most + 1  # the other thread, which is about to ask as well

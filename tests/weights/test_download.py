@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -331,6 +331,7 @@ def test_a_part_that_is_longer_than_the_file_is_dropped(site: Site, tmp_path: Pa
 
 @pytest.mark.parametrize("pinned", [True, False], ids=["the table's SHA-256", "the hub's SHA-256"])
 def test_wrong_bytes_are_refused_and_fetched_again(site: Site, tmp_path: Path, pinned: bool) -> None:
+    """Q30: by the checksum that Easel knows, or the one that the server tells."""
     site.headers = {} if pinned else {"X-Linked-Etag": f'"{SHA256}"', "X-Linked-Size": str(len(CONTENT))}
     site.tricks = [wrong_bytes]
     events = fetch(site.pinned() if pinned else site.source(), tmp_path)
@@ -436,6 +437,16 @@ def test_a_file_that_is_there_costs_no_request_and_is_never_replaced(site: Site,
     assert (tmp_path / NAME).read_bytes() == b"the user's own" and site.asked == []
 
 
+def test_a_damaged_file_of_unknown_size_is_in_the_way(site: Site, tmp_path: Path) -> None:
+    """Q30: there by name is not enough."""
+    (tmp_path / NAME).write_bytes(CONTENT[:-1])
+    with pytest.raises(
+        DownloadFailed, match=r"header cannot be read.*Move it away or delete it, then download again\."
+    ):
+        fetch(replace(site.pinned(), size=None, sha256=""), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT[:-1] and site.asked == []
+
+
 def test_to_stop_is_to_cease_iterating(site: Site, tmp_path: Path) -> None:
     transfers = download([(site.pinned(), tmp_path)], patience=QUICK)
     next(transfer for transfer in transfers if transfer.done > 30_000)
@@ -500,6 +511,7 @@ def test_a_redirect_to_plain_http_is_refused(site: Site, tmp_path: Path) -> None
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="makes its certificate with openssl")
 def test_a_server_with_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
+    """Q29: over a real TLS connection; that no code of ours switches the check off is seen in test_house.py."""
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     make = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
     subprocess.run([*make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)

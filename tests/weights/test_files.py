@@ -113,6 +113,7 @@ def test_info_follows_a_file_that_changes(folder):
 
 
 def test_hash_is_sha256_of_the_whole_file_and_is_remembered(tmp_path, monkeypatch):
+    """D55, Q38: by path, size and time of change, so that a file that was replaced is read again."""
     file, cache = tmp_path / "file", tmp_path / "cache" / "hashes.json"
     file.write_bytes(b"x" * 3_000_000)
     expected = hashlib.sha256(b"x" * 3_000_000).hexdigest()
@@ -129,8 +130,25 @@ def test_hash_is_sha256_of_the_whole_file_and_is_remembered(tmp_path, monkeypatc
     assert FileHashes(cache).of(file) == hashlib.sha256(b"y" * 3_000_000).hexdigest()
 
 
+def test_hashes_that_are_known_are_told_by_name_and_none_is_made_for_it(tmp_path, monkeypatch):
+    loras, cache = tmp_path / "loras", tmp_path / "hashes.json"
+    (loras / "art").mkdir(parents=True)
+    for name in ("art/known.safetensors", "other.safetensors", "changed.safetensors", "note.txt"):
+        (loras / name).write_bytes(name.encode())
+    catalog = Catalog([], hash_cache=cache, others={"loras": [loras]})
+    for name in ("art/known.safetensors", "changed.safetensors", "note.txt"):
+        catalog.file_hash(loras / name)
+    (loras / "changed.safetensors").write_bytes(b"something else")
+    monkeypatch.setattr("core.weights.files._sha256", lambda path: pytest.fail("hashed"))
+    digits = hashlib.sha256(b"art/known.safetensors").hexdigest()
+    for again in (catalog, Catalog([], hash_cache=cache, others={"loras": [loras]})):
+        assert again.known_hashes("loras") == {"art/known.safetensors": digits}
+        assert again.known_hashes("vae") == {}
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', "\0" * 50, "[" * 100_000])
 def test_a_broken_cache_counts_as_empty_and_is_replaced(tmp_path, content):
+    """Q38."""
     file, cache = tmp_path / "file", tmp_path / "hashes.json"
     file.write_bytes(b"abc")
     cache.write_text(content)

@@ -127,13 +127,13 @@ def test_a_pickle_is_known_by_its_content_whatever_its_name(read):
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
-    with pytest.raises(BadModelFile, match=r"model\.safetensors is a PyTorch pickle.*convert it"):
+    with pytest.raises(BadModelFile, match=r"model\.safetensors is a PyTorch pickle.*launch\.py convert FILE"):
         read(archive.getvalue())
 
 
 @pytest.mark.parametrize("ending", [".ckpt", ".pt", ".pth", ".bin", ".pkl", ".CKPT"])
 def test_a_pickle_is_refused_by_its_name_with_what_to_do(read, ending):
-    with pytest.raises(BadModelFile, match=f"model{ending} is a {ending} file.*safetensors"):
+    with pytest.raises(BadModelFile, match=f"model{ending} is a {ending} file.*launch.py convert FILE"):
         read(GOOD_FILE, f"model{ending}")
 
 

@@ -179,10 +179,59 @@ def test_a_lora_of_another_family_is_an_error_though_some_of_its_names_and_shape
     write(folder / "sd15.safetensors", tensors)
     with pytest.raises(BadModelFile, match=r"sd15\.safetensors was made for a model of another family"):
         put(loras, model, "sd15.safetensors")
-    refiner = Model("refiner", model.unet, refines=True)
-    before = weights(refiner)
-    put(loras, refiner, "sd15.safetensors")  # a refiner goes without
-    assert not differing(weights(refiner), before)
+
+
+@pytest.fixture
+def refiner():
+    sd15 = SD15.__class__(**{**vars(SD15), "model_channels": 32, "context_dim": 64})
+    return Model("sd15.safetensors", UNet(sd15).requires_grad_(False), refines=True)
+
+
+def put_on_both(loras, model, refiner, *names):
+    """The warnings, and which weights of each changed."""
+    before = weights(model), weights(refiner)
+    matched = loras.match(model, [Lora(name) for name in names], refiner=refiner)
+    for each in (model, refiner):
+        loras.put(each, matched, device=CPU)
+    return list(matched.warnings), differing(weights(model), before[0]), differing(weights(refiner), before[1])
+
+
+def test_q08_a_lora_acts_where_it_fits_and_the_user_is_told_once_where_that_is(model, refiner, folder, loras):
+    """19.1: the refiner gets the same list. Of text encoders a refiner's LoRA changes none, whatever fits there."""
+    config = refiner.unet.config
+    text = {"lora_te_text_model_encoder_layers_0_mlp_fc1.alpha": torch.tensor(1.0)}
+    write_lora(folder / "refiner.safetensors", config=config, text=False, extra=text)
+    write_lora(folder / "base.safetensors")
+    told, base, refined = put_on_both(loras, model, refiner, "refiner.safetensors")
+    assert not base and refined == {f"unet.{path}.weight" for path in modules(config)["unet"]}
+    assert told[1:] == ["refiner.safetensors acts on the refiner only: it does not fit tiny.safetensors."]
+    assert told[0].startswith("refiner.safetensors: 1 of ") and "fit nothing in sd15.safetensors" in told[0]
+    told, base, refined = put_on_both(loras, model, refiner, "refiner.safetensors", "base.safetensors")
+    assert told == ["base.safetensors acts on the base model only: it does not fit the refiner sd15.safetensors."]
+    assert base == trained() and not refined
+    assert put_on_both(loras, model, refiner, "refiner.safetensors", "base.safetensors")[0] == []
+
+
+def test_a_lora_that_fits_neither_model_is_an_error_and_so_is_one_of_the_refiner_for_the_base_alone(
+    model, refiner, folder, loras
+):
+    write_lora(folder / "third.safetensors", config=TINY.__class__(**{**vars(TINY), "context_dim": 48}), text=False)
+    with pytest.raises(BadModelFile, match=r"other sizes than tiny\.safetensors and sd15\.safetensors\."):
+        put_on_both(loras, model, refiner, "third.safetensors")
+    write_lora(folder / "refiner.safetensors", config=refiner.unet.config, text=False)
+    one = Lora("refiner.safetensors")
+    for lists in (([], [one]), ([one], [one])):
+        with pytest.raises(BadModelFile, match=r"other sizes than tiny\.safetensors\."):
+            loras.match(model, *lists, refiner=refiner)
+
+
+def test_a_lora_of_text_encoders_alone_does_not_miss_the_refiner(model, refiner, folder, loras):
+    generator = torch.Generator().manual_seed(0)
+    up, down = low_rank((64, 64), 2, generator)
+    key = kohya("clip_l", next(path for path in modules()["clip_l"] if path.endswith("q_proj")))
+    write(folder / "text.safetensors", {f"{key}.lora_up.weight": up, f"{key}.lora_down.weight": down})
+    told, base, refined = put_on_both(loras, model, refiner, "text.safetensors")
+    assert not told and len(base) == 1 and not refined
 
 
 def test_q09_a_failed_load_is_tried_again(model, folder, loras):
@@ -273,12 +322,3 @@ def test_pefts_configuration_is_found_beside_the_file(folder):
     (folder / "adapter_config.json").write_text(json.dumps({"lora_alpha": 2, "r": 4}))
     file = PatchFile(write(folder / "adapter_model.safetensors", {"a": torch.zeros(1)}))
     assert PeftScales(file.header).scale("unet.block.attn1.to_q", 4) == 0.5
-
-
-def test_a_refiner_of_sd15_takes_a_lora_of_its_own_family(folder, loras):
-    sd15 = SD15.__class__(**{**vars(SD15), "model_channels": 32, "context_dim": 64})
-    refiner = Model("refiner", UNet(sd15).requires_grad_(False), refines=True)
-    write_lora(folder / "a.safetensors", config=sd15, text=False)
-    before = weights(refiner)
-    put(loras, refiner, "a.safetensors")
-    assert differing(weights(refiner), before) == {f"unet.{path}.weight" for path in modules(sd15)["unet"]}

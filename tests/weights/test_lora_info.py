@@ -63,6 +63,7 @@ def test_without_cross_attention_the_metadata_tell_the_family(tmp_path, metadata
     info = info_of(tmp_path, metadata, tensors)
     assert info.family == family and family in FAMILIES
     assert info.fits_sdxl is (family in ("sdxl", ""))
+    assert info.fits_refiner is (family in ("sdxl-refiner", "sd15"))
 
 
 def test_trigger_words_are_what_the_maker_says_and_tags_are_counted(tmp_path):

@@ -50,6 +50,20 @@ def test_room_is_made_for_the_work_as_well():
     assert not here(memory, first) and here(memory, second)
 
 
+def test_what_is_brought_beside_others_moves_none_off_and_is_the_first_to_leave():
+    memory = Memory(CPU, 1024 * 1024)
+    work, small, big = network(512), network(64), network(512)
+    memory.bring(work)
+    assert not memory.bring_beside(big) and here(memory, work) and not here(memory, big)
+    assert not memory.bring_beside(small, working=512 * 1024)
+    before = memory.room()
+    assert memory.bring_beside(small) and memory.bring_beside(small)
+    assert memory.room() == before - 64 * 1024 and here(memory, work) and here(memory, small)
+    memory.bring(network(384))
+    assert not here(memory, small) and here(memory, work)
+    assert Memory(CPU).bring_beside(small, working=2**60)
+
+
 def test_a_cpu_without_a_budget_keeps_no_books():
     memory = Memory(CPU)
     module = network()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from core.errors import BadSetting, ModelNotFound
 from core.settings import Lora
 from core.weights.files import Catalog
-from core.weights.needs import find_name, named, needed
-from core.weights.sources import SOURCES, Source
+from core.weights.needs import find_name, named, needed, needed_by_refiner
+from core.weights.sources import INTERPOSER, SOURCES, Source
+
+EMPTY = struct.pack("<Q", 2) + b"{}"  # a whole safetensors file, without tensors
+LIGHTNING, DMD2 = "sdxl_lightning_4step_lora.safetensors", "dmd2_sdxl_4step_lora_fp16.safetensors"
 
 
 @pytest.fixture
@@ -18,8 +23,8 @@ def catalog(tmp_path: Path) -> Catalog:
     for name in ("checkpoints/SDXL/base.safetensors", "loras/own.safetensors"):
         file = tmp_path / name
         file.parent.mkdir(parents=True)
-        file.write_bytes(b"x")
-    kinds = ("loras", "vae", "embeddings", "text_encoders", "prompt_expansion")
+        file.write_bytes(EMPTY)
+    kinds = ("loras", "vae", "embeddings", "text_encoders", "prompt_expansion", "vae_approx")
     return Catalog([tmp_path / "checkpoints"], others={kind: [tmp_path / kind] for kind in kinds})
 
 
@@ -65,13 +70,58 @@ def test_a_presets_own_addresses_win_over_the_table(catalog: Catalog) -> None:
 
 
 def test_files_of_the_table_are_asked_for_by_name(catalog: Catalog, tmp_path: Path) -> None:
-    [need] = named(["fooocus_expansion/pytorch_model.bin"], catalog)
+    [need] = named(["xlvaeapp.pth"], catalog)
     assert not need.present and need.source == SOURCES[need.name].__class__(need.name, need.kind, need.url, need.bytes)
-    (tmp_path / "prompt_expansion/fooocus_expansion").mkdir(parents=True)
-    (tmp_path / "prompt_expansion/fooocus_expansion/pytorch_model.bin").write_bytes(b"x")
-    assert named(["fooocus_expansion/pytorch_model.bin"], catalog)[0].present
+    (tmp_path / "vae_approx").mkdir()
+    (tmp_path / "vae_approx/xlvaeapp.pth").write_bytes(b"x")
+    assert named(["xlvaeapp.pth"], catalog)[0].present
     with pytest.raises(BadSetting, match=r"no file 'juggernaut' to download\. Near it: juggernautXL_v8"):
         named(["juggernaut"], catalog)
+
+
+def test_the_gpt2_expander_is_not_fetched_and_the_way_to_it_is_told(catalog: Catalog) -> None:
+    """Its weights alone are published, and of no use without the files that come with Fooocus."""
+    assert not [name for name in SOURCES if "expansion" in name]
+    for name in ("fooocus_expansion", "fooocus_expansion/pytorch_model.bin"):
+        with pytest.raises(BadSetting, match=rf"no file '{name}' to download\. .*launch\.py convert FOLDER"):
+            named([name], catalog)
+
+
+def test_a_damaged_file_is_not_present(catalog: Catalog, tmp_path: Path) -> None:
+    """Q30: what is cut off or another file is told with what to do, and left as it is."""
+    for name in (LIGHTNING, DMD2):
+        (tmp_path / "loras" / name).write_bytes(b"cut off")
+    [need] = needed({"performance": "lightning"}, catalog)  # of known size
+    assert not need.present and need.found == ""
+    assert f"{LIGHTNING} is there already, with 7 bytes instead of 393854592" in need.damage
+    assert need.damage.endswith("Move it away or delete it, then download again.")
+    [need] = needed({"performance": "dmd2"}, catalog)  # of about known size
+    assert not need.present and "safetensors header cannot be read" in need.damage
+    (tmp_path / "loras" / DMD2).write_bytes(EMPTY)
+    [need] = needed({"performance": "dmd2"}, catalog)
+    assert need.present and need.damage == ""
+    (tmp_path / "loras" / LIGHTNING).unlink()
+    (tmp_path / "loras" / LIGHTNING).symlink_to(tmp_path / "nowhere")
+    [need] = needed({"performance": "lightning"}, catalog)
+    assert not need.present and "cannot be read" in need.damage
+    assert (tmp_path / "loras" / LIGHTNING).is_symlink()
+
+
+@pytest.mark.parametrize(("family", "names"), [("sd15", [INTERPOSER]), ("sdxl", [])])
+def test_a_refiner_of_stable_diffusion_1_needs_the_interposer(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, family: str, names: list[str]
+) -> None:
+    monkeypatch.setattr(catalog, "info", lambda name: SimpleNamespace(family=family))
+    needs = needed_by_refiner("base.safetensors", catalog)
+    assert [need.name for need in needs if not need.present] == names
+    assert needed_by_refiner("", catalog) == []
+
+
+def test_a_refiner_that_is_not_there_or_is_none_needs_nothing_else(catalog: Catalog) -> None:
+    [need] = needed_by_refiner("sd_xl_refiner_1.0_0.9vae.safetensors", catalog)
+    assert need.url and not need.present
+    [need] = needed_by_refiner("base.safetensors", catalog)
+    assert need.present
 
 
 def test_a_file_is_found_in_whatever_folder_it_lies() -> None:

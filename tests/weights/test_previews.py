@@ -54,6 +54,14 @@ def test_a_decoder_that_fits_is_taken_and_one_of_other_latents_is_not(folder):
     assert isinstance(preview_for(MeanVAE(), Files([folder]), 1.0), DecoderPreview)
 
 
+def test_a_small_decoder_stays_where_it_was_brought(folder):
+    """Who is on the device is known to one owner alone."""
+    preview = DecoderPreview(approx(1.0), LinearPreview(torch.eye(4, 3), torch.zeros(3)))
+    preview.decoder.to("meta")
+    assert preview.decoded(torch.zeros(1, 4, 4, 4)).device.type == "meta"
+    assert {weight.device.type for weight in preview.decoder.parameters()} == {"meta"}
+
+
 def test_files_that_are_no_decoders_are_passed_over(folder):
     save_file({"a": torch.zeros(1)}, folder / "interposer.safetensors")
     (folder / "damaged.safetensors").write_bytes(b"nothing")

@@ -12,7 +12,6 @@ PUBLISHED = """
 xlvaeapp.pth vae_approx 0.21
 vaeapp_sd15.pth vae_approx 0.21
 xl-to-v1_interposer-v4.0.safetensors vae_approx 5.7
-fooocus_expansion/pytorch_model.bin prompt_expansion 351
 juggernautXL_v8Rundiffusion.safetensors checkpoints 7100
 sd_xl_offset_example-lora_1.0.safetensors loras 50
 animaPencilXL_v500.safetensors checkpoints 6900

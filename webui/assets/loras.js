@@ -37,6 +37,8 @@
     const found = await facts.get(name);
     if (found.problem) {
       note.textContent = found.problem;
+    } else if (found.refines) {
+      note.textContent = `Made for ${found.family}: it acts on a refiner of that kind, not on an SDXL base model.`;
     } else if (found.fits === false) {
       note.textContent = `Made for ${found.family}: it will not fit an SDXL model.`;
     } else {

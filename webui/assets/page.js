@@ -179,10 +179,15 @@
     const shown = String(weight).length === 1 ? `${weight}.0` : String(weight);
     const core = text.slice(start, end);
     const [open, close] = angle ? ["<", ">"] : ["(", ")"];
-    area.value = before + (bare ? core : `${open}${core}:${shown}${close}`) + after;
+    const written = bare ? core : `${open}${core}:${shown}${close}`;
+    area.setSelectionRange(before.length, text.length - after.length);
+    // As if it were typed, so that Ctrl+Z takes it back.
+    if (!document.execCommand("insertText", false, written)) {
+      area.setRangeText(written);
+      area.dispatchEvent(new Event("input", { bubbles: true }));
+    }
     const from = before.length + (bare ? 0 : 1);
     area.setSelectionRange(from, from + core.length);
-    area.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
   // ---- keys -----------------------------------------------------------------------------------------------------
@@ -261,9 +266,15 @@
   }
 
   async function useShot() {
-    const answer = await fetch(shots[at].href);
+    const { href } = shots[at];
     viewer.close();
-    readPicture(await answer.blob());
+    try {
+      const answer = await fetch(href);
+      if (!answer.ok) throw new Error(answer.statusText);
+      readPicture(await answer.blob());
+    } catch {
+      window.easel.tell("The picture could not be fetched; it may have been deleted.");
+    }
   }
 
   function reuseSeed() {
@@ -288,42 +299,10 @@
       field("positive_prompt")?.focus();
     }
     if (target?.closest("#theme_toggle")) switchTheme();
-    if (target?.closest("#fetch_preset")) askDownload({ preset: target.closest("#fetch_preset").dataset.preset });
     if (target?.closest("#settings_offer")) {
       window.easel.useSettings(field("positive_prompt").value);
       byId("settings_offer").hidden = true;
     }
-  }
-
-  // ---- downloads of what a preset needs ---------------------------------------------------------------------------
-  const amount = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${Math.round(bytes / 1e6)} MB`);
-  let fetching = 0;
-
-  async function askDownload(wanted) {
-    const place = byId("fetching");
-    if (!place) return;
-    clearTimeout(fetching);
-    try {
-      const how = wanted ? { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wanted) } : { cache: "no-store" };
-      const answer = await fetch("easel/downloads", how);
-      const told = await answer.json();
-      if (!answer.ok) throw new Error(told.error);
-      showDownload(place, told);
-    } catch (error) {
-      place.textContent = error.message;
-    }
-  }
-
-  function showDownload(place, now) {
-    const facts = [now.name, now.total ? `${amount(now.bytes)} / ${amount(now.total)}` : "", now.speed ? `${amount(now.speed)}/s` : ""];
-    place.replaceChildren(make("p", { class: "note" }, now.problem || (now.done ? "Everything is there. Choose the preset again." : facts.filter(Boolean).join(" · "))));
-    if (!now.busy) return;
-    const bar = make("progress", { max: 1, "aria-label": "Download" });
-    if (now.share !== null && now.share !== undefined) bar.value = now.share;
-    const stop = make("button", { type: "button", class: "plain" }, "Stop");
-    stop.addEventListener("click", () => askDownload({}));
-    place.append(bar, stop);
-    fetching = setTimeout(askDownload, 1000);
   }
 
   // ---- the Advanced tab's search: groups and settings whose words hold what is typed -----------------------------

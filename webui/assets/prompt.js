@@ -235,9 +235,10 @@
     return source === "prompt" ? make("span", { class: "source" }, "Prompt") : make("span", { class: "source notranslate" }, source);
   }
 
-  function texts(side) {
-    return make("ol", { class: "texts" }, ...side.map(({ text, source }) => make("li", {},
-      origin(source), make("span", { class: "words notranslate" }, text))));
+  function texts(side, continued) { // `continued`: one more text, of the expansion model
+    const line = (source, text) => make("li", {}, source, make("span", { class: "words notranslate" }, text));
+    return make("ol", { class: "texts" }, ...side.map(({ text, source }) => line(origin(source), text)),
+      ...(continued ? [line(make("span", { class: "source" }, "Continued prompt"), continued)] : []));
   }
 
   function pairs(entries) {
@@ -252,7 +253,7 @@
     part(".now").setAttribute("aria-pressed", String(!view.made));
     part(".made").setAttribute("aria-pressed", String(view.made));
     part(".made").disabled = !picture;
-    const drawn = Boolean(told.chance && (told.choices.some(({ written }) => written.startsWith("__")) || settings().styles?.includes("Random Style")));
+    const drawn = Boolean(told.chance && (told.foretold || told.choices.some(({ written }) => written.startsWith("__")) || settings().styles?.includes("Random Style")));
     part(".chance").hidden = part(".again").hidden = view.made || !drawn;
     for (const name of [".previous", ".next"]) part(name).hidden = view.made || images < 2;
     part(".previous").disabled = view.index === 0;
@@ -264,8 +265,11 @@
     }
     const parts = [];
     if (told.notices.length) parts.push(make("ul", { class: "notices" }, ...told.notices.map((words) => make("li", {}, words))));
-    parts.push(section("The texts", texts(told.positive)));
-    if (told.expansion) parts.push(make("p", {}, "The prompt is continued by the expansion model."));
+    parts.push(section("The texts", texts(told.positive, told.continued)));
+    if (told.expansion && !told.continued) {
+      parts.push(make("p", {}, view.made ? "What the expansion model added is not kept in this picture."
+        : "What the expansion model adds is drawn when the picture is made."));
+    }
     if (told.negative.length) parts.push(section("Against", texts(told.negative)));
     if (told.choices.length) parts.push(section("What was drawn", pairs(told.choices.map(({ written, became }) => [written, became]))));
     if (told.loras.length) parts.push(section("LoRAs", pairs(told.loras.map(({ name, weight }) => [name, String(weight)]))));

@@ -67,7 +67,7 @@ element.addEventListener("click", (event) => {
     return;
   }
   const count = element.querySelectorAll("li[data-task]").length;
-  if (action === "cancel_all" && !window.confirm(WORDS.sure(count))) return;
+  if (action === "cancel_all" && !window.confirm(window.easel.language.say(WORDS.sure(count)))) return;
   send(action, item ? item.dataset.task : "");
   if (SAID[action]) say(SAID[action]);
 });

@@ -17,8 +17,9 @@
 
   // ---- what there is ---------------------------------------------------------------------------------------------
   let library = { styles: [], aliases: {}, problems: [], samples: null };
-  let tiles = [];            // in their order: { style, key, words, tile, box, star }
-  let groups = [];           // { name, section, tiles }
+  let tiles = [];            // in their order: { style, group, key, words, tile, box, second, star }
+  let groups = [];           // as they are seen: { name, section, members, tiles }, first the one of the chosen, which has no name
+  let inSight = false;
   const byKey = new Map();   // key -> entry of tiles
   let chosen = [];           // names, in the order in which they act
   let favourites = new Set();
@@ -71,6 +72,7 @@
     if (JSON.stringify(names) === JSON.stringify(chosen)) return;
     chosen = names;
     showChosen();
+    if (!inSight) chosenFirst();
   }
 
   const entryOf = (name) => byKey.get(key(name)) || byKey.get(key(library.aliases[key(name)] || ""));
@@ -151,11 +153,28 @@
 
   // ---- drawing ---------------------------------------------------------------------------------------------------
   function drawn(style) {
+    const second = make("span", { class: "second notranslate", hidden: true }); // the name in the chosen language
     const box = make("button", { type: "button", class: "choice", role: "checkbox", "aria-checked": "false", tabindex: -1 },
-      sample(style), make("span", { class: "name notranslate" }, style.name));
+      sample(style), make("span", { class: "name notranslate" }, style.name), second);
     const mark = make("button", { type: "button", class: "star", "aria-pressed": "false", tabindex: -1, "aria-label": "Favourite", title: "Favourite" }, "★");
     const tile = make("div", { class: "tile" }, box, mark);
-    return { style, key: key(style.name), words: plain(`${style.name} ${style.group}`), tile, box, star: mark };
+    return { style, group: style.group || "Others", key: key(style.name), words: "", tile, box, second, star: mark };
+  }
+
+  // Languages of the user's own may have the styles' names, also as the reference calls them. What is sent stays English.
+  function translate() {
+    const { say, texts } = window.easel.language;
+    const byName = new Map([...texts()].map(([english, text]) => [key(english), text]));
+    const former = new Map(); // a style's key -> the reference's names for it
+    for (const [old, name] of Object.entries(library.aliases)) former.set(key(name), [...(former.get(key(name)) || []), old]);
+    for (const entry of tiles) {
+      const { name } = entry.style;
+      const names = [entry.key, ...(former.get(entry.key) || [])].map((one) => byName.get(one));
+      const others = [...new Set(names)].filter((text) => text && text !== name);
+      entry.words = plain([name, entry.group, say(entry.group), ...others].join(" "));
+      entry.second.textContent = others[0] || "";
+      entry.second.hidden = !others.length;
+    }
   }
 
   function draw() {
@@ -165,25 +184,42 @@
     const sections = new Map();
     for (const entry of tiles) {
       byKey.set(entry.key, entry);
-      const name = entry.style.group || "Others";
-      if (!sections.has(name)) sections.set(name, []);
-      sections.get(name).push(entry);
+      if (!sections.has(entry.group)) sections.set(entry.group, []);
+      sections.get(entry.group).push(entry);
     }
-    groups = [...sections].map(([name, members]) => {
-      const section = make("section", { class: "styles-group", "aria-label": name },
-        make("h3", {}, name), make("div", { class: "tiles" }, ...members.map((entry) => entry.tile)));
-      section.style.setProperty("--rows", Math.ceil(members.length / 3));
-      return { name, section, tiles: members };
+    groups = [["", []], ...sections].map(([name, members]) => {
+      const section = make("section", { class: "styles-group", "aria-label": name || "Chosen styles" },
+        make("h3", {}, name || "Chosen styles"), make("div", { class: "tiles" }));
+      return { name, section, members, tiles: [] };
     });
+    translate();
+    chosenFirst();
     grid.replaceChildren(...groups.map((group) => group.section));
     const before = choice.value;
-    choice.replaceChildren(make("option", { value: "" }, "All groups"), ...groups.map(({ name }) => make("option", { value: name }, name)));
-    choice.value = groups.some(({ name }) => name === before) ? before : "";
+    choice.replaceChildren(make("option", { value: "" }, "All groups"), ...[...sections.keys()].map((name) => make("option", { value: name }, name)));
+    choice.value = sections.has(before) ? before : "";
     problems.hidden = !library.problems.length;
     problems.lastElementChild.replaceChildren(...library.problems.map((text) => make("li", {}, text)));
     readFavourites();
     showFavourites();
     showChosen();
+    filter();
+  }
+
+  // Not while the tiles are in sight and one is chosen, which would put another one under the pointer.
+  function chosenFirst() {
+    if (!groups.length) return;
+    const first = new Set(chosen.map(entryOf).filter(Boolean));
+    for (const group of groups) {
+      const there = group.name ? group.members.filter((entry) => !first.has(entry)) : [...first];
+      if (there.length === group.tiles.length && there.every((entry, place) => entry === group.tiles[place])) continue;
+      group.tiles = there;
+      const box = group.section.lastElementChild;
+      there.forEach((entry, place) => { // those that leave this group are taken by another one
+        if (box.children[place] !== entry.tile) box.insertBefore(entry.tile, box.children[place] || null);
+      });
+      group.section.style.setProperty("--rows", Math.ceil(there.length / 3));
+    }
     filter();
   }
 
@@ -216,7 +252,7 @@
     for (const group of groups) {
       let some = false;
       for (const entry of group.tiles) {
-        const fits = (!choice.value || choice.value === group.name) && (!starred || favourites.has(entry.key))
+        const fits = (!choice.value || choice.value === entry.group) && (!starred || favourites.has(entry.key))
           && words.every((word) => entry.words.includes(word));
         if (entry.tile.hidden === fits) entry.tile.hidden = !fits;
         some = some || fits;
@@ -296,7 +332,13 @@
     return tile && tiles.find((entry) => entry.tile === tile);
   };
   root.addEventListener("keydown", onKey);
-  search.addEventListener("input", filter);
+  let sought = false; // whether there is a search
+  search.addEventListener("input", () => {
+    const cleared = sought && !search.value.trim();
+    sought = Boolean(search.value.trim());
+    if (cleared) chosenFirst();
+    else filter();
+  });
   choice.addEventListener("change", filter);
   clear.addEventListener("click", () => { choose([]); search.focus(); });
   refresh.addEventListener("click", read);
@@ -332,6 +374,7 @@
     search.focus();
     search.select();
   });
+  document.addEventListener("easel:language", () => { translate(); filter(); });
   document.addEventListener("easel:settings", (event) => follow(event.detail.styles));
   window.addEventListener("storage", (event) => {
     if (event.key === FAVOURITES) { readFavourites(); showFavourites(); }
@@ -351,9 +394,13 @@
   }
 
   // The library is asked for when the tab is seen for the first time.
-  new IntersectionObserver((entries, observer) => {
-    if (!entries.some((entry) => entry.isIntersecting)) return;
-    observer.disconnect();
-    read();
+  let asked = false;
+  new IntersectionObserver((entries) => {
+    inSight = entries[entries.length - 1].isIntersecting;
+    if (!inSight) chosenFirst();
+    else if (!asked) {
+      asked = true;
+      read();
+    }
   }, { rootMargin: "1500px" }).observe(root); // below the fold of a phone, too
 })();

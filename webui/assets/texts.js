@@ -226,6 +226,8 @@
       return speak();
     },
     say,
+    /** The chosen language's texts by the English ones; a key with {} is in none of them. */
+    texts: () => table,
     /** Whether the chosen language has a translation of `english`. */
     knows: (english) => translated(english.trim().replace(/\s+/g, " ")) !== null,
   };

@@ -12,7 +12,7 @@ import gradio as gr
 from core.axes import SETTINGS, example
 from core.errors import UserError
 from core.task import AsyncTask
-from webui.controls import CONTROLS
+from webui.controls import label_of
 from webui.generate import Desk
 from webui.render import problem
 from webui.tabs.place import Placed, card
@@ -46,7 +46,7 @@ class BatchCard:
 
 def batch_card(placed: Placed) -> BatchCard:
     """Make the card."""
-    choices = [(label_of(name), name) for name in dict.fromkeys((*FIRST, *SETTINGS))]
+    choices = [(axis_label(name), name) for name in dict.fromkeys((*FIRST, *SETTINGS))]
     with card("Many pictures"):
         placed.put("image_grid")
         with gr.Accordion("A list of prompts", open=False, elem_id="batch_list"):
@@ -88,7 +88,9 @@ def batch_events(
 
     def queue_list(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
         try:
-            desk.submit_list(settings(values), owner(request), values[made.prompts] or "", any_seed=values[any_seed])
+            desk.submit_list(
+                settings(values), owner(request), str(values[made.prompts] or ""), any_seed=values[any_seed]
+            )
         except UserError as error:
             return {message: problem(str(error))}
         return {message: ""}
@@ -104,7 +106,7 @@ def batch_events(
         written = axes(values)
         empty = next((name for name in ("x", "y") if written[name] and not written[f"{name}_values"].strip()), None)
         if empty:
-            return _hint(f"{escape(label_of(written[empty]))}: <code>{escape(example(written[empty]))}</code>")
+            return _hint(f"{escape(axis_label(written[empty]))}: <code>{escape(example(written[empty]))}</code>")
         try:
             task = desk.grid_task(settings(values), "", written, any_seed=values[any_seed])
         except UserError as error:
@@ -140,10 +142,9 @@ def told(task: AsyncTask, seconds: float | None) -> str:
     return size + (f", {about(seconds)}" if seconds is not None else "")
 
 
-def label_of(name: str) -> str:
-    """What the setting `name` is called in the page."""
-    label = getattr(CONTROLS.get(name), "keywords", {}).get("label")
-    return WORDS.get(name) or label or name.replace("_", " ").capitalize()
+def axis_label(name: str) -> str:
+    """What the axis over the setting `name` is called in the page."""
+    return WORDS.get(name) or label_of(name)
 
 
 def _hint(html: str) -> str:

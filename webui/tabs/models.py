@@ -45,15 +45,6 @@ def models_tab(app: App, placed: Placed) -> ModelsTab:
     return ModelsTab(refresh)
 
 
-def refreshed(app: App, placed: Placed) -> dict[Any, Any]:
-    """The lists of files as the folders are now; `base_model` is left to the page."""
-    lists = {name: app.files(kind) for name, kind in PARTS.items()} | {"refiner_model": app.models()}
-    return {
-        placed.controls[name]: gr.update(choices=[(placed.controls[name].choices[0][0], ""), *model_choices(names)])
-        for name, names in lists.items()
-    }
-
-
 def model_choices(names: Sequence[str]) -> list[tuple[str, str]]:
     """Files as a list shows them, without the ending, and their names."""
     return [(name.removesuffix(".safetensors"), name) for name in names]

@@ -1,41 +1,59 @@
-"""The preset card of the Settings tab: choose one, keep what is set now as one of your own."""
+"""The preset card of the Settings tab: choose one, see what that changed, keep what is set now as one of your own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import gradio as gr
 
-from core.cli_download import told_size
-from core.errors import UserError
-from core.presets_choice import Choice
+from core.errors import BadSetting, UserError
+from core.presets_choice import Choice, diff
 from core.presets_shelf import Shelf
 from core.settings import Settings, written_setting
-from webui.controls import shown
+from webui.controls import label_of, remembered_values, shown
+from webui.form import UNCHANGED, Form
+from webui.needs_box import needs_box
 from webui.render import notice, problem
 from webui.tabs.place import card
 
 MOST_SHOWN = 100  # characters of a value
+NOT_OF_A_PRESET = ("prompt", "negative_prompt", "seed", "image_number")
+REPLACING = (
+    "You have a preset of this name. Press Replace to put the new one in its place; the old one goes to the trash."
+)
 
 
 @dataclass(frozen=True)
 class PresetCard:
-    """The card's components."""
+    """The card's components. `before` (hidden) is the preset that the controls came from, `former` (hidden, JSON) what a
+    choice replaced.
+    """
 
     preset: Any
     told: Any
+    undo: Any
+    again: Any
     name: Any
     with_prompt: Any
     changes: Any
     before: Any
+    former: Any
     keep: Any
     save: Any
+    replace: Any
     rename: Any
     delete: Any
     restore: Any
+
+    @property
+    def choosing(self) -> list[Any]:
+        """What shows which preset is chosen."""
+        return [self.preset, self.before, self.told]
 
 
 def preset_card(shelf: Shelf, *, allowed: bool) -> PresetCard:
@@ -49,53 +67,94 @@ def preset_card(shelf: Shelf, *, allowed: bool) -> PresetCard:
             show_label=False,
             filterable=True,
         )
-        # Beside the controls in the page, so that it always belongs to the values that are sent with it.
+        # Beside the controls in the page, so that they always belong to the values that are sent with them.
         before = gr.Textbox(shelf.first, visible="hidden", elem_id="preset_before")
+        former = gr.Textbox("", visible="hidden", elem_id="preset_former")
         told = gr.HTML("", elem_id="preset_told")
+        undo = gr.Button("Undo", elem_id="preset_undo", size="sm", visible=False)
+        again = gr.Button("", elem_id="preset_again", visible="hidden")  # pressed by downloads.js
         words = "Keep these settings as a preset"
         with gr.Accordion(words, open=False, elem_id="preset_keeping", visible=allowed) as keep:
-            changes = gr.HTML("", elem_id="preset_changes")
             name = gr.Textbox(label="Name", elem_id="preset_name", max_lines=1, placeholder="my look")
             with_prompt = gr.Checkbox(label="With the prompt", elem_id="preset_with_prompt")
+            changes = gr.HTML("", elem_id="preset_changes")
             with gr.Row():
                 save = gr.Button("Save", elem_id="preset_save", size="sm", min_width=70)
+                replace = gr.Button("Replace", elem_id="preset_replace", size="sm", min_width=70, visible=False)
                 rename = gr.Button("Rename the chosen one", elem_id="preset_rename", size="sm", min_width=90)
             with gr.Row():
                 delete = gr.Button("Delete the chosen one", elem_id="preset_delete", size="sm", min_width=90)
                 restore = gr.Button("Undo deleting", elem_id="preset_restore", size="sm", min_width=90)
-    return PresetCard(preset, told, name, with_prompt, changes, before, keep, save, rename, delete, restore)
+    return PresetCard(
+        preset,
+        told,
+        undo,
+        again,
+        name,
+        with_prompt,
+        changes,
+        before,
+        former,
+        keep,
+        save,
+        replace,
+        rename,
+        delete,
+        restore,
+    )
 
 
-def preset_events(
-    made: PresetCard,
-    shelf: Shelf,
-    controls: dict[str, Any],
-    current: Callable[[dict[Any, Any]], Settings],
-    filled: Callable[[dict[str, Any], str], dict[Any, Any]],
-    everything: list[Any],
-    message: Any,
-    *,
-    allowed: bool,
-) -> None:
-    """Bind the card's events. `current` reads the settings off the controls, `filled` shows values by control name.
+def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, quiet: Mapping[str, Any]) -> None:
+    """Bind the card's events to the form.
 
     `allowed` is False where the page is open to others: presets and files are for the one who sits at the computer.
     """
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-    asked = {*controls.values(), made.preset, made.before, made.name, made.with_prompt}
+    asked = {*form.inputs, made.preset, made.before, made.former, made.name, made.with_prompt}
+    message = form.message
 
     def switch(values: dict[Any, Any]) -> dict[Any, Any]:
-        chosen, before = values[made.preset], values[made.before]
+        chosen, before = str(values[made.preset] or ""), str(values[made.before] or "")
+        if chosen == before:  # a list reports a choice when it is left, too
+            return {message: UNCHANGED}
         try:
-            settings, choice = shelf.switched(current(values), before, chosen)
+            current = form.current(values)
+            settings, choice = shelf.switched(current, before, chosen)
         except UserError as error:
             return {message: problem(str(error)), made.preset: before}
-        told = {made.told: told_choice(choice, allowed=allowed), made.before: chosen}
-        return filled({n: v for n, v in shown(settings).items() if n != "seed"}, "") | told
+        return changed(current, settings, before, chosen, choice)
+
+    def again(values: dict[Any, Any]) -> dict[Any, Any]:
+        """The chosen preset's files have come: what it comes to now."""
+        chosen = str(values[made.preset] or "")
+        try:
+            current, settings = form.current(values), shelf.settings(chosen)
+            settings = dataclasses.replace(settings, **{name: getattr(current, name) for name in NOT_OF_A_PRESET})
+            return changed(current, settings, chosen, chosen, shelf.choice(chosen))
+        except UserError as error:
+            return {message: problem(str(error))}
+
+    def changed(current: Settings, settings: Settings, before: str, chosen: str, choice: Choice) -> dict[Any, Any]:
+        """Show `settings` in the place of `current`; what that changed is told, and can be taken back."""
+        told = told_choice(choice, chosen, allowed=allowed) + told_switch(diff(settings, current))
+        former = json.dumps({"preset": before, "values": _without_seed(shown(current))})
+        choosing = {made.told: told, made.before: chosen, made.former: former, made.undo: gr.update(visible=True)}
+        return form.filled(_without_seed(shown(settings))) | choosing
+
+    def undo(values: dict[Any, Any]) -> dict[Any, Any]:
+        """The settings and the preset from before the last choice; what was typed since then stays."""
+        try:
+            former = json.loads(str(values[made.former]))
+            known = remembered_values(json.dumps(former["values"]))
+            preset = former["preset"] if former["preset"] in shelf.names() else shelf.start
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return {message: UNCHANGED}
+        typed = {name: value for name, value in form.by_name(values).items() if name in ("prompt", "negative_prompt")}
+        choosing = {made.preset: preset, made.before: preset, made.told: "", made.undo: gr.update(visible=False)}
+        return form.filled(known | typed) | choosing
 
     def compare(values: dict[Any, Any]) -> str:
         try:
-            return told_changes(shelf.changes(current(values), values[made.preset]))
+            return told_held(shelf.held(form.current(values), with_prompt=bool(values[made.with_prompt])))
         except UserError as error:
             return problem(str(error))
 
@@ -106,33 +165,70 @@ def preset_events(
             try:
                 chosen, words = act(values)
             except UserError as error:
-                return {message: problem(str(error))}
+                asks = str(error) == REPLACING
+                return {message: problem(str(error)), made.replace: gr.update(visible=asks)}
             choices = gr.update(choices=preset_choices(shelf), value=chosen)
-            return {message: notice(words), made.preset: choices, made.before: chosen}
+            hidden = {made.replace: gr.update(visible=False)}
+            return {message: notice(words), made.preset: choices, made.before: chosen, **hidden}
 
         return event
 
+    def named(values: dict[Any, Any]) -> str:
+        return str(values[made.name] or "").strip()
+
     def save(values: dict[Any, Any]) -> tuple[str, str]:
-        name = values[made.name].strip()
-        shelf.save(name, current(values), with_prompt=values[made.with_prompt], overwrite=name in shelf.own_names())
-        return name, "The preset is kept."
+        if named(values) in shelf.own_names():
+            raise BadSetting(REPLACING)
+        shelf.save(named(values), form.current(values), with_prompt=bool(values[made.with_prompt]))
+        return named(values), "The preset is kept."
+
+    def replace(values: dict[Any, Any]) -> tuple[str, str]:
+        with_prompt = bool(values[made.with_prompt])
+        shelf.save(named(values), form.current(values), with_prompt=with_prompt, overwrite=True)
+        return named(values), "The preset is kept. Undo deleting brings the old one back beside it."
 
     def rename(values: dict[Any, Any]) -> tuple[str, str]:
-        shelf.rename(values[made.preset], values[made.name].strip())
-        return values[made.name].strip(), "The preset has its new name."
+        shelf.rename(str(values[made.preset]), named(values))
+        return named(values), "The preset has its new name."
 
     def delete(values: dict[Any, Any]) -> tuple[str, str]:
-        shelf.delete(values[made.preset])
-        return shelf.first, "The preset is in the trash. Undo deleting brings it back."
+        shelf.delete(str(values[made.preset]))
+        return shelf.start, "The preset is in the trash. Undo deleting brings it back."
 
     def restore(values: dict[Any, Any]) -> tuple[str, str]:
         return shelf.restore(), "The preset is back."
 
-    made.preset.input(switch, asked, [made.preset, made.before, made.told, *everything], **quiet)
-    made.keep.expand(compare, asked, made.changes, **quiet)
-    if allowed:
-        for button, act in ((made.save, save), (made.rename, rename), (made.delete, delete), (made.restore, restore)):
-            button.click(changing(act), asked, [message, made.preset, made.before], **quiet)
+    raw = {**quiet, "preprocess": False}  # checked by Settings; a list of files may be older than a file that is chosen
+    shows = [*made.choosing, made.former, made.undo, *form.outputs]
+    made.preset.input(switch, asked, shows, **raw)
+    made.undo.click(undo, asked, shows, **raw)
+    made.again.click(again, asked, shows, **raw)
+    if not allowed:
+        return
+    gr.on([made.keep.expand, made.name.focus, made.with_prompt.change], compare, asked, made.changes, **raw)
+    actions = {made.save: save, made.replace: replace, made.rename: rename, made.delete: delete, made.restore: restore}
+    for button, act in actions.items():
+        button.click(changing(act), asked, [message, made.preset, made.before, made.replace], **raw)
+
+
+def shown_preset(
+    made: PresetCard, shelf: Shelf, name: str, notices: tuple[str, ...], *, allowed: bool
+) -> dict[Any, Any]:
+    """Updates for a page that was opened anew, with the presets that there are now: `name` chosen, if it is one.
+
+    `notices` are what there is to say of the configuration.
+    """
+    chosen = name if name in shelf.names() else shelf.start
+    try:
+        told = told_choice(shelf.choice(chosen), chosen, allowed=allowed, described=False)
+    except UserError as error:
+        told = problem(str(error))
+    notes = "".join(f'<p class="note">{escape(each)}</p>' for each in notices)
+    return {
+        made.preset: gr.update(choices=preset_choices(shelf), value=chosen),
+        made.before: chosen,
+        made.told: notes + told,
+    }
 
 
 def preset_choices(shelf: Shelf) -> list[tuple[str, str]]:
@@ -142,33 +238,39 @@ def preset_choices(shelf: Shelf) -> list[tuple[str, str]]:
     ]
 
 
-def told_choice(choice: Choice, *, allowed: bool) -> str:
-    """What a preset has to say, and what it needs: with a button that downloads it where that is `allowed`."""
-    words = [choice.preset.description, *choice.notes]
+def told_choice(choice: Choice, name: str, *, allowed: bool, described: bool = True) -> str:
+    """What the preset `name`, which came to `choice`, has to say, and what it needs: with a button that downloads it."""
+    words = [choice.preset.description if described else "", *choice.notes]
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in words if note)
-    published = [need for need in choice.missing if need.url]
-    if not published or not allowed:
-        return notes
-    size = told_size(sum(need.bytes or 0 for need in published))
-    files = "".join(
-        f"<li>{escape(need.name)} <span>{told_size(need.bytes) if need.bytes else ''}</span></li>" for need in published
+    return notes + needs_box(choice.missing, allowed=allowed, preset=name)
+
+
+def told_switch(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """What the choice of a preset changed, folded away."""
+    if not changes:
+        return ""
+    return f'<details class="changed"><summary>What that changed</summary>{_table(changes, "Before", "Now")}</details>'
+
+
+def told_held(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """What a preset made of the present settings would hold."""
+    if not changes:
+        return '<p class="note">Nothing differs from the defaults, so the preset would hold nothing.</p>'
+    return f'<p class="note">The preset will hold:</p>{_table(changes, "Default", "Now")}'
+
+
+def _table(changes: Mapping[str, tuple[Any, Any]], there: str, here: str) -> str:
+    rows = "".join(
+        f"<tr><th>{escape(label_of(name))}</th><td>{_short(old)}</td><td>{_short(new)}</td></tr>"
+        for name, (old, new) in changes.items()
     )
     return (
-        f'{notes}<ul class="needs">{files}</ul><button type="button" class="plain" id="fetch_preset" '
-        f'data-preset="{escape(choice.preset.name)}">Download</button> <span class="note">{size}</span>'
-        '<div id="fetching" role="status"></div>'
+        f"<table><thead><tr><th>Setting</th><th>{there}</th><th>{here}</th></tr></thead><tbody>{rows}</tbody></table>"
     )
 
 
-def told_changes(changes: dict[str, tuple[Any, Any]]) -> str:
-    """A table of what is set otherwise than in the chosen preset."""
-    if not changes:
-        return '<p class="note">Nothing differs from the chosen preset.</p>'
-    rows = "".join(
-        f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{_short(there)}</td><td>{_short(here)}</td></tr>"
-        for name, (there, here) in changes.items()
-    )
-    return f"<table><thead><tr><th>Setting</th><th>Preset</th><th>Now</th></tr></thead><tbody>{rows}</tbody></table>"
+def _without_seed(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != "seed"}
 
 
 def _short(value: Any) -> str:

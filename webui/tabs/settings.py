@@ -25,6 +25,7 @@ class SettingsTab:
 
     aspect: Any
     any_seed: Any
+    told_mode: Any
     reset: Any
     presets: PresetCard | None
     batch: BatchCard
@@ -49,8 +50,8 @@ def settings_tab(app: App, placed: Placed, native: tuple[int, int]) -> SettingsT
             any_seed = gr.Checkbox(value=True, label="Random seed", elem_id="random_seed", min_width=120)
     with card("Making"):
         placed.put("performance", "steps", "guidance_scale", "output_format")
-        gr.HTML("", elem_id="forced")  # what the performance mode forces
+        told_mode = gr.HTML("", elem_id="forced")
         gr.HTML(READ_PICTURE)
-        reset = gr.Button("Reset all settings", elem_id="reset_settings", size="sm")
+        reset = gr.Button("Reset to the preset", elem_id="reset_settings", size="sm")
     batch = batch_card(placed)
-    return SettingsTab(aspect, any_seed, reset, presets, batch)
+    return SettingsTab(aspect, any_seed, told_mode, reset, presets, batch)

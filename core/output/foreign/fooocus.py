@@ -67,7 +67,7 @@ IGNORED = (
 )  # fmt: skip
 OWN_KEYS = (
     "metadata_scheme", "resolution", "adm_guidance", "lora_combined_1", "base_model_hash", "full_prompt",
-    "refiner_swap_method", "prompt_expansion", "overwrite_switch", "inpaint_engine_version", "inpaint_method",
+    "refiner_swap_method", "overwrite_switch", "inpaint_engine_version", "inpaint_method",
 )  # fmt: skip
 NO_VAE = ("Default (model)", "None", "Automatic", "")
 

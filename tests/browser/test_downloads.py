@@ -1,0 +1,80 @@
+"""Model files in the page of the whole program: what a mode lacks is told at once, and a download outlives a reload."""
+
+import json
+
+import pytest
+
+from tests.browser.chromium import arrive, visit
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to look at the page")
+expect = playwright.expect
+expect.set_options(timeout=20_000)  # milliseconds; the machine may be busy
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+
+HYPER = "sdxl_hyper_sd_4step_lora.safetensors"
+RUNNING = {"busy": True, "done": False, "problem": "", "name": HYPER, "share": 0.25, "bytes": 197e6, "total": 787e6}
+DONE = {**RUNNING, "busy": False, "done": True}
+STOPPED = {**RUNNING, "busy": False, "problem": "Stopped. The next download goes on from here."}
+
+
+@pytest.fixture
+def page(browser, address):
+    with visit(browser, address) as page:
+        yield page
+
+
+@pytest.fixture
+def server(page):
+    """Answers about downloads in the program's place, which would fetch from elsewhere: `now` is how one stands."""
+    told = {"now": RUNNING, "sent": []}
+
+    def answer(route):
+        if route.request.method == "POST":
+            told["sent"].append(json.loads(route.request.post_data))
+            told["now"] = RUNNING if told["sent"][-1] else STOPPED
+        route.fulfill(json=told["now"])
+
+    page.route("**/easel/downloads", answer)
+    return told
+
+
+def choose_mode(page, name):
+    page.click("#performance input")
+    page.get_by_role("option", name=name, exact=True).click()
+
+
+def test_what_a_mode_lacks_is_shown_beside_it_and_fetched_by_a_press(page, server):
+    box, strip = page.locator("#performance_needs"), page.locator("#download")
+    choose_mode(page, "Hyper-SD")
+    expect(box.locator("li")).to_have_text(f"{HYPER} 787 MB")
+    expect(strip).to_have_count(0)
+    box.get_by_role("button", name="Download").click()
+    expect(strip).to_contain_text("197 MB / 787 MB")
+    assert server["sent"] == [{"names": [HYPER]}]
+    page.route("**/easel/needs?*", lambda route: route.fulfill(json={"performance": "", "refiner_model": ""}))
+    server["now"] = DONE
+    expect(strip).to_contain_text("Everything is there.")
+    expect(box).to_be_hidden()
+    strip.get_by_role("button", name="Close").click()
+    expect(strip).to_have_count(0)
+
+
+def test_another_mode_takes_the_box_away(page):
+    choose_mode(page, "DMD2")
+    expect(page.locator("#performance_needs")).to_contain_text("Licence: CC BY-NC 4.0")
+    choose_mode(page, "Quality")
+    expect(page.locator("#performance_needs")).to_be_hidden()
+
+
+def test_a_running_download_is_seen_after_a_reload_and_can_be_stopped(page, address, server):
+    arrive(page, address)
+    strip = page.locator("#download")
+    expect(strip.locator("progress")).to_have_attribute("value", "0.25")
+    expect(strip).to_contain_text(HYPER)
+    strip.get_by_role("button", name="Stop").click()
+    expect(strip).to_contain_text("Stopped. The next download goes on from here.")
+    expect(strip.locator("progress")).to_be_hidden()
+    arrive(page, address)
+    expect(page.locator("#generate_button")).to_be_visible()
+    expect(strip).to_have_count(0)  # an end is told once

@@ -1,0 +1,182 @@
+"""The form of the page: what it shows for settings, what modes lock in it, and that nothing of the user's is lost."""
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import gradio as gr
+import pytest
+
+from core.errors import ModelNotFound
+from core.settings import Settings
+from webui.app import App
+from webui.controls import CONTROLS, FORCEABLE, shown
+from webui.form import Form, mode_of, own_values, remembered_beside, told_mode
+from webui.page import build_page
+from webui.tabs.place import Placed
+
+FILES = {"vae": ["soft.safetensors"], "text_encoders": []}
+MODELS = ["anime.safetensors", "small.safetensors"]
+
+
+def recommended(name: str) -> Settings:
+    """The stand-in's models recommend different numbers of steps."""
+    if name not in ("", *MODELS):
+        raise ModelNotFound(f"There is no checkpoint {name!r}.")
+    return Settings(base_model=name or MODELS[1], steps=20 if name == MODELS[0] else 25, guidance_scale=3.0)
+
+
+def built(make):
+    """What `make` gives, called where an event loop runs: Gradio makes one otherwise, and leaves it open."""
+
+    async def story():
+        return make()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, story()).result()
+
+
+@pytest.fixture
+def models():
+    return list(MODELS)
+
+
+@pytest.fixture
+def form(app, models):
+    plain = {field: getattr(app, field) for field in ("worker", "lora_info")}
+    app = App(models=lambda: models, native_size=lambda name: (256, 256), defaults=recommended,
+              files=lambda kind: FILES.get(kind, []), **plain)  # fmt: skip
+
+    def make():
+        with gr.Blocks():
+            placed = Placed(recommended(""))
+            for name in CONTROLS:
+                options = {"choices": [(n, n) for n in models]} if name in ("base_model", "refiner_model") else {}
+                options = {"choices": []} if name in ("vae", "text_encoder_l", "text_encoder_g") else options
+                placed.put(name, **options)
+            hidden = partial(gr.Textbox, visible="hidden")
+            boxes = gr.Checkbox(), gr.Dropdown([]), gr.HTML(), gr.HTML(), hidden("{}"), hidden(MODELS[1])
+            return Form(app, placed, *boxes)
+
+    return built(make)
+
+
+def page_of(form: Form, **values):
+    """What the page would send: the controls' values, and in `own` and `model` what stands beside them."""
+    beside = {form.own: json.dumps(values.pop("own", {})), form.model: values.pop("model", MODELS[1])}
+    by_name = shown(recommended("")) | values
+    return {**{form.controls[name]: by_name[name] for name in CONTROLS}, form.any_seed: False, **beside}
+
+
+def after(form: Form, page, updates):
+    """The page after `updates`, and which controls are locked then."""
+    new, locked = dict(page), set()
+    for component, update in updates.items():
+        if isinstance(update, dict) and update.get("__type__") == "update":
+            if "value" in update:
+                new[component] = update["value"]
+            if update.get("interactive") is False:
+                locked.add(next(name for name, control in form.controls.items() if control is component))
+        else:
+            new[component] = update
+    return new, locked
+
+
+def test_settings_of_a_mode_are_shown_as_it_forces_them_and_locked(form):
+    """D45: a mode that is there when the page is opened is shown and locked, too; the user's own values wait."""
+    updates = form.filled(shown(replace(recommended(""), performance="lightning", steps=12)), only_changes=True)
+    page, locked = after(form, page_of(form), updates)
+    assert (page[form.controls["steps"]], page[form.controls["sampler"]]) == (4, "euler")
+    assert {"steps", "sampler", "guidance_scale"} <= locked
+    assert own_values(page[form.own])["steps"] == 12
+    assert "Lightning LoRA" in updates[form.told_mode] and "Without effect" in updates[form.told_mode]
+    assert form.current(page).steps == 12
+
+
+def test_settings_that_leave_a_mode_are_not_overwritten_by_what_the_mode_had_replaced(form):
+    page, _ = after(form, page_of(form), form.filled(shown(replace(recommended(""), performance="lightning"))))
+    wanted = replace(recommended(""), performance="custom", steps=40, guidance_scale=7.0, sampler="heun")
+    page, locked = after(form, page, form.filled(shown(wanted)))
+    page, _ = after(form, page, form.follow_mode(page))  # the change of the mode is an event of its own
+    assert not locked and own_values(page[form.own]) == {}
+    got = form.current(page)
+    assert (got.steps, got.guidance_scale, got.sampler) == (40, 7.0, "heun")
+
+
+def test_a_mode_that_is_left_by_hand_gives_back_what_it_replaced(form):
+    page = page_of(form, steps=12, performance="lightning")
+    page, locked = after(form, page, form.follow_mode(page))
+    assert page[form.controls["steps"]] == 4 and "steps" in locked
+    page, locked = after(form, page | {form.controls["performance"]: "custom"}, {})
+    page, locked = after(form, page, form.follow_mode(page))
+    assert page[form.controls["steps"]] == 12 and not locked
+
+
+def test_leaving_the_list_of_models_with_the_same_model_changes_nothing(form):
+    page = page_of(form, steps=7)
+    new, _ = after(form, page, form.follow_model(page))
+    assert {name: new[c] for name, c in form.controls.items()} == {name: page[c] for name, c in form.controls.items()}
+
+
+def test_another_model_brings_its_settings(form):
+    page = page_of(form, steps=7, base_model=MODELS[0])
+    new, _ = after(form, page, form.follow_model(page))
+    assert new[form.controls["steps"]] == 20 and new[form.model] == MODELS[0]
+
+
+def test_another_model_leaves_alone_what_a_mode_forces_and_its_word_waits(form):
+    page = page_of(form, performance="lightning")
+    page, _ = after(form, page, form.follow_mode(page))
+    page |= {form.controls["base_model"]: MODELS[0]}
+    page, _ = after(form, page, form.follow_model(page))
+    assert page[form.controls["steps"]] == 4
+    page |= {form.controls["performance"]: "custom"}
+    page, _ = after(form, page, form.follow_mode(page))
+    assert page[form.controls["steps"]] == 20
+
+
+def test_fresh_lists_keep_what_is_chosen_and_drop_what_is_gone(form, models):
+    models.append("new.safetensors")
+    page = page_of(form, steps=7, vae="gone.safetensors")
+    updates = form.refreshed(page)
+    choices = dict(updates[form.controls["base_model"]]["choices"])
+    assert "new.safetensors" in choices.values() and "value" not in updates[form.controls["base_model"]]
+    assert updates[form.controls["vae"]]["value"] == ""
+    models.remove(MODELS[1])
+    assert form.refreshed(page)[form.controls["base_model"]]["value"] == MODELS[0]
+
+
+def test_a_file_that_came_after_the_page_was_built_can_be_shown(form, models):
+    """D19: after a download the lists of files are read again."""
+    models.append("new.safetensors")
+    updates = form.filled(shown(replace(recommended(""), refiner_model="new.safetensors")))
+    update = updates[form.controls["refiner_model"]]
+    assert update["value"] == "new.safetensors" and "new.safetensors" in dict(update["choices"]).values()
+    gone = form.filled(shown(replace(recommended(""), vae="gone.safetensors")))[form.controls["vae"]]
+    assert gone["value"] == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"steps": "x"}', '{"steps": [1]}', '{"prompt": "a"}', None, 3, "[" * 9999]
+)
+def test_hidden_values_that_a_browser_made_up_count_as_none(text):
+    assert own_values(text) == {}
+    assert remembered_beside(str(text))[1] == {}
+
+
+def test_a_mode_that_is_none_counts_as_custom():
+    assert [mode_of({"performance": value}) for value in ("warp", None, ["speed"], "speed")] == [
+        *["custom"] * 3,
+        "speed",
+    ]
+
+
+def test_every_mode_but_custom_says_what_it_does():
+    assert told_mode("custom") == "" and "60 steps" in told_mode("quality") and FORCEABLE
+
+
+def test_no_tab_keeps_a_connection_open(app):
+    """A browser has six connections to a host: Gradio's state would take one of them for each tab, for ever."""
+    assert built(lambda: build_page(app)).config["connect_heartbeat"] is False

@@ -1,0 +1,106 @@
+"""A page behind a password, over real HTTP: checking one holds up nobody, and guessing them gets slow."""
+
+import itertools
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from core.access import WITHOUT_WAITING
+from tests.browser.chromium import free_port, running
+from tests.webui.behind_password import RIGHT
+
+pytestmark = pytest.mark.timeout(180)
+
+WRONG = "wrong"
+ADDRESSES = itertools.count(1)
+
+
+@dataclass
+class Visitor:
+    """Somebody at an address of their own, before `page`, whose `door` can be held: then a check takes its time."""
+
+    page: str
+    door: Path
+    at: str
+    pool: ThreadPoolExecutor = field(default_factory=ThreadPoolExecutor)
+
+    def status(self, path, form=None):
+        data = urllib.parse.urlencode(form).encode() if form else None
+        request = urllib.request.Request(self.page + path, data, {"X-Forwarded-For": self.at})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.code
+
+    def log_in(self, password, path="/login"):
+        return self.status(path, {"username": "anna", "password": password})
+
+    def begin_to_log_in(self, password):
+        """A login that goes on until the file `closed` is gone, from when its password is looked at."""
+        (self.door / "closed").touch()
+        before, login = self.checked(), self.pool.submit(self.log_in, password)
+        while self.checked() == before:
+            assert not login.done()
+            time.sleep(0.02)
+        return login
+
+    def finish(self, login):
+        (self.door / "closed").unlink()
+        return login.result(30)
+
+    def checked(self):
+        """How many passwords have been looked at."""
+        asked = self.door / "asked"
+        return asked.stat().st_size if asked.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder, port = tmp_path_factory.mktemp("door"), free_port()
+    with running(["-m", "tests.webui.behind_password", str(port), str(folder)], f"http://127.0.0.1:{port}") as address:
+        yield address, folder
+
+
+@pytest.fixture
+def visitor(page):
+    """At another address in each test."""
+    made = Visitor(*page, at=f"192.0.2.{next(ADDRESSES)}")
+    yield made
+    (made.door / "closed").unlink(missing_ok=True)
+    made.pool.shutdown()
+
+
+def test_while_a_password_is_checked_everybody_else_is_served(visitor):
+    """D6."""
+    login = visitor.begin_to_log_in(RIGHT)
+    assert visitor.status("/easel/alive") == 200
+    assert not login.done()
+    assert visitor.finish(login) == 200
+
+
+def test_after_some_wrong_passwords_even_the_right_one_takes_a_while(visitor):
+    """D6."""
+    assert [visitor.log_in(WRONG) for _ in range(WITHOUT_WAITING)] == [400] * WITHOUT_WAITING
+    began = time.monotonic()
+    assert visitor.log_in(RIGHT, "/login/") == 200
+    assert time.monotonic() - began > 0.9
+    elsewhere = Visitor(visitor.page, visitor.door, "198.51.100.1")
+    assert elsewhere.log_in(WRONG) == 400
+
+
+def test_passwords_that_are_tried_side_by_side_are_refused_unseen(visitor):
+    """D6."""
+    first = visitor.begin_to_log_in(WRONG)
+    checked = visitor.checked()
+    assert [visitor.log_in(RIGHT) for _ in range(3)] == [429] * 3
+    assert visitor.finish(first) == 400
+    assert visitor.checked() == checked
+    assert visitor.log_in(RIGHT) == 200

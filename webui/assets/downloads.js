@@ -1,0 +1,112 @@
+// Downloads of model files: the boxes of what a chosen mode or refiner lacks, and how a download goes, under the
+// masthead, so that it is seen from every tab and after a reload. The boxes' HTML is made by webui/needs_box.py.
+(() => {
+  "use strict";
+
+  const { make } = window.easel;
+  const byId = (id) => document.getElementById(id);
+  const CONTROLS = ["performance", "refiner_model"]; // whose choice may need a file
+  const EVERY = 1000; // milliseconds between two looks at a download
+  const amount = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${Math.round(bytes / 1e6)} MB`);
+
+  // ---- what is lacking ------------------------------------------------------------------------------------------
+  let asked = "";
+
+  /** Show what the chosen mode and refiner lack, each below its list. `again`: even if neither has changed. */
+  async function showNeeds(again = false) {
+    const current = window.easel.current;
+    if (!current) return;
+    const chosen = new URLSearchParams(CONTROLS.map((name) => [name, current[name] || ""])).toString();
+    if (chosen === asked && !again) return;
+    asked = chosen;
+    let boxes = {};
+    try {
+      const answer = await fetch(`easel/needs?${chosen}`, { cache: "no-store" });
+      if (answer.ok) boxes = await answer.json();
+    } catch { /* the page tells when the server is gone */ }
+    if (chosen === asked) CONTROLS.forEach((name) => showBox(name, boxes[name] || ""));
+  }
+
+  function showBox(name, html) {
+    let box = byId(`${name}_needs`);
+    if (!box && html) {
+      box = make("div", { id: `${name}_needs`, class: "needs-box", role: "status" });
+      byId(name)?.after(box);
+    }
+    if (box && box.innerHTML !== html) box.innerHTML = html; // made and escaped by the server
+    if (box) box.hidden = !html;
+  }
+
+  // ---- how a download goes --------------------------------------------------------------------------------------
+  let next = 0;
+
+  async function ask(wanted) {
+    clearTimeout(next);
+    try {
+      const how = wanted ? { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wanted) } : { cache: "no-store" };
+      const answer = await fetch("easel/downloads", how);
+      const told = await answer.json();
+      if (!answer.ok) throw new Error(told.error);
+      return told;
+    } catch (error) {
+      return { busy: false, problem: error.message };
+    }
+  }
+
+  async function follow(wanted) {
+    const now = await ask(wanted);
+    show(now);
+    if (now.busy) next = setTimeout(follow, EVERY);
+    else if (now.done) {
+      showNeeds(true);
+      if (document.querySelector("#preset_told [data-fetch]")) byId("preset_again")?.click();
+    }
+  }
+
+  function place() {
+    let strip = byId("download");
+    if (!strip) {
+      const bar = make("progress", { max: 1, "aria-label": "Download" });
+      strip = make("div", { id: "download", role: "group", "aria-label": "Download" },
+        make("p", { role: "status" }), make("span", { class: "amount" }), bar,
+        make("button", { type: "button", class: "plain stop", click: () => follow({}) }, "Stop"),
+        make("button", { type: "button", class: "plain shut", click: () => strip.remove() }, "Close"));
+      document.querySelector("header.masthead").after(strip);
+    }
+    return strip;
+  }
+
+  function show(now) {
+    const strip = place();
+    const part = (name) => strip.querySelector(name);
+    const words = now.problem || (now.done ? "Everything is there." : now.name || "");
+    if (part("p").textContent !== words) part("p").textContent = words; // only what is new is read aloud
+    const facts = [now.total ? `${amount(now.bytes)} / ${amount(now.total)}` : "", now.speed ? `${amount(now.speed)}/s` : ""];
+    part(".amount").textContent = now.busy ? facts.filter(Boolean).join(" · ") : "";
+    if (typeof now.share === "number") part("progress").value = now.share;
+    else part("progress").removeAttribute("value");
+    part("progress").hidden = part(".stop").hidden = !now.busy;
+    part(".shut").hidden = now.busy;
+  }
+
+  // ---- events ---------------------------------------------------------------------------------------------------
+  document.addEventListener("click", (event) => {
+    const target = event.target instanceof Element ? event.target : null;
+    const button = target?.closest("[data-fetch]");
+    if (button) follow(JSON.parse(button.dataset.fetch));
+    else if (target?.closest("#refresh_models")) showNeeds(true);
+  });
+  document.addEventListener("easel:settings", () => showNeeds());
+
+  // A download that runs already, perhaps since before a reload. The masthead comes later than this script, and never on
+  // the page that asks for a password.
+  const arriving = new MutationObserver(async () => {
+    if (!document.querySelector("header.masthead")) return;
+    arriving.disconnect();
+    const now = await ask();
+    if (!now.busy) return;
+    show(now);
+    next = setTimeout(follow, EVERY);
+  });
+  arriving.observe(document.documentElement, { childList: true, subtree: true });
+})();

@@ -1,0 +1,243 @@
+"""The form: all controls of a request together. What they show, which a mode locks, what belongs to them unseen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from core.errors import UserError
+from core.performance import MODES, forced
+from core.settings import Settings
+from webui.app import App
+from webui.controls import (
+    FORCEABLE,
+    RECOMMENDED,
+    asked_model,
+    label_of,
+    performed,
+    remembered_values,
+    settings_from,
+    shown,
+)
+from webui.generate import defaults_or_problem
+from webui.render import problem
+from webui.sizes import labels, matching_label
+from webui.tabs.models import PARTS, model_choices
+from webui.tabs.place import Placed
+
+SDXL = (1024, 1024)
+UNCHANGED: Any = gr.skip()
+
+
+@dataclass(frozen=True)
+class Form:
+    """The controls and what stands beside them.
+
+    `own` (hidden, JSON) holds the values that the performance mode replaced, `model` (hidden) the base model that the
+    other controls belong to. Both are in the page, so that they always go with the values that are sent with them.
+    """
+
+    app: App
+    placed: Placed
+    any_seed: Any
+    aspect: Any
+    told_mode: Any
+    message: Any
+    own: Any
+    model: Any
+
+    @property
+    def controls(self) -> dict[str, Any]:
+        """The controls by name."""
+        return self.placed.controls
+
+    @property
+    def inputs(self) -> set[Any]:
+        """What an event needs that reads the form."""
+        return {*self.controls.values(), self.any_seed, self.own, self.model}
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What an event may change that fills the form."""
+        return [*self.controls.values(), self.any_seed, self.aspect, self.told_mode, self.own, self.model, self.message]
+
+    @property
+    def mode_outputs(self) -> list[Any]:
+        """What `follow_mode` may change."""
+        return [*(self.controls[name] for name in FORCEABLE), self.told_mode, self.own]
+
+    @property
+    def model_outputs(self) -> list[Any]:
+        """What `follow_model` may change."""
+        return [*(self.controls[name] for name in RECOMMENDED), self.aspect, self.own, self.model, self.message]
+
+    @property
+    def file_outputs(self) -> list[Any]:
+        """What `refreshed` may change."""
+        return [self.controls[name] for name in ("base_model", "refiner_model", *PARTS)]
+
+    def by_name(self, values: Mapping[Any, Any]) -> dict[str, Any]:
+        """What an event got, by control name."""
+        return {name: values[control] for name, control in self.controls.items()}
+
+    def plain(self, values: Mapping[Any, Any]) -> dict[str, Any]:
+        """The same with the user's own values where a mode forces others."""
+        by_name = self.by_name(values)
+        locked = forced(mode_of(by_name))
+        return by_name | {name: mine for name, mine in own_values(values[self.own]).items() if name in locked}
+
+    def current(self, values: Mapping[Any, Any]) -> Settings:
+        """The settings that the form holds, without what a mode forces; a seed that is none counts as 0. Raises UserError."""
+        by_name = self.plain(values)
+        by_name["seed"] = by_name["seed"] if str(by_name["seed"]).isdecimal() else "0"
+        return settings_from(by_name, self.app.defaults(asked_model(by_name)), any_seed=False)
+
+    def filled(self, values: Mapping[str, Any], complaint: str = "", *, only_changes: bool = False) -> dict[Any, Any]:
+        """Updates that show `values` by control name, with what their mode forces, and the lists of files as they are now.
+
+        `values` may have "any_seed", and in "own" what the mode replaced before. With `only_changes` what a quick hand
+        typed into a fresh page already stays.
+        """
+        changes: dict[str, dict[str, Any]] = {name: {"value": value} for name, value in values.items()}
+        usual = shown(self.placed.defaults)
+        if only_changes:
+            changes = {name: change for name, change in changes.items() if usual.get(name) != change["value"]}
+        updates: dict[Any, Any] = {}
+        if "performance" in values:
+            kept, locks = self._locks(values)
+            updates = {self.own: json.dumps(kept), self.told_mode: told_mode(values["performance"])}
+            locked = {name for name, lock in locks.items() if not lock["interactive"]}
+            changes |= {name: lock for name, lock in locks.items() if name in locked or not only_changes}
+            for name in set(FORCEABLE) - locked:
+                if name in values and name in changes:
+                    changes[name]["value"] = values[name]
+        for name, names in self._files().items():
+            value = changes.get(name, {}).get("value", values.get(name, usual[name]))
+            none = None if name == "base_model" else ""
+            change: dict[str, Any] = {"choices": self._choices(name, names), "value": value if value in names else none}
+            changes[name] = changes.get(name, {}) | change
+        updates |= {
+            self.controls[name]: change["value"] if set(change) == {"value"} else gr.update(**change)
+            for name, change in changes.items()
+            if name in self.controls
+        }
+        if "any_seed" in values:
+            updates[self.any_seed] = values["any_seed"]
+        chosen = changes["base_model"]["value"]
+        updates[self.model] = chosen or ""
+        updates[self.aspect] = self.sizes((values.get("width"), values.get("height")), chosen or "")
+        return updates | {self.message: problem(complaint)}
+
+    def follow_mode(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Show what the mode forces, and give back what it forced when it is left."""
+        shown_now = {name: values[self.controls[name]] for name in FORCEABLE}
+        mode = mode_of(self.by_name(values))
+        settings, _ = defaults_or_problem(self.app, str(values[self.controls["base_model"]] or ""))
+        kept, changes = performed(mode, shown_now, own_values(values[self.own]), shown(settings))
+        updates = {self.controls[name]: gr.update(**change) for name, change in changes.items()}
+        return updates | {self.own: json.dumps(kept), self.told_mode: told_mode(mode)}
+
+    def follow_model(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Show what the chosen base model recommends, unless it is the one that the controls belong to already.
+
+        (A list reports a choice when it is left, too.) What the mode forces stays; the model's word on it waits.
+        """
+        name = str(values[self.controls["base_model"]] or "")
+        if name == values[self.model]:
+            return {self.message: UNCHANGED}
+        try:
+            settings = self.app.defaults(name)
+        except UserError as error:
+            return {self.message: problem(str(error))}
+        recommended = {each: shown(settings)[each] for each in RECOMMENDED}
+        locked = forced(mode_of(self.by_name(values)))
+        own = own_values(values[self.own]) | {each: value for each, value in recommended.items() if each in locked}
+        updates: dict[Any, Any] = {
+            self.controls[each]: value for each, value in recommended.items() if each not in locked
+        }
+        size = (settings.width, settings.height)
+        return updates | {
+            self.own: json.dumps(own),
+            self.model: name,
+            self.aspect: self.sizes(size, name),
+            self.message: "",
+        }
+
+    def refreshed(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
+        """The lists of files as the folders are now. What is chosen stays chosen, if it is still there."""
+        updates: dict[Any, Any] = {}
+        for name, names in self._files().items():
+            chosen = values[self.controls[name]]
+            change: dict[str, Any] = {"choices": self._choices(name, names)}
+            if name == "base_model" and chosen not in names:
+                change["value"] = next(iter(names), None)
+            elif name != "base_model" and chosen and chosen not in names:
+                change["value"] = ""
+            updates[self.controls[name]] = gr.update(**change)
+        return updates
+
+    def sizes(self, size: tuple[Any, Any], model: str) -> Any:
+        """The aspect ratios on offer for `model`, with `size` chosen."""
+        native, ratios = native_size(self.app, model), self.app.aspect_ratios
+        return gr.update(choices=labels(native, ratios), value=matching_label(size, native, ratios))
+
+    def _locks(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        own, mode = values.get("own") or {}, mode_of(values)
+        settings, _ = defaults_or_problem(self.app, str(values.get("base_model") or ""))
+        usual = shown(settings)
+        now = {name: values.get(name, usual[name]) for name in FORCEABLE}
+        return performed(mode, now, own, usual)
+
+    def _files(self) -> dict[str, list[str]]:
+        models = list(self.app.models())
+        parts = {name: list(self.app.files(kind)) for name, kind in PARTS.items()}
+        return {"base_model": models, "refiner_model": models, **parts}
+
+    def _choices(self, name: str, names: list[str]) -> list[tuple[str, str]]:
+        none = [] if name == "base_model" else [(self.controls[name].choices[0][0], "")]
+        return [*none, *model_choices(names)]
+
+
+def mode_of(values: Mapping[str, Any]) -> str:
+    """The performance mode among `values`; "custom" for one that is none: the values come from a browser."""
+    mode = values.get("performance")
+    return mode if isinstance(mode, str) and mode in MODES else "custom"
+
+
+def own_values(text: Any) -> dict[str, Any]:
+    """What `Form.own` holds, as far as it is possible: the text comes from a browser."""
+    return {name: value for name, value in remembered_values(str(text or "")).items() if name in FORCEABLE}
+
+
+def remembered_beside(session: str) -> tuple[str, dict[str, Any]]:
+    """What the browser remembers beside the controls: the preset that they came from, and what a mode replaced."""
+    try:
+        kept = json.loads(session or "{}")
+    except (ValueError, RecursionError):
+        return "", {}
+    if not isinstance(kept, dict):
+        return "", {}
+    return str(kept.get("preset") or ""), own_values(kept.get("own"))
+
+
+def told_mode(performance: str) -> str:
+    """What a mode does, and which settings have no effect in it."""
+    mode = MODES[performance]
+    if not mode.forced:
+        return ""
+    idle = ", ".join(f"<span>{escape(label_of(name))}</span>" for name in mode.idle)
+    without = f" <span>Without effect here:</span> {idle}." if idle else ""
+    return f'<p class="note"><span>{escape(mode.help)}</span>{without}</p>'
+
+
+def native_size(app: App, model: str) -> tuple[int, int]:
+    """Width and height in pixels that `model` was made for; SDXL's if nobody can tell."""
+    try:
+        return app.native_size(model)
+    except UserError:
+        return SDXL
