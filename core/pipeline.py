@@ -558,10 +558,8 @@ class Pipeline:
         if isinstance(preview, DecoderPreview) and not self._memory.bring_beside(preview.decoder, preview.working(x0)):
             preview = preview.linear
         pixels = preview(x0)
-        picture = Image.fromarray(pixels)
-        picture = picture.resize(
-            (picture.width * PREVIEW_SCALE, picture.height * PREVIEW_SCALE), Image.Resampling.BICUBIC
-        )
+        size = (x0.shape[3] * PREVIEW_SCALE, x0.shape[2] * PREVIEW_SCALE)
+        picture = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=80)
         return buffer.getvalue()

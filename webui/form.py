@@ -103,6 +103,8 @@ class Form:
         `values` may have "any_seed", and in "own" what the mode replaced before. With `only_changes` what a quick hand
         typed into a fresh page already stays.
         """
+        if "image_number" in values:  # what a slider shows beyond its end would come back as its end
+            values = {**values, "image_number": min(values["image_number"], self.controls["image_number"].maximum)}
         changes: dict[str, dict[str, Any]] = {name: {"value": value} for name, value in values.items()}
         usual = shown(self.placed.defaults)
         if only_changes:

@@ -62,7 +62,9 @@ class Files:
                 raise ModelNotFound(
                     f"There is no checkpoint in {folders}. Put an SDXL checkpoint (.safetensors) there."
                 )
-            raise ModelNotFound(f"There is no {word} in {folders}. Put one (.safetensors) there.")
+            raise ModelNotFound(
+                f"There is no {word} {name[:200]!r} in {folders}, nor any other. Put it (.safetensors) there."
+            )
         listed = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "")
         raise ModelNotFound(f"There is no {word} {name[:200]!r} in {folders}. There is: {listed}.")
 

@@ -261,8 +261,7 @@ def told_held(changes: Mapping[str, tuple[Any, Any]]) -> str:
 
 def _table(changes: Mapping[str, tuple[Any, Any]], there: str, here: str) -> str:
     rows = "".join(
-        f"<tr><th>{escape(label_of(name))}</th><td>{_short(old)}</td><td>{_short(new)}</td></tr>"
-        for name, (old, new) in changes.items()
+        f"<tr><th>{escape(label_of(name))}</th>{_cell(old)}{_cell(new)}</tr>" for name, (old, new) in changes.items()
     )
     return (
         f"<table><thead><tr><th>Setting</th><th>{there}</th><th>{here}</th></tr></thead><tbody>{rows}</tbody></table>"
@@ -273,6 +272,6 @@ def _without_seed(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name != "seed"}
 
 
-def _short(value: Any) -> str:
+def _cell(value: Any) -> str:
     text = written_setting(value)
-    return escape(text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…")
+    return f'<td class="notranslate">{escape(text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…")}</td>'
