@@ -87,7 +87,7 @@ def read_reference(values: Mapping[str, Any]) -> Reading:
     settings = found["settings"]
     overwritten = settings.pop("switch_step", 0)
     try:
-        settings |= _switch(settings, overwritten)
+        settings |= switch_share(settings, overwritten)
     except BadSetting as error:
         key = "default_overwrite_switch" if overwritten > 0 else "default_refiner_switch"
         problems.append(f"{key}: {error} It is not used.")
@@ -110,7 +110,7 @@ def meaning_of(key: str) -> Meaning | None:
     return KEYS.get(key)
 
 
-def _switch(settings: Values, overwritten: float) -> Values:
+def switch_share(settings: Values, overwritten: float = 0) -> Values:
     """`refiner_switch` as the share of the steps after which the reference has the refiner take over; {} where it stands as it is.
 
     It computes that step from the mode's own steps, also where others are forced: Speed (30), 50 forced, 0.5: after 15.

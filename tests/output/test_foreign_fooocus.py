@@ -153,6 +153,14 @@ def test_a_group_of_numbers_is_taken_whole_or_not_at_all():
     assert read.unknown == {"resolution": "(512, 99999)", "freeu": "(1, 1, 1)"}
 
 
+def test_the_refiner_takes_over_at_the_step_of_the_modes_own_number_of_steps():
+    """Kept from the reference (engine.md 3.2): of Speed's 30 steps, not of the 50 that were forced."""
+    settings = fooocus(performance="Speed", steps=50, refiner_switch=0.5).settings
+    assert Settings(**settings).switch_step == 15
+    assert fooocus(performance="Speed", steps=30, refiner_switch=0.5).settings["refiner_switch"] == 0.5
+    assert fooocus(performance="Speed", steps=50, refiner_switch="x").settings.get("refiner_switch") is None
+
+
 def test_the_overwritten_switch_is_a_share_of_the_steps():
     assert fooocus(overwrite_switch=15).settings["refiner_switch"] == 0.5
     assert fooocus(overwrite_switch=-1).unknown == {"overwrite_switch": "-1"}

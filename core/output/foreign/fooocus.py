@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from core.errors import BadSetting
@@ -11,7 +12,7 @@ from core.output.literals import numbers, words
 from core.output.reading import Reading, ReadMetadata, is_number, text_of
 from core.output.resolve import stem_of
 from core.performance import MODES
-from core.reference_keys import PERFORMANCES
+from core.reference_keys import PERFORMANCES, switch_share
 
 # Our name where it differs; samplers and schedulers have the same names as ours.
 NAMES = {
@@ -103,6 +104,9 @@ def read(values: Mapping[str, Any]) -> ReadMetadata:
         put_vae(reading, "vae", left.pop("vae"))
     if "overwrite_switch" in left:
         put_switch(reading, "overwrite_switch", left.pop("overwrite_switch"))
+    elif mode := PERFORMANCES.get(text_of(left.get("performance"))):
+        with suppress(BadSetting):
+            reading.settings |= switch_share({**reading.settings, "performance": mode})
     _put_loras(reading, left)
     if "performance" in left:
         put_performance(reading, "performance", left.pop("performance"))
