@@ -102,7 +102,7 @@ def unknown_to(checkpoint: Path) -> frozenset[int] | None:
     for entry in tables:
         table = np.memmap(checkpoint, SAME_BITS[entry.dtype], "r", entry.start, entry.shape)
         values, counts = np.unique(table[:, 0], return_counts=True)
-        ids = np.flatnonzero(table[:, 0] == values[counts.argmax()])
+        ids = np.flatnonzero(table[:, 0] == values[np.argmax(counts)])
         if len(ids) > SHARED:
             rows = table[ids]
             ids = ids[(rows == rows[0]).all(axis=1)]
