@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_TOLD = 120  # characters of what was added to a prompt; the picture's settings have all of it
-PREVIEW_INTERVAL = 0.12  # seconds; more pictures a second than an eye wants cost the run more than they give
+PREVIEW_INTERVAL = 0.2  # seconds; more pictures a second than an eye wants cost the run more than they give
 
 
 def handler(

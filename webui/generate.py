@@ -20,7 +20,7 @@ from webui.render import View, view
 from webui.task_list import Standing
 
 MOST_PROMPTS = 200  # of one list
-INTERVAL = 0.1  # seconds over which changes are gathered: at most ten updates a second
+INTERVAL = 0.2  # seconds over which changes are gathered: at most five updates a second, and the bar glides between them
 
 
 class Waker:
@@ -32,10 +32,11 @@ class Waker:
         self._loop = asyncio.get_running_loop()
 
     def pull(self, urgent: bool) -> None:
-        """From any thread."""
+        """From any thread, after the change. A bell that rings already is left alone: who is woken looks after it is still."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: the server is shutting down
-            self._loop.call_soon_threadsafe(self.rung.set)
-            if urgent:
+            if not self.rung.is_set():
+                self._loop.call_soon_threadsafe(self.rung.set)
+            if urgent and not self.urgent.is_set():
                 self._loop.call_soon_threadsafe(self.urgent.set)
 
     async def wait(self) -> None:

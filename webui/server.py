@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
@@ -31,7 +32,12 @@ from webui.visitors import LOOPBACK, Visitors
 
 log = logging.getLogger(__name__)
 
-IDLE_SLEEP = 0.02  # seconds between two looks of Gradio's idle queue; its own 0.001 burns 5 % of a core for ever
+# Seconds between two looks of Gradio's queue for work, and for progress bars of its own kind, which this page has none of.
+# Its own 0.001 and 0.01 burn a twentieth of a core for ever, which a picture under way has to do without.
+IDLE_SLEEP, PROGRESS_SLEEP = 0.05, 1.0
+# Seconds that one thread may keep Python from the others. The page's thread works for milliseconds at a time; with Python's
+# own 0.005 the sampler, which asks for its turn after each of its many short operations, stood still meanwhile.
+SWITCH_INTERVAL = 0.0002
 LARGEST_UPLOAD = "20mb"
 STYLES = ("style.css", "styles.css")
 SCRIPTS = (
@@ -61,6 +67,7 @@ def serve(
     `theme` is "light", "dark" or "auto": as the browser prefers (what a person chooses in the page comes first). `ready`
     is called once with the page's address. Raises BadConfig if the port cannot be used.
     """
+    sys.setswitchinterval(SWITCH_INTERVAL)
     page = start(app, host=host, port=port, share=share, auth=auth, in_browser=in_browser, theme=theme)
     try:
         ready(page.share_url or page.local_url or "")
@@ -88,8 +95,9 @@ def start(
         raise BadConfig(trouble)
     page = build_page(app)
     page.queue(default_concurrency_limit=None, max_size=500)
-    if hasattr(page, "_queue") and hasattr(page._queue, "sleep_when_free"):
-        page._queue.sleep_when_free = IDLE_SLEEP
+    for name, seconds in (("sleep_when_free", IDLE_SLEEP), ("progress_update_sleep_when_free", PROGRESS_SLEEP)):
+        if hasattr(page, "_queue") and hasattr(page._queue, name):
+            setattr(page._queue, name, seconds)
     hosts = LOOPBACK if host in LOOPBACK and not share else None
     languages = read_languages(app.languages, app.language)
     menu, usual = (json.dumps(each).replace("<", "\\u003c") for each in (languages.menu(), languages.usual))
