@@ -20,7 +20,7 @@ from webui.render import View, view
 from webui.task_list import Standing
 
 MOST_PROMPTS = 200  # of one list
-INTERVAL = 0.2  # seconds over which changes are gathered; the bar glides between them
+INTERVAL = 0.12  # seconds over which changes are gathered; the bar glides between them
 
 
 class Waker:

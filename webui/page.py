@@ -211,9 +211,9 @@ def build_page(app: App) -> gr.Blocks:
         tab.reset.click(reset_all, {presets.preset} if presets else set(), form.outputs, **raw)
         stop.click(stop_running, **QUIET)
         skip.click(skip_picture, **QUIET)
-        acted = tasks.click(
-            act, None, [incoming, message, tab.batch.grid, *tab.batch.axes.values()], trigger_mode="multiple", **QUIET
-        )
+        # One after the other, so that keys pressed quickly add up in their order.
+        in_order: dict[str, Any] = {**QUIET, "queue": True, "concurrency_limit": 1, "trigger_mode": "multiple"}
+        acted = tasks.click(act, None, [incoming, message, tab.batch.grid, *tab.batch.axes.values()], **in_order)
         for event in (acted, *batch_events(tab.batch, desk, controls, any_seed, message, owner, QUIET)):
             event.then(watch, **watching)
         base_model, size = controls["base_model"], [controls["width"], controls["height"]]

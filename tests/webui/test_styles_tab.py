@@ -137,6 +137,7 @@ def test_settings_from_elsewhere_choose_styles(page):
 
 def come_back(page, address, *names):
     """Arrive with `names` chosen at the last visit."""
+    page.wait_for_timeout(300)  # what is set now is stored a moment later, and would come on top
     page.evaluate(
         "names => localStorage.setItem('easel-session', JSON.stringify({styles: JSON.stringify(names)}))", names
     )

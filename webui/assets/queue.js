@@ -31,6 +31,22 @@ function say(words) {
   requestAnimationFrame(() => { status.textContent = words; });
 }
 
+// A place is absolute, so of several moves of a task the last one says all; two requests at once may overtake each other.
+let held = null;
+
+function sendMove(task, place) {
+  if (held && held.task !== task) release();
+  clearTimeout(held?.timer);
+  held = { task, place, timer: setTimeout(release, 80) };
+}
+
+function release() {
+  const { task, place, timer } = held;
+  clearTimeout(timer);
+  held = null;
+  send("move", task, place);
+}
+
 // ---- the order, ahead of the server's answer so that keys pressed quickly add up ----------------------------------
 let order = null;
 
@@ -44,7 +60,7 @@ function move(task, place) {
   }
   if (place === from) return;
   order.splice(place, 0, ...order.splice(from, 1));
-  send("move", task, place);
+  sendMove(task, place);
   say(WORDS.moved(place + 1, order.length));
 }
 

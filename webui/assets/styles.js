@@ -72,7 +72,7 @@
     if (JSON.stringify(names) === JSON.stringify(chosen)) return;
     chosen = names;
     showChosen();
-    if (!inSight) chosenFirst();
+    chosenFirst(); // nobody is clicking here
   }
 
   const entryOf = (name) => byKey.get(key(name)) || byKey.get(key(library.aliases[key(name)] || ""));
