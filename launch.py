@@ -307,7 +307,7 @@ def run_tests(config, args):
 
     checks = ("ruff check .", "ruff format --check .", "mypy")
     failed = [check for check in checks if run_module(check.split())]
-    pytest = ["pytest", "-n", "2"]
+    pytest = ["pytest", "-n", "2", "--dist", "loadgroup"]
     if not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
         print(
             "The tests of the page need Chromium. Get it with: apt-get install chromium (Debian, Ubuntu), "

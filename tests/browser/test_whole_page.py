@@ -15,7 +15,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="pip install play
 expect = playwright.expect
 expect.set_options(timeout=20_000)  # milliseconds; the machine may be busy
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600), pytest.mark.xdist_group("whole page")]
 
 PROMPT = "#positive_prompt textarea"
 FADE = 350  # milliseconds until what appears has its full colours
