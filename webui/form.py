@@ -111,13 +111,13 @@ class Form:
             changes = {name: change for name, change in changes.items() if usual.get(name) != change["value"]}
         updates: dict[Any, Any] = {}
         if "performance" in values:
-            kept, locks = self._locks(values)
-            updates = {self.own: json.dumps(kept), self.told_mode: told_mode(values["performance"])}
-            locked = {name for name, lock in locks.items() if not lock["interactive"]}
-            changes |= {name: lock for name, lock in locks.items() if name in locked or not only_changes}
-            for name in set(FORCEABLE) - locked:
-                if name in values and name in changes:
-                    changes[name]["value"] = values[name]
+            mode = mode_of(values)
+            updates = {self.own: json.dumps(self._replaced_by(mode, values)), self.told_mode: told_mode(mode)}
+            for name in FORCEABLE:
+                if name in forced(mode):
+                    changes[name] = {"value": forced(mode)[name], "interactive": False}
+                elif not only_changes:
+                    changes.setdefault(name, {})["interactive"] = True
         for name, names in self._files().items():
             value = changes.get(name, {}).get("value", values.get(name, usual[name]))
             none = None if name == "base_model" else ""
@@ -188,12 +188,14 @@ class Form:
         native, ratios = native_size(self.app, model), self.app.aspect_ratios
         return gr.update(choices=labels(native, ratios), value=matching_label(size, native, ratios))
 
-    def _locks(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        own, mode = values.get("own") or {}, mode_of(values)
+    def _replaced_by(self, mode: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What `mode` puts other values in the place of, where `values` are to be shown."""
+        if not forced(mode):
+            return {}
         settings, _ = defaults_or_problem(self.app, str(values.get("base_model") or ""))
         usual = shown(settings)
         now = {name: values.get(name, usual[name]) for name in FORCEABLE}
-        return performed(mode, now, own, usual)
+        return performed(mode, now, values.get("own") or {}, usual)[0]
 
     def _files(self) -> dict[str, list[str]]:
         models = list(self.app.models())

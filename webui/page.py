@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from core.errors import UserError
+from core.presets_choice import TYPED
 from webui.app import App
 from webui.controls import remembered_values, shown
 from webui.form import Form, native_size, remembered_beside
@@ -144,7 +145,7 @@ def build_page(app: App) -> gr.Blocks:
                     settings = shelf.settings(str(values[presets.preset] or ""))
                 except UserError as error:
                     complaint = str(error)
-            typed = ("prompt", "negative_prompt", "seed")
+            typed = (*TYPED, "seed")
             return form.filled(
                 {n: v for n, v in shown(settings).items() if n not in typed} | {"any_seed": True}, complaint
             )

@@ -133,13 +133,7 @@ def start(
 
 def _scripts(app: App) -> list[str]:
     """Those of SCRIPTS that have somebody to talk to."""
-    return [name for name in SCRIPTS if name != "downloads.js" or _downloads(app)]
-
-
-def _downloads(app: App) -> list[Route]:
-    if app.downloads is None or app.shelf is None:
-        return []
-    return download_routes(app.downloads, app.shelf, allowed=not app.open_to_others)
+    return [name for name in SCRIPTS if name != "downloads.js" or (app.downloads and app.shelf)]
 
 
 def _script(name: str, given: Mapping[str, str]) -> str:
@@ -156,7 +150,9 @@ def _routes(app: App) -> list[Route]:
     routes += lora_routes(lambda: list(app.files("loras")), app.lora_info)
     if app.history:
         routes += history_routes(app.history)
-    return routes + _downloads(app)
+    if app.downloads and app.shelf:
+        routes += download_routes(app.downloads, app.shelf, allowed=not app.open_to_others)
+    return routes
 
 
 def _asset(name: str) -> str:

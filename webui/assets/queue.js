@@ -32,18 +32,18 @@ function say(words) {
 }
 
 // A place is absolute, so of several moves of a task the last one says all; two requests at once may overtake each other.
-let held = null;
+let unsent = null;
 
 function sendMove(task, place) {
-  if (held && held.task !== task) release();
-  clearTimeout(held?.timer);
-  held = { task, place, timer: setTimeout(release, 80) };
+  if (unsent && unsent.task !== task) sendUnsent();
+  clearTimeout(unsent?.timer);
+  unsent = { task, place, timer: setTimeout(sendUnsent, 80) };
 }
 
-function release() {
-  const { task, place, timer } = held;
+function sendUnsent() {
+  const { task, place, timer } = unsent;
   clearTimeout(timer);
-  held = null;
+  unsent = null;
   send("move", task, place);
 }
 

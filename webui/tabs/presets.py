@@ -6,13 +6,14 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import Any
 
 import gradio as gr
 
 from core.errors import BadSetting, UserError
-from core.presets_choice import Choice, diff
+from core.presets_choice import TYPED, Choice, diff
 from core.presets_shelf import Shelf
 from core.settings import Settings, written_setting
 from webui.controls import label_of, remembered_values, shown
@@ -22,10 +23,14 @@ from webui.render import notice, problem
 from webui.tabs.place import card
 
 MOST_SHOWN = 100  # characters of a value
-NOT_OF_A_PRESET = ("prompt", "negative_prompt", "seed", "image_number")
+NOT_OF_A_PRESET = (*TYPED, "seed", "image_number")
 REPLACING = (
     "You have a preset of this name. Press Replace to put the new one in its place; the old one goes to the trash."
 )
+
+
+class NameTaken(BadSetting):
+    """The user has a preset of that name, which a press on Replace puts into the trash."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
             preset = former["preset"] if former["preset"] in shelf.names() else shelf.start
         except (ValueError, TypeError, KeyError, RecursionError):
             return {message: UNCHANGED}
-        typed = {name: value for name, value in form.by_name(values).items() if name in ("prompt", "negative_prompt")}
+        typed = {name: value for name, value in form.by_name(values).items() if name in TYPED}
         choosing = {made.preset: preset, made.before: preset, made.told: "", made.undo: gr.update(visible=False)}
         return form.filled(known | typed) | choosing
 
@@ -165,8 +170,10 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
             try:
                 chosen, words = act(values)
             except UserError as error:
-                asks = str(error) == REPLACING
-                return {message: problem(str(error)), made.replace: gr.update(visible=asks)}
+                return {
+                    message: problem(str(error)),
+                    made.replace: gr.update(visible=isinstance(error, NameTaken)),
+                }
             choices = gr.update(choices=preset_choices(shelf), value=chosen)
             hidden = {made.replace: gr.update(visible=False)}
             return {message: notice(words), made.preset: choices, made.before: chosen, **hidden}
@@ -176,16 +183,13 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
     def named(values: dict[Any, Any]) -> str:
         return str(values[made.name] or "").strip()
 
-    def save(values: dict[Any, Any]) -> tuple[str, str]:
-        if named(values) in shelf.own_names():
-            raise BadSetting(REPLACING)
-        shelf.save(named(values), form.current(values), with_prompt=bool(values[made.with_prompt]))
-        return named(values), "The preset is kept."
-
-    def replace(values: dict[Any, Any]) -> tuple[str, str]:
+    def save(values: dict[Any, Any], overwrite: bool = False) -> tuple[str, str]:
+        if not overwrite and named(values) in shelf.own_names():
+            raise NameTaken(REPLACING)
         with_prompt = bool(values[made.with_prompt])
-        shelf.save(named(values), form.current(values), with_prompt=with_prompt, overwrite=True)
-        return named(values), "The preset is kept. Undo deleting brings the old one back beside it."
+        shelf.save(named(values), form.current(values), with_prompt=with_prompt, overwrite=overwrite)
+        back = "The preset is kept. Undo deleting brings the old one back beside it."
+        return named(values), back if overwrite else "The preset is kept."
 
     def rename(values: dict[Any, Any]) -> tuple[str, str]:
         shelf.rename(str(values[made.preset]), named(values))
@@ -206,8 +210,14 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
     if not allowed:
         return
     gr.on([made.keep.expand, made.name.focus, made.with_prompt.change], compare, asked, made.changes, **raw)
-    actions = {made.save: save, made.replace: replace, made.rename: rename, made.delete: delete, made.restore: restore}
-    for button, act in actions.items():
+    actions: list[tuple[Any, Callable[[dict[Any, Any]], tuple[str, str]]]] = [
+        (made.save, save),
+        (made.replace, partial(save, overwrite=True)),
+        (made.rename, rename),
+        (made.delete, delete),
+        (made.restore, restore),
+    ]
+    for button, act in actions:
         button.click(changing(act), asked, [message, made.preset, made.before, made.replace], **raw)
 
 
