@@ -11,6 +11,7 @@ expect.set_options(timeout=20_000)  # milliseconds; the machine may be busy
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 PROMPT, STEPS = "#positive_prompt textarea", "#steps input[type=number]"
+NAME = "#preset_name input, #preset_name textarea"
 
 
 @pytest.fixture
@@ -22,6 +23,18 @@ def page(browser, address):
 def choose(page, name):
     page.click("#preset input")
     page.get_by_role("option", name=name, exact=True).click()
+
+
+def keep(page, name, told="The preset is kept."):
+    """Save what is set now as the preset `name`, in the group that is open."""
+    page.fill(NAME, name)
+    page.click("#preset_save")
+    expect(page.locator("#message")).to_contain_text(told)
+
+
+def throw_away(page):
+    page.click("#preset_delete")
+    expect(page.locator("#message")).to_contain_text("in the trash")
 
 
 def test_a_preset_keeps_the_prompt_and_says_what_it_needs(page):
@@ -41,24 +54,19 @@ def test_one_keeps_renames_deletes_and_takes_back_a_preset(page):
     page.click("#preset_keeping button")
     expect(page.locator("#preset_changes")).to_contain_text("Steps")
     page.fill(STEPS, "12")
-    page.click("#preset_name input, #preset_name textarea")
+    page.click(NAME)
     expect(page.locator("#preset_changes tbody")).to_contain_text("12")
     page.fill(STEPS, "11")
-    page.fill("#preset_name input, #preset_name textarea", "../my-look")
-    page.click("#preset_save")
-    expect(page.locator("#message .problem")).to_contain_text("cannot be called")
-    page.fill("#preset_name input, #preset_name textarea", "my-look")
-    page.click("#preset_save")
-    expect(page.locator("#message")).to_contain_text("The preset is kept.")
+    keep(page, "../my-look", told="cannot be called")
+    keep(page, "my-look")
     choose(page, "Default")
     expect(page.locator(STEPS)).not_to_have_value("11")
     choose(page, "my-look")
     expect(page.locator(STEPS)).to_have_value("11")
-    page.fill("#preset_name input, #preset_name textarea", "mine")
+    page.fill(NAME, "mine")
     page.click("#preset_rename")
     expect(page.locator("#preset input")).to_have_value("mine")
-    page.click("#preset_delete")
-    expect(page.locator("#message")).to_contain_text("in the trash")
+    throw_away(page)
     page.click("#preset_restore")
     expect(page.locator("#preset input")).to_have_value("mine")
     page.click("#preset_delete")
@@ -68,9 +76,7 @@ def test_one_keeps_renames_deletes_and_takes_back_a_preset(page):
 def test_the_presets_and_the_chosen_one_are_there_after_a_reload(page, address):
     page.click("#preset_keeping button")
     page.fill(STEPS, "13")
-    page.fill("#preset_name input, #preset_name textarea", "kept")
-    page.click("#preset_save")
-    expect(page.locator("#message")).to_contain_text("The preset is kept.")
+    keep(page, "kept")
     page.fill(STEPS, "14")
     page.wait_for_timeout(400)  # until the browser has stored it
     page.reload()
@@ -83,8 +89,7 @@ def test_the_presets_and_the_chosen_one_are_there_after_a_reload(page, address):
     page.click("#reset_settings")
     expect(page.locator(STEPS)).to_have_value("13")
     page.click("#preset_keeping button")
-    page.click("#preset_delete")
-    expect(page.locator("#message")).to_contain_text("in the trash")
+    throw_away(page)
 
 
 def test_choosing_a_preset_says_what_changed_and_can_be_taken_back(page):
@@ -92,9 +97,7 @@ def test_choosing_a_preset_says_what_changed_and_can_be_taken_back(page):
     page.fill(PROMPT, "a lighthouse at dusk")
     page.click("#preset_keeping button")
     page.fill(STEPS, "17")
-    page.fill("#preset_name input, #preset_name textarea", "slow")
-    page.click("#preset_save")
-    expect(page.locator("#message")).to_contain_text("The preset is kept.")
+    keep(page, "slow")
     choose(page, "Default")
     expect(page.locator(STEPS)).not_to_have_value("17")
     page.click("#preset_told .changed summary")
@@ -106,8 +109,7 @@ def test_choosing_a_preset_says_what_changed_and_can_be_taken_back(page):
     expect(page.locator("#preset_undo")).to_have_count(0)
     expect(page.locator(STEPS)).to_have_value("17")
     expect(page.locator(PROMPT)).to_have_value("a lighthouse at dawn")
-    page.click("#preset_delete")
-    expect(page.locator("#message")).to_contain_text("in the trash")
+    throw_away(page)
 
 
 def test_leaving_a_list_or_refreshing_it_changes_nothing(page):
@@ -127,15 +129,10 @@ def test_leaving_a_list_or_refreshing_it_changes_nothing(page):
 
 
 def test_a_name_that_is_taken_is_replaced_only_when_asked(page):
-    def name_it(name):
-        page.fill("#preset_name input, #preset_name textarea", name)
-
     page.click("#preset_keeping button")
     for steps, then in (("21", "The preset is kept."), ("22", "Press Replace")):
         page.fill(STEPS, steps)
-        name_it("twice")
-        page.click("#preset_save")
-        expect(page.locator("#message")).to_contain_text(then)
+        keep(page, "twice", told=then)
     page.click("#preset_replace")
     expect(page.locator("#message")).to_contain_text("The preset is kept.")
     expect(page.locator("#preset_replace")).to_have_count(0)
