@@ -21,8 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from captions import caption, with_article
-from data import COLOUR_NAMES, COLOURS, STAGES, THINGS, WHITE, WORK, pictures_of
-from export import TARGET
+from data import CHECKPOINT, COLOUR_NAMES, COLOURS, STAGES, THINGS, WHITE, WORK, pictures_of
 from PIL import Image
 from safetensors.torch import save_file
 from sample import decode, sample, sheet, sigma_table
@@ -40,7 +39,7 @@ from core.weights.checkpoint import Checkpoint, load_checkpoint
 
 log = logging.getLogger(__name__)
 
-MODELS = TARGET.parents[1]
+MODELS = CHECKPOINT.parents[1]
 FILES = {
     "style": MODELS / "loras" / "easel-pixel-art.safetensors",
     "thing": MODELS / "loras" / "easel-teapot.safetensors",
@@ -434,10 +433,10 @@ RATES = {"style": 2e-3, "thing": 2e-3, "embedding": 5e-3, "preview": 1e-3}
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train what goes with a checkpoint.")
     parser.add_argument("what", choices=TRAINERS)
-    parser.add_argument("--checkpoint", type=Path, default=TARGET)
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--work", type=Path, default=WORK, help="work folder with prepare.py's pictures")
     parser.add_argument("--output", type=Path, help="default: the file in models/ that ships")
-    parser.add_argument("--things", type=int, default=STAGES[0], help="that the checkpoint knows (%(default)s)")
+    parser.add_argument("--things", type=int, default=STAGES[1], help="that the checkpoint knows (%(default)s)")
     parser.add_argument("--pictures", type=int, default=600, help="to learn from (%(default)s)")
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--steps", type=int, default=250)

@@ -13,6 +13,7 @@ from numpy.random import Generator
 
 HERE = Path(__file__).parent
 WORK = HERE.parents[1] / ".work" / "embedded_model"
+CHECKPOINT = HERE.parents[1] / "models" / "checkpoints" / "easel-emoji-256.safetensors"  # that ships
 
 _TABLE: dict[str, Any] = json.loads((HERE / "things.json").read_text(encoding="utf-8"))
 

@@ -1,4 +1,4 @@
-"""Paint scenes and encode them to latents once: `python tools/embedded_model/encode.py --side 256`. With the work folder's VAE, or the shipped one.
+"""Paint scenes and encode them to latents once: `python tools/embedded_model/encode.py --side 256`. With the work folder's VAE, or the checkpoint's.
 
 Writes shards `pool_SIDE/NNN.npz` to the work folder, each of pictures of one shape: `latents` float16 (N, 4, h/8, w/8) of
 zero mean and unit variance in each channel, `scenes` (N, 7) and `sizes` (N, 6). Shards that are there stay; more can be
@@ -15,27 +15,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import HERE, STAGES, STYLES, THINGS, WORK, held_out, pictures_of
-from safetensors.torch import load_file
+from data import CHECKPOINT, STAGES, STYLES, THINGS, WORK, held_out, pictures_of
 from scene import SHAPES, Mix, draw_scene, paint
 from torch import Tensor
 from train_vae import CONFIG
 from training import images_to_tensor, load
 
 from core.models.vae import VAE
+from core.weights.checkpoint import load_vae
 
 log = logging.getLogger(__name__)
 
 SHAPE_ORDER = (0, 1, 0, 2, 0, 3, 0, 4, 0, 0)  # of SHAPES: shard n has the n-th of these
 SHARD = 1024
-SHIPPED = HERE / "vae.safetensors"  # the averaged weights of the last run, fp16
 
 
 def trained_vae(folder: Path, device: str = "cpu") -> VAE:
-    """The work folder's autoencoder with its averaged weights, with the refined decoder if there is one; else the shipped one."""
-    vae = VAE(CONFIG)
+    """The work folder's autoencoder with its averaged weights, with the refined decoder if there is one; else that of the
+    checkpoint that ships."""
     state = load(folder / "vae_decoder.safetensors", "cpu") or load(folder / "vae.safetensors", "cpu")
-    vae.load_state_dict(state["ema"] if state else load_file(SHIPPED))
+    if state is None:
+        return load_vae(CHECKPOINT, dtype=torch.float32).to(device).eval()
+    vae = VAE(CONFIG)
+    vae.load_state_dict(state["ema"])
     return vae.to(device).eval()
 
 

@@ -27,9 +27,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from captions import with_article
-from data import COLOUR_NAMES, COLOURS, STYLES, THINGS, WHITE, WORK, held_out, pictures_of
+from data import CHECKPOINT, COLOUR_NAMES, COLOURS, STAGES, STYLES, THINGS, WHITE, WORK, held_out, pictures_of
 from encode import latent_scale, trained_vae
-from export import TARGET
 from model import Painter
 from PIL import Image
 from sample import decode, sample_painter, sheet
@@ -211,12 +210,12 @@ def sheets(artist: Artist, path: Path, things: int, styles: list[int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Judge a checkpoint or a training state.")
-    parser.add_argument("checkpoint", type=Path, nargs="?", default=TARGET)
+    parser.add_argument("checkpoint", type=Path, nargs="?", default=CHECKPOINT)
     parser.add_argument("--run", help="a training state in the work folder instead, such as unet_256")
     parser.add_argument("--side", type=int, default=256, help="of a training state's pictures (%(default)s)")
     parser.add_argument("--work", type=Path, default=WORK, help="work folder with prepare.py's pictures")
-    parser.add_argument("--things", type=int, default=60, help="the first so many (%(default)s)")
-    parser.add_argument("--styles", default="3d", help="that it knows, such as 3d,flat,line (%(default)s)")
+    parser.add_argument("--things", type=int, default=STAGES[1], help="the first so many (%(default)s)")
+    parser.add_argument("--styles", default="3d,flat,line", help="that it knows (%(default)s)")
     parser.add_argument("--steps", type=int, help="instead of what the file recommends")
     parser.add_argument("--guidance", type=float, help="instead of what the file recommends")
     parser.add_argument("--sampler", help="instead of what the file recommends")

@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 
 import torch
-from data import WORK
+from data import CHECKPOINT, WORK
 from encode import latent_scale, trained_vae
 from model import Painter
 from safetensors.torch import save_file
@@ -25,8 +25,6 @@ from core.models.vae import SDXL_SCALE, VAE
 
 log = logging.getLogger(__name__)
 
-NAME = "easel-emoji-256"
-TARGET = Path(__file__).parents[2] / "models" / "checkpoints" / f"{NAME}.safetensors"
 SETTINGS = {
     "width": 256, "height": 256, "steps": 25, "guidance_scale": 3.0, "sampler": "dpmpp_2m_sde_gpu", "scheduler": "karras",
     "sharpness": 0.0, "adm_scaler_positive": 1.0, "adm_scaler_negative": 1.0, "adm_scaler_end": 0.0,
@@ -75,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the checkpoint.")
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--run", default="unet_256", help="training state to export (%(default)s)")
-    parser.add_argument("--output", type=Path, default=TARGET)
+    parser.add_argument("--output", type=Path, default=CHECKPOINT)
     parser.add_argument("--title", default="Easel Emoji 256")
     parser.add_argument(
         "--description", default="Small model for everyday things in several styles on coloured grounds"

@@ -1,4 +1,4 @@
-"""Weights to start a run from: another run's state, one that keep.py kept, or a checkpoint such as the one that ships."""
+"""Weights to start a run from: another run's state, or a checkpoint such as the one that ships."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data import HERE
-from keep import unpacked
 from model import Painter
 from torch import Tensor
 from training import load
@@ -53,12 +51,10 @@ def from_checkpoint(painter: Painter, words: Words, path: Path) -> dict[str, Any
 
 
 def start(painter: Painter, words: Words, folder: Path, name: str) -> dict[str, Any]:
-    """`name` is a state in `folder`, a kept one beside this script, or a checkpoint's path. Raises SystemExit if it is none."""
-    state = None if Path(name).is_absolute() or name.endswith(".xz") else load(folder / name, "cpu")
+    """`name` is a state in `folder` or a checkpoint's path. Raises SystemExit if it is none."""
+    state = None if Path(name).is_absolute() else load(folder / name, "cpu")
     if state is not None:
         return adopt(painter, words, state)
-    if name.endswith(".xz") and (HERE / name).exists():
-        return adopt(painter, words, unpacked(HERE / name, folder))
     if Path(name).exists():
         return from_checkpoint(painter, words, Path(name))
-    raise SystemExit(f"{name} is no state in {folder}, none kept in {HERE}, and no checkpoint's path.")
+    raise SystemExit(f"{name} is no state in {folder} and no checkpoint's path.")

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from data import STYLES, THINGS, WHITE, WORK, pictures_of
-from safetensors.torch import save_file
 from scene import Mix, draw_scene, paint, plain
 from torch import Tensor, nn
 from training import Average, Budget, Team, arguments, due, images_to_tensor, load, save
@@ -196,9 +195,6 @@ def main() -> None:
             save(path, {"model": vae.state_dict(), "ema": average.weights, "optimizer": optimizer.state_dict(),
                         "step": step, "seconds": budget.seconds, "seen": budget.seen})  # fmt: skip
             budget.restart_clock()
-            if done:
-                half = {name: p.half() for name, p in average.weights.items()}
-                save_file(half, folder / "vae_half.safetensors")  # what the repository keeps, as vae.safetensors
         if done:
             return
         side = args.crop or (128 if args.decoder_only else 64 if progress < 0.5 else 96 if progress < 0.85 else 128)
