@@ -19,18 +19,9 @@ GRADIO = "/gradio_api/"
 # What the page and Gradio's launch ask for there. The others are closed: some relay what another server sends, as if it were
 # a page of this one, or take files without end.
 CALLED = (
-    "queue",
-    "heartbeat",
-    "cancel",
-    "reset",
-    "startup-events",
-    "info",
-    "theme.css",
-    "login_check",
-    "user",
-    "token",
+    "run", "queue", "cancel", "reset", "heartbeat", "startup-events", "info", "theme.css", "login_check", "user", "token",
     "app_id",
-)
+)  # fmt: skip
 
 
 def owner_of(cookies: str | None) -> str | None:

@@ -55,17 +55,18 @@ def pictures_in(folder: Path, but: tuple[Path, ...] = ()) -> Iterator[PictureFil
         inside = waiting.pop()
         with suppress(OSError), os.scandir(inside) as entries:  # a folder that vanished or may not be read
             for entry in entries:
-                if entry.name.startswith(".") or entry.is_symlink():
-                    continue
-                if entry.is_dir():
-                    if Path(entry.path) not in but:
-                        waiting.append(Path(entry.path))
-                elif entry.name.lower().endswith(ENDINGS):
-                    about = entry.stat()
-                    path = Path(entry.path).relative_to(folder).as_posix()
-                    with suppress(UnicodeEncodeError):  # a name that is no text cannot stand in a database
-                        path.encode("utf-8")
-                        yield PictureFile(path, about.st_mtime_ns, about.st_size)
+                with suppress(OSError):  # one that vanished meanwhile or cannot be asked about: the others still count
+                    if entry.name.startswith(".") or entry.is_symlink():
+                        continue
+                    if entry.is_dir():
+                        if Path(entry.path) not in but:
+                            waiting.append(Path(entry.path))
+                    elif entry.name.lower().endswith(ENDINGS):
+                        about = entry.stat()
+                        path = Path(entry.path).relative_to(folder).as_posix()
+                        with suppress(UnicodeEncodeError):  # a name that is no text cannot stand in a database
+                            path.encode("utf-8")
+                            yield PictureFile(path, about.st_mtime_ns, about.st_size)
 
 
 def read_picture(file: Path, path: str) -> Contents | None:

@@ -53,24 +53,25 @@ class Folders:
     def sync(self, store: Store, closing: Event) -> None:
         """Take in what came, went or changed since the last time, the newest first, until `closing` is set.
 
-        A folder that cannot be found (a disk that is not plugged in) is left as it was. Raises HistoryError.
+        Another program's folder in which nothing is found (a disk that is not plugged in) is left as it was, and so is
+        a file that cannot be asked about. Raises HistoryError.
         """
         started = time.monotonic()
         known = _known(store)
-        away = {name for name, root in self.roots.items() if name and not root.is_dir()}
-        present = {(name, file.path): file for name in self.roots.keys() - away for file in self._files(name)}
+        present = {(name, file.path): file for name in self.roots for file in self._files(name)}
+        away = self.roots.keys() - {"", *(name for name, _ in present)}
         fresh = [
             (name, file)
             for (name, path), file in present.items()
             if not (about := known.get((name, path))) or (about.modified, about.bytes) != (file.modified, file.bytes)
         ]
-        gone = {place: about for place, about in known.items() if place not in present and place[0] not in away}
+        missed = {place: about for place, about in known.items() if place not in present and place[0] not in away}
+        gone = {place: about for place, about in missed.items() if self._is_gone(*place)}
         fresh.sort(key=lambda entry: entry[1].modified, reverse=True)
         self.reading = Survey(0, len(fresh), True)
         try:
             self._take_in(store, fresh, {about.fingerprint: about.row for about in gone.values()}, closing)
-            if not closing.is_set():
-                _drop(store, gone)
+            self._drop(store, gone, closing)
         finally:
             self.reading = Survey(self.reading.done, len(fresh))
         if fresh or gone:
@@ -97,16 +98,35 @@ class Folders:
             self.reading = Survey(self.reading.done + len(batch), len(fresh), True)
 
 
+    def _is_gone(self, folder: str, path: str) -> bool:
+        """Whether no file lies there any more, or none that this folder is looked through for."""
+        root = self.roots.get(folder)
+        if root is None:
+            return True
+        file = root / path
+        inside = (other for other in self.roots.values() if other in file.parents)
+        if max(inside, key=lambda other: len(other.parts)) != root:  # it counts as a file of the inner folder now
+            return True
+        try:
+            file.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _drop(self, store: Store, gone: dict[tuple[str, str], Known], closing: Event) -> None:
+        """Forget the files that are nowhere any more; one that was found in another place has another path by now."""
+        entries = iter(gone.items())
+        where = "SELECT 1 FROM pictures WHERE id = ? AND folder = ? AND path = ?"
+        while (batch := list(islice(entries, BATCH))) and not closing.is_set():
+            with store.writing() as connection:
+                for place, about in batch:
+                    if connection.execute(where, [about.row, *place]).fetchone() and self._is_gone(*place):
+                        forget(connection, store.words, about.row)
+
+
 def _known(store: Store) -> dict[tuple[str, str], Known]:
     with store.reading() as connection:
         rows = connection.execute("SELECT folder, path, id, modified, bytes, fingerprint FROM pictures").fetchall()
     return {(folder, path): Known(*about) for folder, path, *about in rows}
-
-
-def _drop(store: Store, gone: dict[tuple[str, str], Known]) -> None:
-    """Forget the files that are nowhere any more; one that was found in another place has another path by now."""
-    with store.writing() as connection:
-        for (folder, path), about in gone.items():
-            where = "SELECT 1 FROM pictures WHERE id = ? AND folder = ? AND path = ?"
-            if connection.execute(where, [about.row, folder, path]).fetchone():
-                forget(connection, store.words, about.row)

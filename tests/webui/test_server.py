@@ -46,7 +46,7 @@ def test_no_file_of_this_machine_is_served(address, path):
     "route",
     [
         "file=https://example.com/x.png", "file=http%3A//example.com/x.png", "file/x.png", "proxy=https://example.com/x",
-        "upload", "upload_progress", "deep_link", "component_server", "stream/a/1/2/playlist.m3u8", "run/0", "api/0",
+        "upload", "upload_progress", "deep_link", "component_server", "stream/a/1/2/playlist.m3u8", "api/0",
         "call/0", "openapi.json", "custom_component/a/client/component/x.js", "runs",
     ],
 )  # fmt: skip
