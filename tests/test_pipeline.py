@@ -430,7 +430,9 @@ def test_a_black_picture_is_made_again_in_a_safer_precision_and_then_kept_and_to
     parts = ["The VAE gave", "The UNet gave"] if precision == "bf16" else []
     assert [message[: len(part)] for message, part in zip(told, parts, strict=False)] == parts
     assert told[len(parts) :] == [module.BLACK]
-    assert pipeline.device.unet_dtype == pipeline.device.vae_dtype == getattr(torch, names[precision])  # for the next one
+    assert (
+        pipeline.device.unet_dtype == pipeline.device.vae_dtype == getattr(torch, names[precision])
+    )  # for the next one
 
 
 def test_a_safer_precision_is_kept_for_the_model_that_needs_it_alone(models, tmp_path):

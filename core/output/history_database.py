@@ -163,9 +163,9 @@ class Database:
             condition, values = "words_fts5 MATCH ?", [match_expression(terms, tags)]
         else:
             condition, values = like_condition(terms, tags)
-        condition += " AND rowid >= ? AND rowid < ?" + " AND NOT (rowid >= ? AND rowid < ?)" * len(left_out)
-        values = [*values, low, high, *chain.from_iterable(left_out)]
-        return f"FROM {self.words} AS words WHERE {condition}", values
+        but = " AND NOT (rowid >= ? AND rowid < ?)" * len(left_out)
+        where = f"FROM {self.words} AS words WHERE {condition} AND rowid >= ? AND rowid < ?{but}"
+        return where, [*values, low, high, *chain.from_iterable(left_out)]
 
     def words_are_there(self, connection: sqlite3.Connection) -> None:
         """Note that the index of words is filled."""

@@ -37,7 +37,7 @@ _TERM = re.compile(r'(-?)(?:([A-Za-z]+):)?(?:"([^"]*)"?|(\S+))')
 _DAY = re.compile(r"(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?")
 _EMOJI = ("\U0001f000", "\U0001faff")  # the first and the last; newer ones than this Python's have no category yet
 
-Span = tuple[Optional[datetime], Optional[datetime]]  # its first moment and the first one after it; None: it has none
+Span = tuple[datetime | None, datetime | None]  # its first moment and the first one after it; None: it has none
 
 
 @dataclass(frozen=True)
