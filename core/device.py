@@ -191,11 +191,12 @@ def _multiplies_in_int8(choice: Choice, device: torch.device, warnings: list[str
 
 def _check_floats_of_8_bits(choice: Choice, device: torch.device) -> None:
     """Raises BadConfig if weights are to be kept in floats of 8 bits on an Apple GPU, for which torch has none."""
-    for part, others in (("unet", "int8, fp32, fp16 or bf16"), ("clip", "fp32, fp16 or bf16")):
+    for part in ("unet", "clip"):
         precision = getattr(choice, f"{part}_precision")
         if device.type == "mps" and STORAGE.get(precision, torch.int8).is_floating_point:
             raise BadConfig(
-                f"{part}_precision is {precision!r}, and an Apple GPU has no floats of 8 bits; it must be auto, {others}."
+                f"{part}_precision is {precision!r}, and an Apple GPU has no floats of 8 bits. Choose auto, fp32, fp16 or bf16, "
+                "or int8 for the network."
             )
 
 

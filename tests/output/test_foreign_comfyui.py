@@ -359,7 +359,7 @@ STACKER = {
 def test_a_stack_of_loras_beside_a_loader_is_read():
     found = read_settings_text(json.dumps(efficient(lora_stack=["5", 0]) | {"5": node("LoRA Stacker", STACKER)}))
     assert named(found, "loras") == [*LORAS, ("y.safetensors", 0.9)]
-    assert found.unknown == {"clip_str_2 of b.safetensors": "0.6"}
+    assert found.unknown == {"strength_clip of b.safetensors": "0.6"}
 
 
 def test_a_simple_stack_has_one_weight_each():

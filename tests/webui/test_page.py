@@ -363,7 +363,7 @@ def test_dropping_a_foreign_picture_fills_the_controls(page):
         }""",
         base64.b64encode(png_of(A1111)).decode(),
     )
-    expect(page.locator(PROMPT)).to_have_value("masterpiece, a lighthouse at dusk , waves\nsecond line")
+    expect(page.locator(PROMPT)).to_have_value("masterpiece, a lighthouse at dusk , waves second line")
     expect(page.locator("#negative_prompt textarea")).to_have_value("blurry, lowres")
     expect(page.locator(STEPS)).to_have_value("28")
     expect(page.locator("#guidance_scale input[type=number]")).to_have_value("6.5")

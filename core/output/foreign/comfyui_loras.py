@@ -35,7 +35,7 @@ def loras_of(graph: Graph, node: Node, reading: Reading) -> Iterator[Lora]:
         key = next((key for key in _WEIGHTS if key in node.inputs), None)
         lora = Lora(name, graph.value(node, key) if key else 1.0, True)
         for key in _ON_CLIP:
-            _check_clip(reading, lora, key, graph.value(node, key))
+            _check_clip(reading, lora, graph.value(node, key))
         yield lora
     for value in list(node.inputs.values())[:MOST_INPUTS]:
         if isinstance(value, dict) and isinstance(value.get("lora"), str):
@@ -55,10 +55,10 @@ def _stacked(graph: Graph, node: Node, reading: Reading) -> Iterator[Lora]:
         weights = ((graph.value(node, key.format(number)), on_clip.format(number)) for key, on_clip in keys)
         weight, on_clip = next((pair for pair in weights if is_number(pair[0])), (1.0, ""))
         lora = Lora(name, weight, node.inputs.get(f"switch_{number}") != "Off")
-        _check_clip(reading, lora, on_clip, graph.value(node, on_clip))
+        _check_clip(reading, lora, graph.value(node, on_clip))
         yield lora
 
 
-def _check_clip(reading: Reading, lora: Lora, key: str, weight: Any) -> None:
+def _check_clip(reading: Reading, lora: Lora, weight: Any) -> None:
     if lora.acts and is_number(weight) and weight != lora.weight and lora.name.lower() != "none":
-        reading.reject(f"{key} of {lora.name}", weight)
+        reading.reject(f"strength_clip of {lora.name}", weight)
