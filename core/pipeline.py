@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -159,7 +160,7 @@ class Pipeline:
         `refresh_base_model`; `expander` as in the settings, "" where no prompt is to be continued. Raises ModelNotFound,
         BadModelFile.
         """
-        text = self._base and self._base.text
+        text = weakref.ref(self._base.text) if self._base else None  # or it would keep the old model while another is read
         self.refresh_base_model(base_model or self.catalog.default(), parts, check=check)
         self.assert_model_integrity()
         if use_synthetic_refiner and not refiner_model:
@@ -171,7 +172,7 @@ class Pipeline:
             self._expansions.refresh(expander)
         if check:
             check()
-        if self._loaded().text is not text:  # later on they are brought for texts that are not remembered
+        if text is None or self._loaded().text is not text():  # later on they are brought for texts that are not remembered
             self.prepare_text_encoder()
 
     def refresh_base_model(
