@@ -24,6 +24,8 @@ def main(argv):
     from core import arguments
     from core.errors import BadInput, UserError
 
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may have letters that a terminal has not
     args = arguments.parse(argv)
     try:
         return run(args, argv)
@@ -67,7 +69,7 @@ def run(args, argv):
             bootstrap.ensure(environment, needs, chosen, say=lambda words: print(words, file=sys.stderr))
             python = environment.python
     if not entered:
-        environ = bootstrap.process_environment(os.environ)
+        environ = bootstrap.process_environment(os.environ, own=python != Path(sys.executable))
         return bootstrap.enter(python, Path(__file__).resolve(), argv, environ)
     for words in getattr(args, "no_effect", []):
         print(words, file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
@@ -64,8 +64,11 @@ class Axis:
         )
 
     def shown(self, index: int) -> str:
-        """Value `index` as it stands on a sheet."""
-        return self.values[index].rpartition("/")[2].removesuffix(".safetensors") or NONE
+        """Value `index` as it stands on a sheet: a file without its folder and ending."""
+        value = self.values[index]
+        if self.setting in (*FILES, "loras"):
+            value = value.rpartition("/")[2].removesuffix(".safetensors")
+        return value or NONE
 
 
 @dataclass(frozen=True)
@@ -100,14 +103,14 @@ class Grid:
             raise BadSetting(f"Both axes vary {axes[0].label}. Choose another setting for one of them.")
         for axis in axes:
             _check_sought(axis, settings)
+        _check_apart(axes, settings)
         places = [(column, row) for row in range(rows) for column in range(columns)]
         if self.y and COSTS.get(self.x.setting, 0) > COSTS.get(self.y.setting, 0):
             places.sort()
         base = replace(settings, image_number=1, image_grid=False)
         cells = []
         for column, row in places:
-            request = _with(base, self.x, self.x.values[column])
-            request = _with(request, self.y, self.y.values[row]) if self.y else request
+            request = _with(base, [(axis, axis.values[n]) for axis, n in zip(axes, (column, row), strict=False)])
             for axis in axes:
                 _check_free(axis, request)
             cells.append(Cell(column, row, request))
@@ -298,6 +301,14 @@ def _check_sought(axis: Axis, settings: Settings) -> None:
         raise BadSetting("No LoRA is chosen, so there is no weight to vary. Choose one first.")
 
 
+def _check_apart(axes: Sequence[Axis], settings: Settings) -> None:
+    """Raises BadSetting where what one axis seeks stands only in what the other one seeks."""
+    if len(axes) == 2 and axes[0].setting == axes[1].setting and axes[0].setting in REPLACED:
+        text = getattr(settings, axes[0].setting)
+        if len(set(_sought([axis.values[0] for axis in axes]).findall(text))) < 2:
+            raise BadSetting(f"Both axes vary {axes[0].label}. Choose another setting for one of them.")
+
+
 def _check_free(axis: Axis, request: Settings) -> None:
     mode = MODES[request.performance]
     if axis.setting in mode.forced or axis.setting in mode.idle:
@@ -307,11 +318,31 @@ def _check_free(axis: Axis, request: Settings) -> None:
         )
 
 
-def _with(settings: Settings, axis: Axis, value: str) -> Settings:
-    """`settings` with one value of `axis`."""
-    if axis.setting in REPLACED:
-        text = getattr(settings, axis.setting).replace(axis.values[0], value)
-        return replace(settings, **{axis.setting: text})
+def _with(settings: Settings, chosen: Sequence[tuple[Axis, str]]) -> Settings:
+    """`settings` with one value of each axis."""
+    for setting in REPLACED:
+        words = {axis.values[0]: value for axis, value in chosen if axis.setting == setting}
+        if words:
+            text: Any = _exchanged(getattr(settings, setting), words)
+            settings = replace(settings, **{setting: text})
+    for axis, value in chosen:
+        if axis.setting not in REPLACED:
+            settings = _changed(settings, axis, value)
+    return settings
+
+
+def _exchanged(text: str, words: Mapping[str, str]) -> str:
+    """`text` with each of `words` replaced, all at once: none is sought in what took the place of another one."""
+    return _sought(words).sub(lambda found: words[found[0]], text)
+
+
+def _sought(words: Iterable[str]) -> re.Pattern[str]:
+    """Any of `words`, the longest first."""
+    return re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))))
+
+
+def _changed(settings: Settings, axis: Axis, value: str) -> Settings:
+    """`settings` with one value of an axis that replaces no words."""
     if axis.setting == "styles":
         return replace(settings, styles=tuple(value.split(" + ")) if value else ())
     if axis.setting == "loras":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import json
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import UserError
-from core.pip import ELSEWHERE, NO_VENV, Pip, PipRunner, explain, explain_venv
+from core.pip import ELSEWHERE, FOREIGN_PACKAGES, NO_VENV, Pip, PipRunner, explain, explain_venv
 from core.torch_build import TorchBuild, fitting_build
 
 GB = 10**9
@@ -171,10 +172,10 @@ def enter(python: Path, script: Path, argv: Sequence[str], environ: Mapping[str,
             continue
 
 
-def process_environment(environ: Mapping[str, str], system: str | None = None) -> dict[str, str]:
+def process_environment(environ: Mapping[str, str], system: str | None = None, *, own: bool = True) -> dict[str, str]:
     """`environ` with what must be set before the process starts; what the user has set stays.
 
-    No telemetry, no hub; on Linux large tensors are kept by the allocator instead of being given back and faulted in
+    No telemetry, no hub; in an environment of the program's `own` no packages from elsewhere; on Linux large tensors are kept by the allocator instead of being given back and faulted in
     again at every step (about a tenth of a step on a CPU); on macOS operators that MPS lacks run on the CPU.
     """
     wanted = {
@@ -192,7 +193,10 @@ def process_environment(environ: Mapping[str, str], system: str | None = None) -
         }
     if system == "Darwin":
         wanted["PYTORCH_ENABLE_MPS_FALLBACK"] = "1"
-    return wanted | dict(environ)
+    if system == "Windows":
+        wanted["PYTHONUTF8"] = "1"  # what is written into a file or a pipe can be any name
+    given = {name: value for name, value in environ.items() if not (own and name in FOREIGN_PACKAGES)}
+    return wanted | given
 
 
 def _install_app(environment: Environment, needs: Needs, build: TorchBuild, say: Say, pip: Pip) -> None:
@@ -272,18 +276,24 @@ def _make(environment: Environment, say: Say) -> None:
         raise SetupError(explain_venv(made.stdout, environment.folder))
 
 
+def existing_folder(folder: Path) -> Path:
+    """`folder`, or the nearest one above it that exists. Raises OSError where there is none, as on a drive that is not there."""
+    for place in (folder, *folder.parents):
+        if place.exists():
+            return place
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+
+
 def _check_disk(environment: Environment, build: TorchBuild) -> None:
     """Raises SetupError if the folder cannot be reached or the disk has too little room for what is still to be installed."""
-    folder = environment.folder
     try:
-        while not folder.exists():
-            folder = folder.parent
+        folder = existing_folder(environment.folder)
         if environment.torch_label() is not None:
             wanted = GB // 2
         else:
             wanted = (3 if build.name in ("cpu", "default") else 8) * GB
         free = shutil.disk_usage(folder).free
-    except OSError as error:  # a folder above it that this user may not enter
+    except OSError as error:  # a folder above it that this user may not enter, or a drive that is not there
         raise SetupError(f"{environment.folder} cannot be reached ({error.strerror}). {ELSEWHERE}") from None
     if free < wanted:
         raise SetupError(

@@ -102,12 +102,13 @@ def choose_device(choice: Choice | None = None) -> Device:
     """The device for `choice`: what was asked for, else CUDA (or ROCm), MPS, CPU in this order.
 
     Sets torch's number of threads if one is asked for.
-    Raises BadConfig if a device was asked for that is not there, or int8 products of one that has none.
+    Raises BadConfig if a device was asked for that is not there, or int8 products or floats of 8 bits of one that has none.
     """
     choice = choice or DeviceChoice()
     if choice.threads:
         torch.set_num_threads(choice.threads)
     device, warnings = _pick(choice)
+    _check_floats_of_8_bits(choice, device)
     if device.type == "cuda":
         unet, vae = _cuda_types(device)
     elif device.type == "cpu" and choice.unet_precision not in DTYPES:
@@ -186,6 +187,17 @@ def _multiplies_in_int8(choice: Choice, device: torch.device, warnings: list[str
             "faster."
         )
     return True
+
+
+def _check_floats_of_8_bits(choice: Choice, device: torch.device) -> None:
+    """Raises BadConfig if weights are to be kept in floats of 8 bits on an Apple GPU, for which torch has none."""
+    for part in ("unet", "clip"):
+        precision = getattr(choice, f"{part}_precision")
+        if device.type == "mps" and STORAGE.get(precision, torch.int8).is_floating_point:
+            raise BadConfig(
+                f"{part}_precision is {precision!r}, and an Apple GPU has no floats of 8 bits. Choose auto, fp32, fp16 or bf16, "
+                "or int8 for the network."
+            )
 
 
 def _pick(choice: Choice) -> tuple[torch.device, list[str]]:

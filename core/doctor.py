@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.bootstrap import existing_folder
 from core.config import Config
 from core.errors import BadConfig, UserError
 from core.port import port_trouble
@@ -25,6 +26,7 @@ from core.weights.info import BASES, REFINERS
 
 GB = 10**9
 LITTLE_DISK = 2 * GB
+UNREACHED = "Connect the disk that it is on, or send the pictures elsewhere with --output DIR."
 LITTLE_MEMORY = 4 * GB  # of bytes free; full-size SDXL wants about 8
 
 
@@ -149,15 +151,19 @@ def _memory(config: Config) -> Iterator[Finding]:
 
 
 def _disk(config: Config) -> Iterator[Finding]:
-    folder = _existing(config.outputs)
-    free = shutil.disk_usage(folder).free
+    try:
+        folder = existing_folder(config.outputs)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        yield Finding("Disk", f"{config.outputs} cannot be reached ({error.strerror})", UNREACHED)
+        return
     advice = "Free some space, or send the pictures elsewhere with --output DIR."
     yield Finding("Disk", f"{free / GB:.1f} GB free at {folder}", advice if free < LITTLE_DISK else "")
 
 
 def _outputs(config: Config) -> Iterator[Finding]:
     try:
-        with tempfile.TemporaryFile(dir=_existing(config.outputs)):
+        with tempfile.TemporaryFile(dir=existing_folder(config.outputs)):
             pass
     except OSError as error:
         words = f"{config.outputs} cannot be written ({error.strerror})"
@@ -204,13 +210,6 @@ def _port(config: Config) -> Iterator[Finding]:
     trouble = port_trouble(config.host, config.port)
     words = f"{config.port} at {config.host} {'cannot be opened' if trouble else 'is free'}"
     yield Finding("Port", words, trouble or "")
-
-
-def _existing(folder: Path) -> Path:
-    """`folder`, or the nearest one above it that exists."""
-    while not folder.exists():
-        folder = folder.parent
-    return folder
 
 
 LOOKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (

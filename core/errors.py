@@ -1,5 +1,14 @@
 """What can go wrong in a way that the user can mend. Each message says what was found, what was wanted and what to do."""
 
+import errno
+
+SHORT = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+)  # what torch says on Linux, on Windows, of a GPU
+COMMITMENT_LIMIT = 1455  # Windows' ERROR_COMMITMENT_LIMIT: the paging file is too small
+
 
 class UserError(Exception):
     """Base of all errors whose message is written for the user; the page and the command line show it as it is."""
@@ -39,3 +48,12 @@ class HistoryError(UserError):
 
 class OutputError(UserError):
     """A finished picture cannot be written (disk full, folder not writable)."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that there was too little memory, on whichever device. Needs no torch."""
+    if isinstance(error, OSError):  # a file that cannot be mapped
+        return error.errno == errno.ENOMEM or getattr(error, "winerror", None) == COMMITMENT_LIMIT
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in SHORT)

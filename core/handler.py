@@ -53,30 +53,18 @@ def handler(
     notices = [*pipeline.take_notices(), *(notice for plan in plans for notice in plan.notices)]
     told = {Warned(message=notice): None for notice in notices}  # each once, however many pictures it is about
     yield from tuple(told)
-    for plan in plans:
-        if plan.index in task.made:  # before the program was ended and started again
-            continue
-        try:
-            for event in _one_picture(task, pipeline, plan, clock, history, created_by):
-                if isinstance(event, Saved):
-                    task.made[event.index] = event.path
-                if isinstance(event, Warned):
-                    if event in told:
-                        continue
-                    told[event] = None
+    try:
+        for event in _pictures(task, pipeline, plans, clock, history, created_by):
+            if not (isinstance(event, Warned) and event in told):
                 yield event
-        except Interrupted:
-            if task.stopped:
-                break
-            task.unskip()
-            clock.picture_skipped()
-        if task.stopped:
-            break
-    if not task.stopped and (task.grid or task.settings.image_grid):
-        record = _record_of_sheet(task, pipeline, made_now=len(task.made) > before)
-        record = replace(record, created_by=created_by)
-        yield from sheets(task, record, pipeline.outputs, _remember(task, history))
-    pipeline.rest()
+            if isinstance(event, Warned):
+                told[event] = None
+        if not task.stopped and (task.grid or task.settings.image_grid):
+            record = _record_of_sheet(task, pipeline, made_now=len(task.made) > before)
+            record = replace(record, created_by=created_by)
+            yield from sheets(task, record, pipeline.outputs, _remember(task, history))
+    finally:
+        pipeline.rest()
     seconds = time.monotonic() - started
     log.info("Made %d of %d pictures in %.1f s", len(task.made) - before, len(plans), seconds)
     yield Finished(paths=tuple(task.made.values()), seconds=seconds, stopped=task.stopped)
@@ -88,6 +76,30 @@ def planned(task: AsyncTask, resources: PromptResources) -> list[ImagePlan]:
         return plan_images(effective(task.settings), resources)
     plans = (plan for cell in task.cells for plan in plan_images(effective(cell.settings), resources))
     return [replace(plan, index=index) for index, plan in enumerate(plans)]
+
+
+def _pictures(
+    task: AsyncTask,
+    pipeline: Pipeline,
+    plans: Sequence[ImagePlan],
+    clock: _Clock,
+    history: History | None,
+    created_by: str,
+) -> Iterator[Event]:
+    """The pictures of `plans`, one after the other, but for those that were made before the program was started again."""
+    for plan in plans:
+        if plan.index in task.made:
+            continue
+        try:
+            for event in _one_picture(task, pipeline, plan, clock, history, created_by):
+                if isinstance(event, Saved):
+                    task.made[event.index] = event.path
+                yield event
+        except Interrupted:
+            task.unskip()
+            clock.picture_skipped()
+        if task.stopped:
+            return
 
 
 def _one_picture(
@@ -138,6 +150,7 @@ def _one_picture(
     )
     saved = save_and_log(picture, record, pipeline.outputs, _remember(task, history))
     clock.picture_done()
+    task.unskip()  # the picture that it was meant for is there
     yield from (Warned(message=warning) for warning in saved.warnings)
     yield Saved(path=str(saved.path), seed=plan.seed, width=settings.width, height=settings.height, index=plan.index)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 
 NO_VENV = "This Python cannot make virtual environments. On Debian or Ubuntu: sudo apt install python3-venv; then start again."
 ELSEWHERE = "Make it writable, or name another folder with the environment variable EASEL_VENV."
+
+FOREIGN_PACKAGES = ("PYTHONPATH", "PYTHONHOME")  # what pip finds by these it would take for installed
 
 Pip = Callable[[Sequence[str]], "PipResult"]
 
@@ -35,7 +38,11 @@ class PipRunner:
         """`arguments` follow `pip install`. A KeyboardInterrupt ends pip first."""
         command = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *arguments]
         last: deque[str] = deque(maxlen=60)
-        with subprocess.Popen(command, stdout=2, stderr=subprocess.PIPE, text=True, errors="replace") as pip:
+        environ = {name: value for name, value in os.environ.items() if name not in FOREIGN_PACKAGES}
+        environ["PIP_USER"] = "0"  # `--user` is refused in an environment
+        with subprocess.Popen(
+            command, stdout=2, stderr=subprocess.PIPE, text=True, errors="replace", env=environ
+        ) as pip:
             assert pip.stderr is not None
             try:
                 for line in pip.stderr:

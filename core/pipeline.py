@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from core.conditions import Conditions
 from core.device import Device
 from core.diffusion import DiffusionStep, Job, diffuse
-from core.errors import BadPicture, BadSetting, UserError
+from core.errors import BadPicture, BadSetting, UserError, out_of_memory
 from core.goals.text import start_from_text
 from core.models.interposer import Interposer
 from core.models.latent_format import SD15, SDXL, LatentSpace
@@ -43,7 +44,7 @@ from core.weights import lora
 from core.weights.checkpoint import Checkpoint, load_vae, open_checkpoint
 from core.weights.files import Catalog, ModelInfo
 from core.weights.info import PARTS
-from core.weights.memory import Memory, Way, decoding_bytes, out_of_memory
+from core.weights.memory import Memory, Way, decoding_bytes
 from core.weights.plain import plain_weights
 from core.weights.previews import DecoderPreview, preview_for
 from core.weights.refiner import Refiner, check_pair, load_interposer, load_refiner, twin
@@ -119,9 +120,13 @@ class Pipeline:
     def __init__(self, catalog: Catalog, device: Device, outputs: Path) -> None:
         self.catalog = catalog
         self.device = device
+        self._usual_device = device  # as it was asked for: `device` itself may be in a safer precision for a while
+        self._safer_for: tuple[str, int, int] | None = None  # the stamp of the base model that it is so for
+        self._black = False  # whether a picture was black in the safest precision as well
         self.outputs = outputs
         self.prompt_resources = PromptResources()
         self._memory = Memory(device.torch_device, device.memory_budget)
+        self._vae_memory = self._memory if device.vae_device == device.torch_device else Memory(device.vae_device)
         self._tokenizer = ClipTokenizer()
         self._base: BaseModel | None = None
         self._refiner: RefinerModel | None = None
@@ -155,7 +160,7 @@ class Pipeline:
         `refresh_base_model`; `expander` as in the settings, "" where no prompt is to be continued. Raises ModelNotFound,
         BadModelFile.
         """
-        text = self._base and self._base.text
+        text = weakref.ref(self._base.text) if self._base else None  # or it would keep the old model while another is read
         self.refresh_base_model(base_model or self.catalog.default(), parts, check=check)
         self.assert_model_integrity()
         if use_synthetic_refiner and not refiner_model:
@@ -167,7 +172,7 @@ class Pipeline:
             self._expansions.refresh(expander)
         if check:
             check()
-        if self._loaded().text is not text:  # later on they are brought for texts that are not remembered
+        if text is None or self._loaded().text is not text():  # later on they are brought for texts that are not remembered
             self.prepare_text_encoder()
 
     def refresh_base_model(
@@ -189,6 +194,8 @@ class Pipeline:
             return
         info = self.catalog.info(name)
         info.check_base(chosen.keys())
+        if stamp != self._safer_for:
+            self._take_usual_precision()
         if same:
             self._refresh_vae(chosen.get("vae", path))
             return
@@ -196,7 +203,8 @@ class Pipeline:
         self._base = self._refiner = None  # two models at once may not fit
         self._memory.forget()
         began = time.monotonic()
-        room = self._memory.room_for_weights() if self.device.torch_device.type == "cpu" else None
+        rooms = {"cpu": self._memory.room_for_weights(), "mps": 0}  # on a Mac it is converted on its way to the GPU
+        room = rooms.get(self.device.torch_device.type)
         checkpoint = opened.load(device=self.device, unet_room=room, check=check)
         self._base = BaseModel(
             name=name,
@@ -325,6 +333,7 @@ class Pipeline:
         used = self._precision(problem.part)
         if used == torch.float32:
             self.free_memory()
+            self._take_usual_precision()
             raise BadPicture(
                 f"{models} gave no valid picture (NaN or black in the {problem.part}) even in 32-bit precision. The file "
                 "may be damaged, or the settings extreme: try another sampler, a lower guidance scale or another model."
@@ -333,11 +342,18 @@ class Pipeline:
             self.device = replace(self.device, unet_dtype=torch.float32, unet_storage=None, int8_linears=False)
         else:
             self.device = replace(self.device, vae_dtype=torch.float32)
+        self._safer_for = base.stamp
         self.free_memory()
         return (
             f"The {problem.part} gave an invalid picture in {str(used).removeprefix('torch.')}; it now runs in 32-bit "
             "precision, which is slower, and the picture is made again."
         )
+
+    def _take_usual_precision(self) -> None:
+        """Go back to the precision that was asked for: another model is wanted, or the safer one was of no use."""
+        if self.device is not self._usual_device:
+            self.free_memory()
+        self.device, self._safer_for, self._black = self._usual_device, None, False
 
     def _precision(self, part: str) -> torch.dtype:
         """What the weights of `part`, "UNet" or "VAE", are in."""
@@ -346,11 +362,14 @@ class Pipeline:
     def take_notices(self) -> list[str]:
         """What the user should know about device and model files, as sentences; each is given once."""
         notices, self._notices = self._notices, []
-        notices += self._memory.take_notices() + self._expansions.take_notices()
+        notices += self._memory.take_notices() + self._vae_memory.take_notices() + self._expansions.take_notices()
         return notices + (self._base.text.take_notices() if self._base else [])
 
     def rest(self) -> None:
-        """Between requests: give the device's memory back, where this installation wants it so."""
+        """Between requests: what one needed is no longer done, and memory is given back where this installation wants it so."""
+        self._memory.take_as_usual()
+        if self._black:
+            self._take_usual_precision()
         if self.device.offload:
             self._memory.rest_all()
 
@@ -537,7 +556,7 @@ class Pipeline:
         """
         space = space or self._space(settings)
         image = self._draft(latent, space) if settings.final_decoder == "preview" else None
-        if image is None:
+        if image is None or not _shows_something(image):  # of a draft that fails the VAE is not to blame
             raw = space.format.to_raw(latent.to(self.device.vae_device))
             image = self._decoded(space.vae, raw, check)
         if not torch.isfinite(image).all():
@@ -548,7 +567,8 @@ class Pipeline:
             for part in ("VAE", "UNet"):
                 if self._precision(part) != torch.float32:
                     raise NotFinite(part)
-            self._notices.append(BLACK)  # it may have been asked for
+            self._black = True  # it may have been asked for
+            self._notices.append(BLACK)
         return pixels
 
     @torch.inference_mode()
@@ -605,7 +625,7 @@ class Pipeline:
         whole, tile = decoding_bytes(height, width, element), decoding_bytes(64, 64, element)
         if raw.device.type == "cpu" and whole > MOST_ON_CPU:
             whole = sys.maxsize
-            self._memory.empty_cache()  # what sampling left free lies in pieces too small for whole maps
+            self._vae_memory.empty_cache()  # what sampling left free lies in pieces too small for whole maps
         ways = [
             Way("decode", whole, partial(vae.decode, raw, check=check)),
             Way(
@@ -617,7 +637,7 @@ class Pipeline:
             Way("decode tiles", tile, partial(vae.decode_tiled, raw, check=check), IN_TILES),
         ]
         if self.device.vae_device != self.device.torch_device:
-            return Memory(self.device.vae_device).run(vae, ways)
+            return self._vae_memory.run(vae, ways)
 
         def off_the_device() -> Tensor:
             self._memory.rest(vae)
@@ -643,6 +663,11 @@ def _awaited(digest: Future[str], check: Check | None) -> str:
     except OSError as problem:
         log.warning("No checksum: %s", problem)
         return ""
+
+
+def _shows_something(image: Tensor) -> bool:
+    """Whether `image`, of -1 to 1, is finite and not black all over."""
+    return bool(torch.isfinite(image).all() and (image > -1 + 2 / 255).any())
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:

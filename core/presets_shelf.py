@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.errors import BadSetting
+from core.errors import BadSetting, UserError
 from core.presets import DEFAULT, Preset, list_presets, load_preset, settings_of
-from core.presets_choice import Choice, choose, diff, switched
-from core.presets_store import delete_preset, preset_values, rename_preset, restore_preset, save_preset, trashed_presets
+from core.presets_choice import Choice, choose, switched
+from core.presets_store import delete_preset, preset_diff, rename_preset, restore_preset, save_preset, trashed_presets
 from core.settings import Settings
 from core.weights.files import Catalog
 
@@ -82,12 +82,26 @@ class Shelf:
 
     def held(self, current: Settings, *, with_prompt: bool = False) -> dict[str, tuple[Any, Any]]:
         """What a preset made of `current` would hold: field -> (the default, the value here)."""
-        kept = preset_values(current, Settings(), with_prompt=with_prompt)
-        return {name: pair for name, pair in diff(current, Settings()).items() if name in kept}
+        return preset_diff(current, *self._bases(current), with_prompt=with_prompt)
 
     def save(self, name: str, settings: Settings, *, with_prompt: bool = False, overwrite: bool = False) -> None:
         """Keep `settings` as the user's preset `name`. Raises BadSetting for a bad or taken name."""
-        save_preset(name, settings, self.own, with_prompt=with_prompt, replace=overwrite, taken=(self.program,))
+        save_preset(
+            name,
+            settings,
+            self.own,
+            bases=self._bases(settings),
+            with_prompt=with_prompt,
+            replace=overwrite,
+            taken=(self.program,),
+        )
+
+    def _bases(self, current: Settings) -> tuple[Settings, ...]:
+        """What a preset is put on top of: the defaults, and what the checkpoint and the configuration make of them."""
+        try:
+            return Settings(), settings_of(self.catalog, self.defaults.settings, {"base_model": current.base_model})
+        except UserError:  # the checkpoint is gone or damaged
+            return (Settings(),)
 
     def rename(self, name: str, new_name: str) -> None:
         """Give the user's preset another name. Raises BadSetting."""

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,16 @@ class Trashed:
     path: Path
 
 
-def preset_values(settings: Settings, base: Settings, *, with_prompt: bool = False) -> dict[str, Any]:
-    """What a preset made of `settings` would hold: only what differs from `base`, ready for JSON; never the seed."""
+def preset_diff(settings: Settings, *bases: Settings, with_prompt: bool = False) -> dict[str, tuple[Any, Any]]:
+    """What a preset made of `settings` would hold: field -> (value in the first of `bases` that differs, value here).
+
+    It holds what differs from any of `bases`, so that it comes to the same on top of each of them; never the seed.
+    """
     left_out = set(NOT_SAVED) - ({"prompt"} if with_prompt else set())
-    return {name: _plain(here) for name, (_, here) in diff(settings, base).items() if name not in left_out}
+    found: dict[str, tuple[Any, Any]] = {}
+    for base in reversed(bases):
+        found |= diff(settings, base)
+    return {f.name: found[f.name] for f in fields(Settings) if f.name in found and f.name not in left_out}
 
 
 def save_preset(
@@ -41,13 +47,13 @@ def save_preset(
     settings: Settings,
     folder: Path,
     *,
-    base: Settings | None = None,
+    bases: Sequence[Settings] = (Settings(),),
     description: str = "",
     with_prompt: bool = False,
     replace: bool = False,
     taken: Sequence[Path] = (),
 ) -> Path:
-    """Write `settings` as preset `name` into the user's `folder`: what differs from `base` (default: the defaults).
+    """Write `settings` as preset `name` into the user's `folder`: what differs from any of `bases`.
 
     Raises BadSetting if the name cannot be, or exists there or in the folders `taken` and `replace` is False. With
     `replace` the old file goes to the trash, and its description and downloads live on.
@@ -62,7 +68,8 @@ def save_preset(
         values |= _kept(old)
     if description:
         values["description"] = description
-    values |= preset_values(settings, base or Settings(), with_prompt=with_prompt)
+    held = preset_diff(settings, *bases, with_prompt=with_prompt)
+    values |= {field: _plain(here) for field, (_, here) in held.items()}
     text = json.dumps(values, indent=4, ensure_ascii=False) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -141,7 +148,7 @@ def trashed_presets(folder: Path) -> list[Trashed]:
 
 
 def _put_away(file: Path, folder: Path, *, copy: bool = False) -> Path:
-    """Move `file` (or a copy of it) to a free name in the trash."""
+    """Move `file` (or a copy of it) to a free name in the trash; its time there is now."""
     trash = folder / TRASH
     trash.mkdir(exist_ok=True)
     number = 1
@@ -151,6 +158,7 @@ def _put_away(file: Path, folder: Path, *, copy: bool = False) -> Path:
         target.write_bytes(file.read_bytes())
     else:
         file.replace(target)
+        os.utime(target)
     return target
 
 

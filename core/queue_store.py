@@ -1,7 +1,8 @@
 """queue_store: the tasks that wait or run, on disk, so that a restart or a crash does not lose what somebody asked for.
 
 The next start finds them and offers them to whoever they belong to; nothing runs unasked. Kept in a small SQLite file that
-one process holds for itself as long as it lives: the operating system lets go of it however the process ends. No torch.
+one process holds for itself as long as it lives: the operating system lets go of it however the process ends. Each process
+has its own; what the file of one that has ended holds goes into the file of the next one that looks. No torch.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +33,7 @@ T = TypeVar("T")
 VERSION = 1  # PRAGMA user_version
 MOST_FILES = 9  # processes of one installation at the same time
 LONGEST_KEPT = 30 * 24 * 3600  # seconds that left tasks wait for their owner
+SETTLING = 30.0  # seconds in which a process that was here before may still be closing
 TABLE = f"""
 CREATE TABLE IF NOT EXISTS tasks (
   id TEXT PRIMARY KEY,
@@ -44,6 +47,7 @@ CREATE TABLE IF NOT EXISTS tasks (
 ) WITHOUT ROWID;
 PRAGMA user_version = {VERSION};
 """
+COLUMNS = "id, owner, created, running, request, made, place"  # of a task, as one file hands it to another
 _FIELDS = frozenset(f.name for f in fields(Settings))
 
 
@@ -72,7 +76,9 @@ class QueueStore:
         self._lock = threading.RLock()
         self._open: sqlite3.Connection | None = None
         self._left: dict[str, list[LeftTask]] = {}  # by owner's mark
-        self._asked = False  # whether it has been read
+        self._read = False  # whether it has been
+        self._unseen = _files(file) if file else []  # where more of it may be: files of other processes, the own one
+        self._start = time.monotonic()
         self._ended = file is None
 
     def add(self, tasks: Sequence[AsyncTask]) -> None:
@@ -105,14 +111,17 @@ class QueueStore:
         self._change("forget a task", "DELETE FROM tasks WHERE id = ?", [(task.id,) for task in tasks])
 
     def left(self, owner: str) -> list[LeftTask]:
-        """What an earlier run left of `owner`'s, in its order. What cannot be read any more is not among it."""
-        query = "SELECT owner, request, made, running FROM tasks WHERE offered ORDER BY running DESC, place"
+        """What earlier runs left of `owner`'s, in its order. What cannot be read any more is not among it.
+
+        A process that was here before may still be closing: its file is looked for at each call while that may be, and once
+        after that.
+        """
         with self._lock:
-            if not self._asked:
-                self._asked = True
-                for mark, *row in self._do("find the last run's tasks", lambda db: db.execute(query).fetchall()) or ():
-                    if found := _left(*row):
-                        self._left.setdefault(mark, []).append(found)
+            last = time.monotonic() > self._start + SETTLING
+            if self._take_over() or not self._read:
+                self._read_left()
+            if last:
+                self._unseen = []
             return list(self._left.get(owner_mark(owner), ()))
 
     def forget_left(self, owner: str) -> None:
@@ -129,6 +138,36 @@ class QueueStore:
             if self._open is not None:
                 self._open.close()
                 self._open = None
+
+    def _read_left(self) -> None:
+        query = "SELECT owner, request, made, running FROM tasks WHERE offered ORDER BY running DESC, place"
+        self._read = True
+        self._left = {}
+        for mark, *row in self._do("find the last run's tasks", lambda db: db.execute(query).fetchall()) or ():
+            if found := _left(*row):
+                self._left.setdefault(mark, []).append(found)
+
+    def _take_over(self) -> int:
+        """Move the tasks out of the files that no process holds any more into the own one; how many that were."""
+        if not self._unseen or self._connection() is None:
+            return 0
+        moved, busy = 0, []
+        for file in filter(Path.exists, self._unseen):
+            try:
+                moved += self._emptied(file)
+            except (OSError, sqlite3.Error):  # it is held, or whoever takes it for the own one will see what it has
+                busy.append(file)
+        self._unseen = busy
+        return moved
+
+    def _emptied(self, file: Path) -> int:
+        """How many tasks came out of `file` into the own one. Raises OSError, sqlite3.Error."""
+        with closing(_held(file)) as ended:
+            tasks = ended.execute(f"SELECT {COLUMNS} FROM tasks").fetchall()
+            if not tasks or not self._do("find the tasks of another run", partial(_offer, tasks=tasks)):
+                return 0
+            ended.execute("DELETE FROM tasks")
+            return len(tasks)
 
     def _change(self, what: str, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         self._do(what, lambda connection: connection.executemany(statement, rows))
@@ -166,8 +205,7 @@ class QueueStore:
 def _opened(file: Path) -> sqlite3.Connection:
     """The first of this installation's files that no other process holds. Raises OSError, sqlite3.Error."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    for number in range(1, MOST_FILES + 1):
-        own = file if number == 1 else file.with_name(f"{file.stem}-{number}{file.suffix}")
+    for own in _files(file):
         try:
             return _held(own)
         except sqlite3.OperationalError as problem:
@@ -181,6 +219,19 @@ def _opened(file: Path) -> sqlite3.Connection:
             own.replace(aside)
             return _held(own)
     raise sqlite3.OperationalError(f"{MOST_FILES} other processes use it")
+
+
+def _files(file: Path) -> list[Path]:
+    """The files of the processes of one installation, whether they are there or not."""
+    return [file, *(file.with_name(f"{file.stem}-{number}{file.suffix}") for number in range(2, MOST_FILES + 1))]
+
+
+def _offer(connection: sqlite3.Connection, tasks: Sequence[tuple[Any, ...]]) -> bool:
+    """Take in rows of another file, as of an earlier run, behind all others."""
+    (last,) = connection.execute("SELECT COALESCE(MAX(place), 0) FROM tasks").fetchone()
+    statement = f"INSERT OR IGNORE INTO tasks ({COLUMNS}, offered) VALUES (?, ?, ?, ?, ?, ?, ? + ?, 1)"
+    connection.executemany(statement, [(*task, last) for task in tasks])
+    return True
 
 
 def _held(file: Path) -> sqlite3.Connection:

@@ -11,6 +11,8 @@ from core.axes import Cell, Grid
 from core.events import Event, Failed, Finished, Progress
 from core.settings import Settings
 
+A_WHILE = 0.5  # seconds; on Windows Ctrl-C does not wake what waits without an end
+
 
 class Interrupted(Exception):
     """Raised by `AsyncTask.check` inside a long computation when the user pressed Stop or Skip."""
@@ -41,6 +43,7 @@ class AsyncTask:
         self._kept: list[Event] = []  # all but Progress
         self._version = 0
         self._changed = threading.Condition()
+        self._stopping = threading.Lock()
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -64,17 +67,18 @@ class AsyncTask:
 
     def stop(self) -> None:
         """End the task as soon as possible; pictures already saved stay."""
-        self.last_stop = "stop"
+        with self._stopping:
+            self.last_stop = "stop"
 
     def skip(self) -> None:
         """Drop the picture under way and go on with the next one."""
-        if self.last_stop is None:
-            self.last_stop = "skip"
+        with self._stopping:
+            self.last_stop = self.last_stop or "skip"
 
     def unskip(self) -> None:
-        """Forget a Skip that has been acted on; a Stop stays."""
-        if self.last_stop == "skip":
-            self.last_stop = None
+        """Forget a Skip that has been acted on, or that came too late; a Stop stays."""
+        with self._stopping:
+            self.last_stop = "stop" if self.stopped else None
 
     def check(self) -> None:
         """Called between the blocks of a network. Raises Interrupted if Stop or Skip was pressed."""
@@ -124,7 +128,8 @@ class AsyncTask:
         seen, taken = -1, 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._version != seen)  # noqa: B023 (evaluated before `seen` changes)
+                while self._version == seen:
+                    self._changed.wait(A_WHILE)
                 seen = self._version
                 fresh, progress, done = self._kept[taken:], self.progress, self.done
                 taken = len(self._kept)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from core.errors import BadInput, UserError
+from core.errors import BadInput, UserError, out_of_memory
 from core.events import Event, Failed, Finished, Saved
 from core.pace import Pace
 from core.queue_store import LeftTask, QueueStore
@@ -312,11 +312,7 @@ class Worker:
 
     def _told(self, error: Exception) -> str:
         """The message for the page for an error that nobody expected; out of memory is recognised."""
-        if (
-            type(error).__name__ == "OutOfMemoryError"
-            or isinstance(error, MemoryError)
-            or "can't allocate memory" in str(error)
-        ):
+        if out_of_memory(error):
             log.error("Out of memory: %s", error)
             if self._pipeline is not None:
                 self._pipeline.free_memory()

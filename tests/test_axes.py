@@ -103,10 +103,45 @@ def test_the_setting_that_is_dear_to_change_changes_least_often():
 def test_words_of_the_prompt_are_sought_and_replaced():
     cells = Grid(axis("prompt", "apple, pear")).cells(Settings(prompt="an apple, a red apple"))
     assert [cell.settings.prompt for cell in cells] == ["an apple, a red apple", "an pear, a red pear"]
+    assert [cell.settings.prompt for cell in Grid(axis("prompt", ".*, \\\\1")).cells(Settings(prompt="a.*"))] == [
+        "a.*",
+        "a\\\\1",
+    ]
     both = Grid(axis("prompt", "red, green"), axis("prompt", "apple, pear")).cells(Settings(prompt="red apple"))
     assert sorted(c.settings.prompt for c in both) == ["green apple", "green pear", "red apple", "red pear"]
     with pytest.raises(BadSetting, match="'plum' is not in the prompt"):
         Grid(axis("prompt", "plum, pear")).cells(Settings(prompt="apple"))
+
+
+def test_what_one_axis_puts_into_the_prompt_is_not_sought_by_the_other():
+    grid = Grid(axis("prompt", "cat, dog"), axis("prompt", "dog, bird"))
+    cells = {(c.column, c.row): c.settings.prompt for c in grid.cells(Settings(prompt="a cat and a dog"))}
+    assert cells == {
+        (0, 0): "a cat and a dog",
+        (1, 0): "a dog and a dog",
+        (0, 1): "a cat and a bird",
+        (1, 1): "a dog and a bird",
+    }
+    longer = Grid(axis("prompt", "fox, wolf"), axis("prompt", "red fox, blue bird"))
+    made = [cell.settings.prompt for cell in longer.cells(Settings(prompt="a red fox, a fox"))]
+    assert made == ["a red fox, a fox", "a red fox, a wolf", "a blue bird, a fox", "a blue bird, a wolf"]
+
+
+@pytest.mark.parametrize("values", ["fox, cat", "red fox, cat"])
+def test_two_axes_that_seek_the_same_words_are_refused(values):
+    with pytest.raises(BadSetting, match="Both axes vary prompt"):
+        Grid(axis("prompt", "red fox, wolf"), axis("prompt", values)).cells(Settings(prompt="a red fox"))
+
+
+def test_a_sheet_names_a_file_without_its_folder_and_everything_else_as_it_is():
+    def shown(setting, *values):
+        one = Axis(setting, values)
+        return [one.shown(n) for n in range(len(values))]
+
+    assert shown("prompt", "50mm", "black/white f/1.8") == ["50mm", "black/white f/1.8"]
+    assert shown("styles", "", "Ink/Oil") == ["none", "Ink/Oil"]
+    assert shown("base_model", "sdxl/base.safetensors") == ["base"] and shown("vae", "") == ["none"]
+    assert shown("loras", "0.5", "styles/ink:0.8") == ["0.5", "ink:0.8"]
 
 
 def test_weights_reach_the_loras_they_are_meant_for():

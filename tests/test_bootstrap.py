@@ -235,6 +235,30 @@ def test_the_process_environment_silences_telemetry_and_respects_the_user() -> N
     assert "MALLOC_MMAP_MAX_" not in bootstrap.process_environment({}, "Windows")
 
 
+def test_packages_from_elsewhere_stay_outside_the_programs_own_environment() -> None:
+    given = {"PYTHONPATH": "/opt/ros/packages", "PYTHONHOME": "/opt/python"}
+    assert not given.keys() & bootstrap.process_environment(given, "Linux").keys()
+    assert given.items() <= bootstrap.process_environment(given, "Linux", own=False).items()
+    assert bootstrap.process_environment({}, "Windows")["PYTHONUTF8"] == "1"
+
+
+def test_pip_takes_no_package_from_elsewhere_for_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "easel_has_no_such_package-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: easel-has-no-such-package\nVersion: 1.0\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PIP_USER", "1")
+    result = PipRunner(Path(sys.executable))(["--no-index", "--no-deps", "easel-has-no-such-package"])
+    assert result.code != 0 and "No matching distribution" in result.complaints
+
+
+def test_a_drive_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert bootstrap.existing_folder(tmp_path / "a" / "b") == tmp_path
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    with pytest.raises(SetupError, match=r"missing.venv cannot be reached \(No such file or directory\)"):
+        bootstrap._check_disk(bootstrap.Environment(tmp_path / "missing" / "venv"), bootstrap.fitting_build())
+
+
 def test_the_requirements_of_the_project_hold_one_torch_pin() -> None:
     root = Path(__file__).parents[1]
     assert Needs.read(root).torch == "torch==2.13.0"

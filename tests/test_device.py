@@ -118,6 +118,14 @@ def test_a_device_that_is_not_there_is_told(machine):
         choose_device(DeviceChoice(device="cuda:3"))
 
 
+def test_floats_of_8_bits_on_an_apple_gpu_are_told(machine):
+    machine(mps=True)
+    for part, precision in (("unet", "fp8"), ("unet", "fp8-e5m2"), ("clip", "fp8")):
+        with pytest.raises(BadConfig, match=f"{part}_precision is '{precision}', and an Apple GPU"):
+            choose_device(DeviceChoice(**{f"{part}_precision": precision}))
+    assert choose_device(DeviceChoice(unet_precision="int8")).unet_storage == torch.int8
+
+
 def test_a_gpu_that_the_build_of_torch_does_not_know_is_left_alone(machine):
     machine(gpus=[("Old Card", (5, 0))], archs=["sm_80", "compute_90"])
     device = choose_device()

@@ -70,6 +70,13 @@ def test_a_full_disk_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) ->
     assert "0.1 GB free" in wrong.words and wrong.advice
 
 
+def test_a_drive_that_is_not_there_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    for topic, words in (("Disk", "cannot be reached"), ("Outputs", "cannot be written")):
+        (wrong,) = found(config, topic)
+        assert words in wrong.words and "--output DIR" in wrong.advice
+
+
 def test_a_look_that_fails_does_not_end_the_examination(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     def _broken(config: Config) -> Iterator[Finding]:
         raise ValueError("a riddle")

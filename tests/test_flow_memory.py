@@ -1,5 +1,7 @@
 """The whole way with too little memory: budgets, streaming, and errors of the allocator at every stage."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -254,9 +256,32 @@ def test_too_little_memory_even_for_rows_is_told_and_the_picture_decoded_in_tile
 
 def test_too_little_memory_anywhere_else_is_told_and_the_picture_made_again_with_little(make, plain, monkeypatch):
     wanted = plain()
+    pipeline = make(GIB)
     fails = Fails(monkeypatch, diffusion, "noise_for")
-    pixels, [warning] = run(make(GIB))
+    pixels, [warning] = run(pipeline)
     assert fails.count == 1 and "made again" in warning and close(pixels, wanted)
+    pixels, warnings = run(pipeline)  # the next request is made as usual
+    assert warnings == []
+    np.testing.assert_array_equal(pixels, wanted)
+
+
+def test_too_little_memory_for_a_decoder_on_the_processor_is_told_and_remembered(make, plain, monkeypatch):
+    """`--vae-in-cpu` beside a GPU; "cpu:0" stands for another device than "cpu"."""
+    pipeline, wanted = make(), plain()
+    pipeline = Pipeline(pipeline.catalog, replace(pipeline.device, vae_device=torch.device("cpu", 0)), pipeline.outputs)
+    fails = Fails(monkeypatch, VAE, "decode", times=99)
+    pixels, [warning] = run(pipeline)
+    assert "rows" in warning and close(pixels, wanted)
+    pixels, warnings = run(pipeline)
+    assert fails.count == 1 and not warnings and close(pixels, wanted)
+
+
+def test_memory_is_given_back_after_a_request_that_failed_as_well(make, monkeypatch):
+    pipeline = make(GIB, offload=True)
+    Fails(monkeypatch, UNet, "forward", times=99)
+    with pytest.raises(torch.OutOfMemoryError):
+        run(pipeline)
+    assert not pipeline._memory._places and not pipeline._memory._rest and not pipeline._memory.cramped
 
 
 def test_where_nothing_helps_the_error_is_the_tasks_end(make, monkeypatch):

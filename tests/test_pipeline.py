@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from types import SimpleNamespace
@@ -18,12 +19,13 @@ from tiny_refiners import write_refiner
 from core import pipeline as module
 from core.axes import Axis, Grid
 from core.device import DeviceChoice, choose_device
-from core.errors import BadModelFile, BadSetting, ModelNotFound
+from core.errors import BadModelFile, BadPicture, BadSetting, ModelNotFound
 from core.events import Finished, Progress, Saved, Warned
 from core.handler import handler
 from core.models.clip import CLIPText
 from core.models.preview import TinyDecoder
 from core.models.unet import UNet
+from core.output import save as output
 from core.pipeline import Pipeline
 from core.prompt.plan import plan_images
 from core.settings import Lora, Settings
@@ -418,6 +420,7 @@ def test_a_black_picture_is_made_again_in_a_safer_precision_and_then_kept_and_to
         tensors[f"first_stage_model.decoder.conv_out.{name}"].fill_(number)
     (tmp_path / "checkpoints").mkdir()
     save_file(tensors, tmp_path / "checkpoints" / "tiny.safetensors", {"modelspec.resolution": "64x64"})
+    names = {"bf16": "bfloat16", "fp32": "float32"}
     device = choose_device(DeviceChoice(device="cpu", unet_precision=precision, vae_precision=precision))
     pipeline = Pipeline(Catalog([tmp_path / "checkpoints"]), replace(device, warnings=()), tmp_path / "outputs")
     events = list(handler(AsyncTask(Settings(**SMALL)), pipeline))
@@ -427,7 +430,44 @@ def test_a_black_picture_is_made_again_in_a_safer_precision_and_then_kept_and_to
     parts = ["The VAE gave", "The UNet gave"] if precision == "bf16" else []
     assert [message[: len(part)] for message, part in zip(told, parts, strict=False)] == parts
     assert told[len(parts) :] == [module.BLACK]
-    assert pipeline.device.unet_dtype == pipeline.device.vae_dtype == torch.float32
+    assert (
+        pipeline.device.unet_dtype == pipeline.device.vae_dtype == getattr(torch, names[precision])
+    )  # for the next one
+
+
+def test_a_safer_precision_is_kept_for_the_model_that_needs_it_alone(models, tmp_path):
+    device = choose_device(DeviceChoice(device="cpu", unet_precision="bf16"))
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("tiny.safetensors", "other.safetensors"):
+        shutil.copy(models / "checkpoints" / "tiny.safetensors", tmp_path / "checkpoints" / name)
+    pipeline = Pipeline(Catalog([tmp_path / "checkpoints"]), device, tmp_path / "outputs")
+    used = []
+    for name in ("tiny.safetensors", "tiny.safetensors", "other.safetensors", "tiny.safetensors"):
+        pipeline.refresh_everything(name)
+        used.append(pipeline._base.checkpoint.unet.dtype)
+        if len(used) == 1:
+            assert "32-bit" in pipeline.take_safer_precision(module.NotFinite("UNet"))
+    assert used == [torch.bfloat16, torch.float32, torch.bfloat16, torch.bfloat16]
+    pipeline.take_safer_precision(module.NotFinite("UNet"))
+    pipeline.refresh_everything("tiny.safetensors")
+    with pytest.raises(BadPicture):
+        pipeline.take_safer_precision(module.NotFinite("UNet"))
+    assert pipeline.device is device  # it was of no use
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0])
+def test_a_draft_that_shows_nothing_says_nothing_about_the_picture(loaded, monkeypatch, value):
+    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    wanted = loaded.decode(latent, Settings(**SMALL))
+    monkeypatch.setattr(loaded, "_draft", lambda *_: torch.full((1, 3, 64, 64), value))
+    np.testing.assert_array_equal(loaded.decode(latent, Settings(**SMALL, final_decoder="preview")), wanted)
+
+
+def test_a_skip_that_comes_while_its_picture_is_saved_drops_no_other(pipeline, monkeypatch):
+    task = AsyncTask(Settings(**{**SMALL, "image_number": 2}))
+    real = output.save_and_log
+    monkeypatch.setattr("core.handler.save_and_log", lambda *given: (task.skip(), real(*given))[1])
+    assert len([event for event in handler(task, pipeline) if isinstance(event, Saved)]) == 2
 
 
 def test_a_preview_decoder_is_counted_and_where_it_has_no_room_the_linear_map_shows_the_picture(models, tmp_path):

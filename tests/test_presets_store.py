@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import BadSetting
 from core.presets import list_presets, load_preset
-from core.presets_store import delete_preset, preset_values, rename_preset, restore_preset, save_preset, trashed_presets
+from core.presets_store import delete_preset, preset_diff, rename_preset, restore_preset, save_preset, trashed_presets
 from core.settings import Lora, Settings
 
 NOW = Settings(prompt="a cat", negative_prompt="dogs", seed=7, steps=12, loras=(Lora("a.safetensors", 0.5),))
@@ -25,15 +25,20 @@ def test_only_what_differs_is_saved_and_comes_back(tmp_path: Path) -> None:
 
 
 def test_what_would_be_saved_is_told_before_and_never_holds_the_seed() -> None:
-    assert preset_values(NOW, Settings()) == {
-        "negative_prompt": "dogs",
-        "steps": 12,
-        "loras": [{"name": "a.safetensors", "weight": 0.5, "enabled": True}],
+    assert preset_diff(NOW, Settings()) == {
+        "negative_prompt": ("", "dogs"),
+        "steps": (30, 12),
+        "loras": ((), (Lora("a.safetensors", 0.5),)),
     }
-    assert preset_values(NOW, Settings(steps=12, negative_prompt="dogs"), with_prompt=True).keys() == {
-        "prompt",
-        "loras",
-    }
+    other = Settings(steps=12, negative_prompt="dogs")
+    assert preset_diff(NOW, other, with_prompt=True).keys() == {"prompt", "loras"}
+
+
+def test_what_the_checkpoint_would_make_otherwise_is_saved_too() -> None:
+    recommended = Settings(steps=12, guidance_scale=7.0, sharpness=0.0)
+    held = preset_diff(NOW, Settings(), recommended)
+    assert held["guidance_scale"] == (7.0, Settings().guidance_scale) and held["sharpness"] == (0.0, 2.0)
+    assert held["steps"] == (30, 12)  # it differs from the defaults alone
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:

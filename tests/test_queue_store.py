@@ -133,9 +133,73 @@ def test_two_processes_of_one_installation_do_not_offer_each_other_s_tasks(file)
     first.close()
     second.close()
     first, second = QueueStore(file), QueueStore(file)
-    assert (prompts(first), prompts(second)) == (["first"], ["second"])
+    assert (prompts(first), prompts(second)) == (["first", "second"], [])  # the next one that asks is offered all
     first.close()
     second.close()
+
+
+def test_of_several_processes_that_ended_one_restart_offers_all_and_keeps_it(file):
+    stores = [QueueStore(file) for _ in range(3)]
+    for number, store in enumerate(stores):
+        tasks = [task(f"{name} of {number}") for name in ("running", "waiting")]
+        store.add(tasks)
+        store.begin(tasks[0])
+    for store in stores:
+        store.close()
+    running, waiting = ([f"{name} of {number}" for number in range(3)] for name in ("running", "waiting"))
+    store = QueueStore(file)
+    assert prompts(store) == running + waiting
+    store.add([task("new")])
+    store = restarted(store, file)
+    assert prompts(store) == [*running, *waiting, "new"]
+    store.forget_left("me")
+    store = restarted(store, file)
+    assert prompts(store) == []
+    store.close()
+
+
+def test_a_process_that_starts_while_the_last_one_is_closing_offers_its_tasks_as_soon_as_it_is_gone(file):
+    old, new = QueueStore(file), QueueStore(file)
+    old.add([task("old")])
+    assert prompts(new) == []
+    new.add([task("new")])
+    old.close()
+    assert prompts(new) == ["old"]
+    new = restarted(new, file)
+    assert sorted(prompts(new)) == ["new", "old"]
+    new.close()
+
+
+def test_what_another_process_leaves_long_after_the_start_waits_for_the_next_one(file, monkeypatch):
+    monkeypatch.setattr("core.queue_store.SETTLING", -1.0)
+    other, store = QueueStore(file), QueueStore(file)
+    other.add([task("of the other")])
+    assert prompts(store) == []
+    other.close()
+    assert prompts(store) == []
+    store = restarted(store, file)
+    assert prompts(store) == ["of the other"]
+    store.close()
+
+
+@pytest.mark.parametrize("trouble", ["damaged", "newer"])
+def test_a_file_of_another_process_that_cannot_be_read_is_left_as_it_is(file, trouble):
+    first, second = QueueStore(file), QueueStore(file)
+    first.add([task("first")])
+    second.add([task("second")])
+    first.close()
+    second.close()
+    other = file.with_name("queue-2.sqlite3")
+    if trouble == "damaged":
+        other.write_bytes(b"this is no database at all" * 100)
+    else:
+        connection = sqlite3.connect(other)
+        connection.execute("PRAGMA user_version = 99")
+        connection.close()
+    store = QueueStore(file)
+    assert prompts(store) == ["first"]
+    store.close()
+    assert other.is_file() and not list(file.parent.glob("*damaged*"))
 
 
 def test_a_damaged_file_is_kept_aside_and_told(file, caplog):

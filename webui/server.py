@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import webbrowser
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
@@ -38,7 +42,6 @@ IDLE_SLEEP, PROGRESS_SLEEP = 0.05, 1.0
 # Seconds that one thread may keep Python from the others. The page's thread works for milliseconds at a time; with Python's
 # own 0.005 the sampler, which asks for its turn after each of its many short operations, stood still meanwhile.
 SWITCH_INTERVAL = 0.0002
-LARGEST_UPLOAD = "20mb"
 STYLES = ("style.css", "styles.css")
 SCRIPTS = (
     "make.js",
@@ -68,9 +71,12 @@ def serve(
     is called once with the page's address. Raises BadConfig if the port cannot be used.
     """
     sys.setswitchinterval(SWITCH_INTERVAL)
-    page = start(app, host=host, port=port, share=share, auth=auth, in_browser=in_browser, theme=theme)
+    page = start(app, host=host, port=port, share=share, auth=auth, theme=theme)
+    address = page.share_url or page.local_url or ""
     try:
-        ready(page.share_url or page.local_url or "")
+        ready(address)
+        if in_browser:
+            threading.Thread(target=_open_browser, args=[address], daemon=True).start()
         while page.is_running:
             time.sleep(0.2)
     except KeyboardInterrupt:
@@ -86,7 +92,6 @@ def start(
     port: int = 7865,
     share: bool = False,
     auth: Sequence[tuple[str, str]] | Callable[[str, str], bool] | None = None,
-    in_browser: bool = False,
     theme: str = "auto",
 ) -> gr.Blocks:
     """Serve the page in the background; `close()` of the returned page ends it. Raises BadConfig as `serve` does."""
@@ -98,37 +103,66 @@ def start(
     for name, seconds in (("sleep_when_free", IDLE_SLEEP), ("progress_update_sleep_when_free", PROGRESS_SLEEP)):
         if hasattr(page, "_queue") and hasattr(page._queue, name):
             setattr(page._queue, name, seconds)
-    hosts = LOOPBACK if host in LOOPBACK and not share else None
     languages = read_languages(app.languages, app.language)
     menu, usual = (json.dumps(each).replace("<", "\\u003c") for each in (languages.menu(), languages.usual))
     given = {"PREFERRED_THEME": theme, "LANGUAGE_MENU": menu, "USUAL_LANGUAGE": usual}
     routes = _routes(app)
     extras: dict[str, Any] = {
-        "middleware": [Middleware(Visitors, hosts=hosts), *([Middleware(SlowLogin)] if auth else [])],
+        "middleware": [
+            Middleware(Visitors, hosts=_names(app, host, share)),
+            *([Middleware(SlowLogin)] if auth else []),
+        ],
         "routes": [alive_route(), texts_route(languages), *(guarded(routes) if auth else routes)],
     }
-    page.launch(
-        server_name=host,
-        server_port=port,
-        share=share,
-        auth=beside_the_loop(auth) if callable(auth) else auth,  # type: ignore[arg-type]
-        inbrowser=in_browser,
-        prevent_thread_lock=True,
-        quiet=True,
-        show_error=True,
-        footer_links=[],
-        run_history=False,
-        strict_cors=True,
-        ssr_mode=False,
-        enable_monitoring=False,
-        max_file_size=LARGEST_UPLOAD,
-        app_kwargs=extras,
-        favicon_path=str(files("webui") / "assets" / "favicon.svg"),
-        theme=easel_theme(),
-        css="\n".join(_asset(name) for name in STYLES),
-        head="".join(f"<script>{_script(name, given)}</script>" for name in _scripts(app)),
-    )
+    with _no_proxy(host):
+        page.launch(
+            server_name=f"[{host}]" if ":" in host else host,
+            server_port=port,
+            share=share,
+            auth=beside_the_loop(auth) if callable(auth) else auth,  # type: ignore[arg-type]
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=True,
+            footer_links=[],
+            run_history=False,
+            strict_cors=True,
+            ssr_mode=False,
+            enable_monitoring=False,
+            app_kwargs=extras,
+            favicon_path=str(files("webui") / "assets" / "favicon.svg"),
+            theme=easel_theme(),
+            css="\n".join(_asset(name) for name in STYLES),
+            head="".join(f"<script>{_script(name, given)}</script>" for name in _scripts(app)),
+        )
     return page
+
+
+def _names(app: App, host: str, share: bool) -> tuple[str, ...] | None:
+    """The names that the server answers to; None for any: who it is open to may call it as they like."""
+    return None if share or app.open_to_others else (*LOOPBACK, host)
+
+
+@contextmanager
+def _no_proxy(host: str) -> Iterator[None]:
+    """While it lasts, calls to `host` and to this machine go through no proxy: Gradio asks the page whether it is there."""
+    before = {name: os.environ.get(name) for name in ("NO_PROXY", "no_proxy")}
+    known = before["no_proxy"] or before["NO_PROXY"]
+    os.environ.update(dict.fromkeys(before, ",".join(filter(None, [known, *LOOPBACK, host]))))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def _open_browser(address: str) -> None:
+    """Open `address` in the user's browser; one that would take over the terminal is left alone."""
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:
+        return
+    if isinstance(browser, webbrowser.BackgroundBrowser) or not isinstance(browser, webbrowser.GenericBrowser):
+        browser.open(address)
 
 
 def _scripts(app: App) -> list[str]:

@@ -15,6 +15,13 @@ COOKIE = "easel_owner"
 YEAR = 365 * 24 * 3600  # seconds
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+GRADIO = "/gradio_api/"
+# What the page and Gradio's launch ask for there. The others are closed: some relay what another server sends, as if it were
+# a page of this one, or take files without end.
+CALLED = (
+    "run", "queue", "cancel", "reset", "heartbeat", "startup-events", "info", "theme.css", "login_check", "user", "token",
+    "app_id",
+)  # fmt: skip
 
 
 def owner_of(cookies: str | None) -> str | None:
@@ -28,6 +35,8 @@ def owner_of(cookies: str | None) -> str | None:
 
 class Visitors:
     """ASGI middleware: gives each browser its owner cookie, and refuses calls that another web page makes.
+
+    Of Gradio's own routes it leaves those open that the page needs.
 
     The cookie holds 256 random bits, is hidden from scripts and not sent along by other sites. `hosts` are the names
     under which this server may be called (against DNS rebinding), None for any. Requests other than reading must
@@ -46,6 +55,9 @@ class Visitors:
         refusal = self._refusal(scope["method"], headers)
         if refusal:
             await PlainTextResponse(refusal, status_code=403)(scope, receive, send)
+            return
+        if not _needed(scope["path"]):
+            await PlainTextResponse("There is nothing here.", status_code=404)(scope, receive, send)
             return
         page = scope["method"] == "GET" and "text/html" in headers.get("accept", "")
         if not page or owner_of(headers.get("cookie")):
@@ -77,6 +89,11 @@ class Visitors:
             return None
         ours = {headers.get("host"), headers.get("x-forwarded-host")} - {None}
         return None if urlsplit(origin).netloc in ours else "Another web page may not use this server."
+
+
+def _needed(path: str) -> bool:
+    """Whether `path`, decoded, is none of Gradio's routes that the page has no use for."""
+    return not path.startswith(GRADIO) or path.removeprefix(GRADIO).split("/")[0] in CALLED
 
 
 def _name(address: str) -> str:

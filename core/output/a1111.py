@@ -20,6 +20,8 @@ from typing import Any
 
 from core.errors import BadMetadata, BadSetting
 from core.output.a1111_keys import SAMPLER_NAMES, SCHEDULER_NAMES, entries, put_pairs
+from core.output.foreign import brackets
+from core.output.foreign.texts import one_line
 from core.output.reading import Reading, ReadMetadata, whole_text
 from core.output.record import PROGRAM, Record
 from core.output.resolve import stem_of
@@ -32,6 +34,7 @@ MOST_PAIRS = 500  # more are not looked at
 
 _OWN = f"{PROGRAM} "
 _NEGATIVE = "Negative prompt:"
+_PROMPTS = ("prompt", "negative_prompt")
 _BEGIN = "Steps: "  # of the line of parameters
 _KEY = re.compile(r"\w[\w \-/]{0,60}(?=:)")
 
@@ -63,6 +66,11 @@ def to_text(record: Record) -> str:
     return _join(settings, [*pairs, *last])
 
 
+def has_parameters(text: str) -> bool:
+    """Whether a line of `text` begins as the line of parameters does, so that `from_text` is worth a try."""
+    return any(line.startswith(_BEGIN) for line in text.split("\n"))
+
+
 def from_text(text: str) -> ReadMetadata:
     """Read a text form, ours or another program's. Raises BadMetadata if there is no line of parameters."""
     lines = text.strip().split("\n")
@@ -75,9 +83,11 @@ def from_text(text: str) -> ReadMetadata:
     ours = bool(own) or version.startswith(_OWN)
     reading = Reading("fooocus" if version.startswith("Fooocus") else "a1111")
     prompts = _prompts(lines[:at])
-    for name, prompt in zip(("prompt", "negative_prompt"), prompts, strict=True):
+    for name, prompt in zip(_PROMPTS, prompts, strict=True):
         reading.put(name, name, prompt)
     put_pairs(reading, pairs, ours=ours)
+    if reading.source == "a1111" and not ours:
+        _translate(reading)
     for name, value in own.items():  # last: they are exact
         try:
             reading.put(_OWN + name, name, parse_setting(name, value))
@@ -90,11 +100,21 @@ def from_text(text: str) -> ReadMetadata:
         hashes = {name: parts[0] for name, parts in entries(pairs.get("Lora hashes", ""))}
         for lora in loras:
             reading.name("loras", lora.name, hashes.get(stem_of(lora.name)), weight=lora.weight, enabled=lora.enabled)
-    if not reading.settings.keys() - {"prompt", "negative_prompt"} and not reading.named:
+    if not reading.settings.keys() - set(_PROMPTS) and not reading.named:
         raise BadMetadata("The text has parameters, but none that this program knows.")
     if rest := " ".join(lines[at + 1 :]).strip():
         reading.reject("Text after the parameters", rest)
     return reading.done()
+
+
+def _translate(reading: Reading) -> None:
+    """Say the prompts of another program, each one text with AUTOMATIC1111's weights, in our way."""
+    for name in _PROMPTS:
+        if name in reading.settings:
+            text = one_line(reading.settings[name])
+            if exchanged := brackets.exchanges(text):
+                reading.reject(f"Prompt editing in {name}", ", ".join(exchanged))
+            reading.put(name, name, brackets.translated(text))
 
 
 def _files(record: Record) -> Iterator[tuple[str, Any]]:

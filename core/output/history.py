@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
@@ -76,6 +76,7 @@ class History:
         self._starting, self._syncing = threading.Lock(), threading.Lock()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
+        self._looking = self._again = False  # again: somebody asked for a look while one was under way
 
     @property
     def reading(self) -> Survey:
@@ -88,9 +89,11 @@ class History:
         return self._store.notices
 
     def start(self) -> None:
-        """Look through the folders in the background."""
+        """Look through the folders in the background; if that is under way, once more when it is done."""
         with self._starting:
-            if not self._closing.is_set():
+            self._again = self._looking
+            if not self._looking and not self._closing.is_set():
+                self._looking = True
                 self._thread = threading.Thread(target=self._look_through, name="history", daemon=True)
                 self._thread.start()
 
@@ -135,10 +138,11 @@ class History:
     ) -> Found:
         """The newest `most` pictures that fit `text` (see history_words) and come after `before` in the list."""
         query = parse_query(text)
-        low = first_id(query.since) if query.since else 0
-        high = first_id(query.until) if query.until else END
+        low, high = _ids(query.since, query.until)
+        left_out = [_ids(*span) for span in query.left_out]
+        tags = self._tags(visitor, trash)
         with self._store.reading() as connection:
-            at, values = self._store.found(query.terms, self._tags(visitor, trash), low, min(high, before or END))
+            at, values = self._store.found(query.terms, tags, low, min(high, before or END), left_out)
             rows = connection.execute(
                 f"{SELECT} JOIN (SELECT rowid AS hit {at} ORDER BY rowid DESC LIMIT ?) ON pictures.id = hit "
                 "ORDER BY pictures.id DESC",
@@ -285,10 +289,23 @@ class History:
         return picture_of(row) if row else None
 
     def _look_through(self) -> None:
+        again = True
+        while again:
+            self._look()
+            with self._starting:
+                again = self._looking = self._again and not self._closing.is_set()
+                self._again = False
+
+    def _look(self) -> None:
         try:
             self._store.check()
             self.sync()
-        except HistoryError as problem:  # if it was damage, a new database is there and another thread fills it
+        except HistoryError as problem:  # if it was damage, a new database is there and the next look fills it
             log.warning("%s", problem)
         except Exception:
             log.exception("The folders of pictures could not be looked through")
+
+
+def _ids(since: datetime | None, until: datetime | None) -> tuple[int, int]:
+    """The first id of a span of time, and the first one after it."""
+    return first_id(since) if since else 0, first_id(until) if until else END

@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from core.owner import owner_mark
 log = logging.getLogger(__name__)
 
 VERSION = 2  # PRAGMA user_version
+WORDS_VERSION = 2  # of what history_words makes of a text: the index of an older one is made anew
 WITH_SECRETS = 1  # the version whose owners stood there as they are, not as marks
 PER_MILLISECOND = 4096
 LATEST = 4_000_000_000_000  # milliseconds; a file's date may say anything, this is the year 2096
@@ -63,16 +65,19 @@ CREATE TABLE IF NOT EXISTS rescued (
 PRAGMA user_version = {VERSION};
 """
 WORDS = {
-    "words_fts5": f"CREATE VIRTUAL TABLE IF NOT EXISTS words_fts5 USING fts5({', '.join(COLUMNS)}, prefix='1 2 3')",
+    "words_fts5": (  # what stands there has been parted into words already: only the blanks are no part of one
+        f"CREATE VIRTUAL TABLE IF NOT EXISTS words_fts5 USING fts5({', '.join(COLUMNS)}, prefix='1 2 3', "
+        "tokenize=\"unicode61 categories 'L* M* N* P* S* C*'\")"
+    ),
     "words_plain": f"CREATE TABLE IF NOT EXISTS words_plain ({', '.join(f'{name} TEXT NOT NULL' for name in COLUMNS)})",
 }
 
 
 def has_fts5() -> bool:
-    """Whether this Python's SQLite has the full text index; without it searching reads every row."""
+    """Whether this Python's SQLite has the full text index as we need it; without it searching reads every row."""
     with closing(sqlite3.connect(":memory:")) as connection:
         try:
-            connection.execute("CREATE VIRTUAL TABLE try USING fts5(a)")
+            connection.execute(WORDS["words_fts5"])
         except sqlite3.OperationalError:
             return False
         return True
@@ -91,7 +96,7 @@ def _hide_owners(connection: sqlite3.Connection) -> None:
     if version == WITH_SECRETS:
         for table in ("pictures", "rescued"):
             connection.execute(f"UPDATE {table} SET owner = owner_mark(owner) WHERE owner != ''")
-        connection.execute("DELETE FROM about WHERE value = 'words_plain'")  # VACUUM may number its rows anew
+        connection.execute("DELETE FROM about WHERE name = 'words'")  # VACUUM may number its rows anew
         connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
     with suppress(sqlite3.OperationalError):  # no room, or another process reads: then later rows go over them
@@ -108,7 +113,7 @@ class Database:
     def __init__(self, file: Path, fts5: bool | None = None) -> None:
         self.file = file
         self.words = "words_fts5" if (has_fts5() if fts5 is None else fts5) else "words_plain"
-        self.needs_words = False  # the index of words is new, or another kind of SQLite wrote here since: fill it
+        self.needs_words = False  # the index is new or of an older program, or another kind of SQLite wrote here since
         self._writing = threading.RLock()
         self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         self._closed = False
@@ -147,17 +152,24 @@ class Database:
         if found != "ok":
             raise sqlite3.DatabaseError(found)
 
-    def found(self, terms: Sequence[Term], tags: Sequence[str], low: int, high: int) -> tuple[str, list[Any]]:
-        """`FROM ... WHERE ...` of the pictures with these terms and tags and low <= id < high, and its parameters."""
+    def found(
+        self, terms: Sequence[Term], tags: Sequence[str], low: int, high: int, left_out: Sequence[tuple[int, int]] = ()
+    ) -> tuple[str, list[Any]]:
+        """`FROM ... WHERE ...` of the pictures with these terms and tags and low <= id < high, and its parameters.
+
+        `left_out` are ranges of ids, too, whose pictures are not among them.
+        """
         if self.words == "words_fts5":
             condition, values = "words_fts5 MATCH ?", [match_expression(terms, tags)]
         else:
             condition, values = like_condition(terms, tags)
-        return f"FROM {self.words} AS words WHERE {condition} AND rowid >= ? AND rowid < ?", [*values, low, high]
+        but = " AND NOT (rowid >= ? AND rowid < ?)" * len(left_out)
+        where = f"FROM {self.words} AS words WHERE {condition} AND rowid >= ? AND rowid < ?{but}"
+        return where, [*values, low, high, *chain.from_iterable(left_out)]
 
     def words_are_there(self, connection: sqlite3.Connection) -> None:
         """Note that the index of words is filled."""
-        connection.execute("INSERT OR REPLACE INTO about VALUES ('words', ?)", [self.words])
+        connection.execute("INSERT OR REPLACE INTO about VALUES ('words', ?)", [self._kind_of_words])
         self.needs_words = False
 
     def close(self) -> None:
@@ -166,6 +178,10 @@ class Database:
         with suppress(queue.Empty):
             while True:
                 self._idle.get_nowait().close()
+
+    @property
+    def _kind_of_words(self) -> str:
+        return f"{self.words} {WORDS_VERSION}"
 
     def _prepare(self) -> None:
         with self._writing:
@@ -186,7 +202,7 @@ class Database:
         """The index of words that this SQLite can use. Only one of the two is kept up to date."""
         connection.execute(WORDS[self.words])
         current = connection.execute("SELECT value FROM about WHERE name = 'words'").fetchone()
-        self.needs_words = current != (self.words,)
+        self.needs_words = current != (self._kind_of_words,)
 
     def _taken(self) -> sqlite3.Connection:
         if self._closed:

@@ -52,20 +52,15 @@ def pictures_in(folder: Path, but: tuple[Path, ...] = ()) -> Iterator[PictureFil
     """The picture files in `folder` and below, in no order; not what is hidden, a link or in one of the folders `but`."""
     waiting = [folder]
     while waiting:
-        inside = waiting.pop()
-        with suppress(OSError), os.scandir(inside) as entries:  # a folder that vanished or may not be read
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:  # a folder that vanished or may not be read
             for entry in entries:
-                if entry.name.startswith(".") or entry.is_symlink():
-                    continue
-                if entry.is_dir():
-                    if Path(entry.path) not in but:
+                with suppress(OSError):  # one that vanished or may not be asked about takes no others with it
+                    if entry.name.startswith(".") or entry.is_symlink():
+                        continue
+                    if not entry.is_dir():
+                        yield from _called_like_a_picture(entry, folder)
+                    elif Path(entry.path) not in but:
                         waiting.append(Path(entry.path))
-                elif entry.name.lower().endswith(ENDINGS):
-                    about = entry.stat()
-                    path = Path(entry.path).relative_to(folder).as_posix()
-                    with suppress(UnicodeEncodeError):  # a name that is no text cannot stand in a database
-                        path.encode("utf-8")
-                        yield PictureFile(path, about.st_mtime_ns, about.st_size)
 
 
 def read_picture(file: Path, path: str) -> Contents | None:
@@ -101,6 +96,16 @@ def size_of(file: Path) -> tuple[int, int] | None:
             return image.size
     except Exception:  # as above
         return None
+
+
+def _called_like_a_picture(entry: os.DirEntry[str], folder: Path) -> Iterator[PictureFile]:
+    """The file, or nothing. Raises OSError."""
+    if entry.name.lower().endswith(ENDINGS):
+        about = entry.stat()
+        path = Path(entry.path).relative_to(folder).as_posix()
+        with suppress(UnicodeEncodeError):  # a name that is no text cannot stand in a database
+            path.encode("utf-8")
+            yield PictureFile(path, about.st_mtime_ns, about.st_size)
 
 
 def _with_names(read: ReadMetadata) -> dict[str, Any]:

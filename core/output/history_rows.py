@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from core.output.history_database import LATEST, PER_MILLISECOND, WITH_SECRETS
+from core.output.history_database import LATEST, PER_MILLISECOND, WITH_SECRETS, WORDS
 from core.output.history_files import Contents, PictureFile
 from core.output.history_words import COLUMNS, row_words, tag
 from core.output.trash import TRASH
@@ -147,7 +147,8 @@ def index_words(connection: sqlite3.Connection, words: str, row: int) -> None:
 
 def index_all(connection: sqlite3.Connection, words: str) -> None:
     """Make the index of words anew."""
-    connection.execute(f"DELETE FROM {words}")
+    connection.execute(f"DROP TABLE IF EXISTS {words}")
+    connection.execute(WORDS[words])
     for row in connection.execute(SELECT).fetchall():
         _insert_words(connection, words, picture_of(row))
 

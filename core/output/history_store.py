@@ -54,9 +54,11 @@ class Store:
         with self._explained(database), database.writing() as connection:
             yield connection
 
-    def found(self, terms: Sequence[Term], tags: Sequence[str], low: int, high: int) -> tuple[str, list[Any]]:
+    def found(
+        self, terms: Sequence[Term], tags: Sequence[str], low: int, high: int, left_out: Sequence[tuple[int, int]] = ()
+    ) -> tuple[str, list[Any]]:
         """See `Database.found`."""
-        return self._database().found(terms, tags, low, high)
+        return self._database().found(terms, tags, low, high, left_out)
 
     def check(self) -> None:
         """Read the whole file for damage."""

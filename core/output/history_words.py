@@ -4,7 +4,8 @@
 
 Each word is found at the beginning of words of the prompt, the model, the styles and the LoRAs. `model:`, `style:`,
 `lora:`, `prompt:`, `negative:` look in one of them; `date:` takes 2026, 2026-11, 2026-11-23, today, yesterday, A..B;
-`seed:`, `size:`, `source:` and `kind:` compare; `fav` means favourites; a minus in front means without.
+`seed:`, `size:`, `source:` and `kind:` compare; `fav` means favourites; a minus in front means without. A symbol or an
+emoji is a word, too.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ _LONE = re.compile(
 _APART = re.compile(r"[\W_]+")
 _TERM = re.compile(r'(-?)(?:([A-Za-z]+):)?(?:"([^"]*)"?|(\S+))')
 _DAY = re.compile(r"(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?")
+_EMOJI = ("\U0001f000", "\U0001faff")  # the first and the last; newer ones than this Python's have no category yet
+
+Span = tuple[datetime | None, datetime | None]  # its first moment and the first one after it; None: it has none
 
 
 @dataclass(frozen=True)
@@ -50,20 +54,21 @@ class Term:
 class Query:
     """What somebody looks for. `since` and `until` are local times, the second one not included.
 
-    `remarks` tell what in the text was not understood.
+    `left_out` are spans of time like that one, without which it is; `remarks` tell what was not understood.
     """
 
     terms: tuple[Term, ...] = ()
     since: datetime | None = None
     until: datetime | None = None
+    left_out: tuple[Span, ...] = ()
     remarks: tuple[str, ...] = ()
 
 
 def plain_words(text: str) -> list[str]:
-    """`text` as words in small letters without accents; each Chinese, Japanese or Thai letter is a word."""
+    """`text` as words in small letters without accents; each Chinese, Japanese or Thai letter and symbol is a word."""
     folded = unicodedata.normalize("NFKD", text.casefold())
     bare = "".join(letter for letter in folded if not unicodedata.combining(letter))
-    return _APART.sub(" ", _LONE.sub(r" \1 ", bare)).split()
+    return _APART.sub(" " if bare.isascii() else _symbols, _LONE.sub(r" \1 ", bare)).split()
 
 
 def plain_text(text: str) -> str:
@@ -79,26 +84,31 @@ def tag(kind: str, value: object) -> str:
 def parse_query(text: str, now: datetime | None = None) -> Query:
     """What `text` asks for. Takes any text: what cannot be understood is named in `remarks`."""
     terms: list[Term] = []
-    spans: list[tuple[datetime | None, datetime | None]] = []
+    spans: list[Span] = []
+    left_out: list[Span] = []
     remarks = [f"Only the first {LONGEST_QUERY} characters were looked for."] if len(text) > LONGEST_QUERY else []
     for minus, key, quoted, bare in _TERM.findall(text[:LONGEST_QUERY]):
         name, value = key.lower(), quoted or bare
-        if name in DATES or (not key and not quoted and not minus and _DAY.fullmatch(value) and "-" in value):
+        if name in DATES or (not key and not quoted and _DAY.fullmatch(value) and "-" in value):
             try:
-                spans.append(_span(value, now or datetime.now()))
+                (left_out if minus else spans).append(_span(value, now or datetime.now()))
             except ValueError:
                 remarks.append(
                     f"{value!r} is no date. Write it as 2026, 2026-11, 2026-11-23 or 2026-11-01..2026-11-15."
                 )
             continue
+        if _only_begun(name, value, quoted != ""):
+            continue
         term = _term(name, value, quoted != "", minus != "")
         if term.words:
             terms.append(term)
+        else:
+            remarks.append(f"{value!r} has no words and was not looked for.")
     if len(terms) > MOST_TERMS:
         remarks.append(f"Only the first {MOST_TERMS} words were looked for.")
     since = max((start for start, _ in spans if start), default=None)
     until = min((end for _, end in spans if end), default=None)
-    return Query(tuple(terms[:MOST_TERMS]), since, until, tuple(remarks))
+    return Query(tuple(terms[:MOST_TERMS]), since, until, tuple(left_out), tuple(remarks))
 
 
 def match_expression(terms: Sequence[Term], required: Sequence[str]) -> str:
@@ -125,9 +135,19 @@ def row_words(texts: Mapping[str, str], tags: Sequence[str]) -> tuple[str, ...]:
     return (*(plain_text(texts[name]) for name in COLUMNS[:-1]), f" {' '.join(tags)} ")
 
 
+def _symbols(between: re.Match[str]) -> str:
+    """What parts two words: blanks, and the symbols and emoji in it as words."""
+    first, last = _EMOJI
+    return f" {' '.join(sign for sign in between[0] if unicodedata.category(sign) == 'So' or first <= sign <= last)} "
+
+
+def _only_begun(name: str, value: str, quoted: bool) -> bool:
+    """Whether what matters is still to be typed: the value of a key, what is to be without, what stands in quotes."""
+    key = value.endswith(":") and value.rstrip(":").lower() in {*KEYS, *TAGS, *DATES}
+    return (key and not (quoted or name)) or not value.strip('-" ')
+
+
 def _term(name: str, value: str, quoted: bool, without: bool) -> Term:
-    if not (quoted or name) and value.rstrip(":").lower() in {*KEYS, *TAGS, *DATES} and value.endswith(":"):
-        return Term(())  # a key whose value is still to be typed
     if not quoted and ((value.lower() in FAVOURITE and not name) or f"{name}:{value.lower()}" in FAVOURITE):
         return Term(("fav",), ("tags",), without, exact=True)
     if name in TAGS:
@@ -141,7 +161,7 @@ def _match(term: Term) -> str:
     return f'{{{" ".join(term.columns)}}} : "{" ".join(term.words)}"{"" if term.exact else " *"}'
 
 
-def _span(text: str, now: datetime) -> tuple[datetime | None, datetime | None]:
+def _span(text: str, now: datetime) -> Span:
     """The first moment of a date or a range of dates, and the first one after it. Raises ValueError."""
     first, dots, last = text.partition("..")
     if not dots:
@@ -159,8 +179,11 @@ def _one_span(text: str, now: datetime) -> tuple[datetime, datetime]:
         raise ValueError(text)
     year, month, day = (int(part) if part else None for part in found.groups())
     start = datetime(year or 0, month or 1, day or 1)
-    if day:
-        return start, start + timedelta(days=1)
-    if month:
-        return start, datetime(start.year + month // 12, month % 12 + 1, 1)
-    return start, datetime(start.year + 1, 1, 1)
+    try:
+        if day:
+            return start, start + timedelta(days=1)
+        if month:
+            return start, datetime(start.year + month // 12, month % 12 + 1, 1)
+        return start, datetime(start.year + 1, 1, 1)
+    except (OverflowError, ValueError):  # after the last day of the year 9999 Python has none
+        return start, datetime.max

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, cast
 
 from core.errors import BadMetadata
 from core.output import strip
-from core.output.a1111 import NOT_OF_THE_PICTURE, from_text, to_text
+from core.output.a1111 import NOT_OF_THE_PICTURE, from_text, has_parameters, to_text
 from core.output.embedded import COMMENT, LONGEST_TEXT, XMP, readable, texts_in, texts_of
 from core.output.foreign import comfyui, fooocus, invokeai, novelai, swarmui
 from core.output.foreign.fooocus_styles import with_recovered_styles
@@ -137,7 +137,13 @@ def read_settings_text(text: str) -> ReadMetadata:
     text = readable(text)
     if not text.lstrip().startswith("{"):
         return from_text(str(whole_text(text)))
-    values = json_object(text)
+    try:
+        values = json_object(text)
+    except BadMetadata:
+        if has_parameters(text):  # of a prompt that begins with a brace
+            with suppress(BadMetadata):
+                return from_text(str(whole_text(text)))
+        raise
     read = next((read for recognises, read in JSON_FORMS if recognises(values)), _read_own)
     return read(values)
 

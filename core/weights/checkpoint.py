@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from core.device import Device
 from core.errors import BadModelFile
@@ -69,10 +69,19 @@ class EmptyPart(Generic[Part]):
         if storage is not None and isinstance(self.module, UNet):
             fill(self.module, self.file, self.entries, dtype, storage, check)
         else:
-            self.module.load_state_dict(self.file.tensors(self.entries, dtype, check), strict=True, assign=True)
+            self.module.load_state_dict(self._tensors(dtype, check), strict=True, assign=True)
         remember(self.module, PlainWeights(self.file, self.entries))
         self.module.eval()
         return self.module.requires_grad_(False)
+
+    def _tensors(self, dtype: torch.dtype | None, check: Check | None) -> dict[str, Tensor]:
+        """All tensors in `dtype`; of 8 bits the weights of linear layers alone are, and tables, norms and biases as stored."""
+        if dtype is None or dtype.itemsize > 1:
+            return self.file.tensors(self.entries, dtype, check)
+        large = {f"{name}.weight" for name, layer in self.module.named_modules() if isinstance(layer, nn.Linear)}
+        linear = {name: entry for name, entry in self.entries.items() if name in large}
+        others = {name: entry for name, entry in self.entries.items() if name not in large}
+        return self.file.tensors(linear, dtype, check) | self.file.tensors(others, None, check)
 
 
 @dataclass(frozen=True, eq=False)

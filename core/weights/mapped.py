@@ -49,10 +49,10 @@ class MappedFile:
         `check` is called before each one, by the threads that convert them, and may raise.
         """
         dtype = dtype or _usual({entry.dtype for entry in entries.values()})
-        room = _Arena(sum(math.prod(entry.shape) + ALIGN for entry in entries.values()), dtype)
-        items = iter(
-            [(name, entry, room.take(entry.shape)) for name, entry in entries.items()]
-        )  # shared by the threads
+        changing = {name for name, entry in entries.items() if DTYPES[entry.dtype] != dtype}
+        room = _Arena(sum(math.prod(entries[name].shape) + ALIGN for name in changing), dtype)
+        places = [room.take(entry.shape if name in changing else (0,)) for name, entry in entries.items()]
+        items = iter([(*item, place) for item, place in zip(entries.items(), places, strict=True)])  # of all threads
 
         def work(_: int) -> dict[str, Tensor]:
             buffer, made = torch.empty(PIECE), {}
@@ -98,7 +98,7 @@ def in_shape(flat: Tensor, entry: TensorEntry) -> Tensor:
 class _Arena:
     """Room for `numbers` of `dtype` in one piece of memory that asks for huge pages: 2 MiB a page fault, not 4 KiB.
 
-    Untouched room costs nothing. The memory lives as long as one of the tensors in it.
+    The memory lives as long as one of the tensors in it.
     """
 
     def __init__(self, numbers: int, dtype: torch.dtype) -> None:

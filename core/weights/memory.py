@@ -19,6 +19,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from core.errors import out_of_memory
 from core.weights.patched import patches_on
 from core.weights.streaming import Streamed, bytes_of, streamable, tensors_of, type_on_device
 
@@ -55,14 +56,6 @@ def sampling_bytes(rows: int, height: int, width: int, element: int) -> int:
 def decoding_bytes(height: int, width: int, element: int) -> int:
     """What decoding a latent of height x width cells takes beside the weights, in bytes (the reference's estimate)."""
     return 2178 * height * width * 64 * element
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that there was too little memory, on whichever device."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    words = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in words or "out of memory" in words)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,9 +171,13 @@ class Memory:
             self.empty_cache()
 
     def take_little(self) -> None:
-        """From now on blocks come and go, and everything is computed in the way that takes least."""
+        """Until `take_as_usual`, blocks come and go, and everything is computed in the way that takes least."""
         self.rest_all()
         self.cramped = True
+
+    def take_as_usual(self) -> None:
+        """What `take_little` was called for is over."""
+        self.cramped = False
 
     def rest(self, module: nn.Module) -> None:
         """Send `module` off the device."""

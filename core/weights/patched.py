@@ -25,8 +25,17 @@ _PATCHES, _KEPT = "easel_patches", "easel_plain"
 
 
 def patches_on(weight: Tensor) -> Patches | None:
-    """What lies on `weight`; None if that is half done."""
+    """What lies on `weight`, or on the weight whose scales these are; None if that is half done."""
     return weight.__dict__.get(_PATCHES, ())
+
+
+def _note(weight: Tensor, patches: Patches | None) -> None:
+    """Note at `weight` and at its scales that `patches` lie on it; () takes the note away."""
+    for tensor in (weight, scale_of(weight)):
+        if tensor is not None and patches == ():
+            tensor.__dict__.pop(_PATCHES, None)
+        elif tensor is not None:
+            tensor.__dict__[_PATCHES] = patches
 
 
 @torch.no_grad()
@@ -93,17 +102,15 @@ def _change(
         state = weight.__dict__
     elif in_file and weight.data_ptr() == stored.data_ptr():
         weight.data = torch.empty_like(weight)  # the view must stay as it is
-    state[_PATCHES] = None  # half done
+    _note(weight, None)
     scale = scale_of(weight)
     for start, target, part in _computed(weight, stored, patches, device, buffer):
         write(target, None if scale is None else scale[start : start + len(part)], part)
     if kept is None and plain and not in_file:
         plain.let_go(name)
-    if patches:
-        state[_PATCHES] = patches
-    else:
+    _note(weight, patches)
+    if not patches:
         state.pop(_KEPT, None)
-        del state[_PATCHES]
 
 
 def _computed(

@@ -101,6 +101,8 @@ class Streamed:
             hook.remove()
         self.renew()
         self._thread.shutdown()
+        for place in self._free:
+            place.close()
         self._free.clear()
 
     def renew(self) -> None:
@@ -178,6 +180,9 @@ class _Place:
     def release(self) -> None:
         """What has computed up to now is the last that needs what was written."""
 
+    def close(self) -> None:
+        """Nothing is on its way any more: the memory may be used for something else."""
+
 
 class _CudaPlace(_Place):
     """Filled from page-locked memory by a stream of its own."""
@@ -205,6 +210,9 @@ class _CudaPlace(_Place):
 
     def release(self) -> None:
         self._released.record(torch.cuda.current_stream(self.memory.device))
+
+    def close(self) -> None:
+        self._written.synchronize()
 
 
 def _place(size: int, device: torch.device) -> _Place:

@@ -63,6 +63,8 @@ def test_every_sampler_comes_back_with_every_scheduler(sampler):
         "日本 😀 \u202e \u2028 \x85",
         "nul \x00 and \x1f",
         "(a:1.2), <lora:x:0.5>",
+        "[a] [[b, c]]\n[d|e] [f:g:0.5]",
+        "{a|b} cat",
     ],
 )
 def test_every_prompt_comes_back_exactly(prompt):
@@ -113,8 +115,8 @@ def test_another_programs_text_is_read_as_far_as_it_is_understood():
         'Model: sd_xl_base_1.0, Denoising strength: 0.5, Lora hashes: "x: 1, y: 2", Hashes: {"model": "ab", "vae": "c"}, Version: v1.9'
     )
     assert read.settings == {
-        "prompt": "masterpiece, a cat\non a mat",
-        "negative_prompt": "bad\nworse",
+        "prompt": "masterpiece, a cat on a mat",
+        "negative_prompt": "bad worse",
         "steps": 20,
         "sampler": "dpmpp_2m",
         "scheduler": "karras",

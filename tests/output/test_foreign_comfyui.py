@@ -160,6 +160,80 @@ def test_values_are_followed_through_primitives_reroutes_and_joined_texts():
     assert (found.settings["seed"], found.settings["prompt"], found.settings["width"]) == (424242, "a red barn", 896)
 
 
+JOINED = {
+    "n21": ("StringConcatenate", {"string_a": ["22", 0], "string_b": "in the rain", "delimiter": ", "}),
+    "n22": ("PrimitiveStringMultiline", {"value": "a fox"}),
+}
+WAS = {"text_a": ["22", 0], "text_b": "  by night ", "text_d": ["23", 0], "delimiter": ", ", "clean_whitespace": "true"}
+
+
+def test_the_parts_of_joined_texts_are_followed():
+    found = read({("6", "text"): ["21", 0]}, **JOINED)
+    assert found.settings["prompt"] == "a fox, in the rain"
+    assert found.unknown == {"strength_clip of second.safetensors": "1.0"}
+    nodes = JOINED | {"n20": ("Text Concatenate", WAS), "n23": ("Reroute", {"": ["21", 0]})}
+    found = read({("6", "text"): ["20", 0]}, **nodes)
+    assert found.settings["prompt"] == "a fox, by night, a fox, in the rain"
+    assert found.unknown == {"strength_clip of second.safetensors": "1.0"}
+
+
+def test_a_join_keeps_empty_texts_where_comfyui_does_and_drops_them_where_the_was_suite_does():
+    empty = {("6", "text"): ["21", 0]}
+    core = {"string_a": "", "string_b": "a fox", "delimiter": ", "}
+    assert read(empty, n21=("StringConcatenate", core)).settings["prompt"] == ", a fox"
+    was = {"text_a": "", "text_b": "a fox", "text_c": " b", "delimiter": "\\n", "clean_whitespace": "false"}
+    assert read(empty, n21=("Text Concatenate", was)).settings["prompt"] == "a fox b"
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [
+        ("CLIPTextEncode", {"text": ["21", 0], "clip": ["12", 0]}),
+        ("CLIPTextEncodeSDXL", {"text_g": ["21", 0], "text_l": "stars", "clip": ["12", 0]}),
+        ("Encoder of an extension", {"words": "a fox", "clip": ["12", 0]}),
+        ("CLIPTextEncode", {"text": ["22", 0], "clip": ["12", 0]}),
+        ("CLIPTextEncode", {"text": ["23", 0], "clip": ["12", 0]}),
+        ("CLIPTextEncode", {"text": ["99", 0], "clip": ["12", 0]}),
+        ("Efficient Loader", {"ckpt_name": "x", "positive": ["21", 0], "negative": "", "clip": ["12", 0]}),
+    ],
+    ids=["unknown", "one of two", "other name", "part of a join", "replaced", "nowhere", "loader"],
+)
+def test_of_a_text_that_cannot_be_followed_nothing_is_said_and_its_node_is_listed(kind, inputs):
+    found = read(
+        {("3", "positive"): ["20", 0]},
+        n20=(kind, inputs),
+        n21=("Caption of an extension", {"image": ["24", 0], "length": 3}),
+        n22=("StringConcatenate", {"string_a": "a fox", "string_b": ["21", 0], "delimiter": ", "}),
+        n23=("StringReplace", {"string": "a fox", "find": "fox", "replace": "cat"}),
+        n24=("LoadImage", {"image": "photo.png"}),
+    )
+    assert "prompt" not in found.settings
+    assert kind in found.unknown
+    assert found.settings["negative_prompt"] == "text, watermark"
+
+
+def test_joins_of_joins_end_however_they_are_tied():
+    def joins(number, after):
+        return {f"n{i}": ("StringConcatenate", {"string_a": [after(i), 0], "string_b": [after(i), 0], "delimiter": "x"})
+                for i in range(100, 100 + number)}  # fmt: skip
+
+    for nodes in (
+        joins(3, lambda i: str(100 + (i + 1) % 3)),
+        joins(30, lambda i: str(i + 1)) | {"n130": ("PrimitiveString", {"value": "a"})},
+        joins(4000, lambda i: str(i + 1)),
+    ):
+        found = read({("6", "text"): ["100", 0]}, **nodes)
+        assert "prompt" not in found.settings and "CLIPTextEncode" in found.unknown
+    nodes = joins(3, lambda i: str(i + 1)) | {"n103": ("PrimitiveString", {"value": "a"})}
+    assert read({("6", "text"): ["100", 0]}, **nodes).settings["prompt"] == "axaxaxaxaxaxaxa"
+
+
+def test_a_line_feed_in_a_text_is_a_blank_as_it_is_for_comfyui():
+    """Here each line is a text of its own, encoded alone: the same words would make another picture."""
+    found = read({("6", "text"): "a fox,\n  in the rain\n", ("7", "text"): "a\r\n\r\nb"})
+    assert (found.settings["prompt"], found.settings["negative_prompt"]) == ("a fox, in the rain", "a b")
+
+
 def test_prompts_are_found_behind_nodes_that_change_conditions():
     found = read(
         {("3", "positive"): ["20", 0], ("3", "negative"): ["20", 1]},
@@ -178,9 +252,65 @@ def test_prompts_are_found_behind_nodes_that_change_conditions():
     assert found.settings["negative_prompt"] == "text, watermark"
     assert found.unknown["text_l"] == "stars"
     assert found.unknown["ControlNetLoader"] == "control_net_name: canny.safetensors"
+    assert found.unknown["ControlNetApplyAdvanced"] == "strength: 0.8"
+    assert found.unknown["ConditioningCombine"] == "not used"
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "summary"),
+    [
+        ("ConditioningSetArea", {"conditioning": ["6", 0], "width": 512, "strength": 1.0}, "width: 512, strength: 1.0"),
+        ("ConditioningSetMask", {"conditioning": ["6", 0], "mask": ["22", 1], "strength": 0.5}, "strength: 0.5"),
+        ("ConditioningSetTimestepRange", {"conditioning": ["6", 0], "start": 0.0, "end": 0.5}, "start: 0.0, end: 0.5"),
+        ("ConditioningCombine", {"conditioning_1": ["6", 0], "conditioning_2": ["21", 0]}, "not used"),
+        ("ConditioningAverage", {"conditioning_to": ["6", 0], "conditioning_from": ["21", 0], "conditioning_to_strength": 0.7},
+         "conditioning_to_strength: 0.7"),
+    ],
+)  # fmt: skip
+def test_what_is_done_to_a_text_beyond_encoding_it_is_listed(kind, inputs, summary):
+    """Areas, masks, times, averages: the words are taken, what they had to do with each other is not."""
+    found = read({("3", "positive"): ["20", 0]}, n20=(kind, inputs), n21=("CLIPTextEncode", {"text": "a dog"}))
+    assert found.settings["prompt"].split("\n")[0] == "a lighthouse"
+    assert found.unknown[kind] == summary
+    assert "CLIPTextEncode" not in found.unknown
+
+
+def test_nodes_of_one_kind_are_listed_each():
+    found = read(
+        {("3", "positive"): ["20", 0]},
+        n20=("ConditioningCombine", {"conditioning_1": ["21", 0], "conditioning_2": ["22", 0]}),
+        n21=("ConditioningSetArea", {"conditioning": ["6", 0], "x": 0}),
+        n22=("ConditioningSetArea", {"conditioning": ["23", 0], "x": 512}),
+        n23=("CLIPTextEncode", {"text": "a dog"}),
+    )
+    assert found.settings["prompt"] == "a lighthouse\na dog"
+    assert (found.unknown["ConditioningSetArea"], found.unknown["ConditioningSetArea (22)"]) == ("x: 0", "x: 512")
+
+
+def test_concatenated_texts_are_lines_and_understood():
+    """In their order, whatever the order of the inputs."""
+    found = read(
+        {("3", "positive"): ["20", 0]},
+        n20=("Reroute", {"": ["21", 0]}),
+        n21=("ConditioningConcat", {"conditioning_from": ["22", 0], "conditioning_to": ["6", 0]}),
+        n22=("CLIPTextEncode", {"text": "a dog,\nrunning"}),
+    )
+    assert found.settings["prompt"] == "a lighthouse\na dog, running"
+    assert found.unknown == {"strength_clip of second.safetensors": "1.0"}
+
+
+def test_where_a_model_goes_through_too_the_number_of_an_output_does_not_tell_the_side():
+    found = read(
+        {("3", "model"): ["20", 0], ("3", "positive"): ["20", 1], ("3", "negative"): ["20", 2]},
+        n20=("ApplyInstantID", {"model": ["11", 0], "positive": ["6", 0], "negative": ["7", 0], "weight": 0.8}),
+    )
+    assert (found.settings["prompt"], found.settings["negative_prompt"]) == ("a lighthouse", "text, watermark")
+    assert found.unknown["ApplyInstantID"] == "weight: 0.8"
 
 
 def test_an_empty_negative_is_told_from_none():
+    assert read({("7", "text"): ""}).settings["negative_prompt"] == ""
+    assert "negative_prompt" not in read({("3", "negative"): ["99", 0]}).settings
     assert (
         read({("3", "negative"): ["20", 0]}, n20=("ConditioningZeroOut", {"conditioning": ["6", 0]})).settings[
             "negative_prompt"
@@ -218,7 +348,55 @@ def test_stacks_of_loras_of_extensions_are_read():
     ]  # fmt: skip
 
 
-def test_nodes_that_do_all_at_once_are_read_by_their_inputs():
+LORAS = [("a.safetensors", 0.4), ("b.safetensors", 0.5)]
+STACKER = {
+    "input_mode": "advanced", "lora_count": 2, "lora_name_1": "a.safetensors", "lora_wt_1": 1.0, "model_str_1": 0.4, "clip_str_1": 0.4,
+    "lora_name_2": "b.safetensors", "lora_wt_2": 1.0, "model_str_2": 0.5, "clip_str_2": 0.6, "lora_name_3": "c.safetensors",
+    "lora_wt_3": 1.0, "model_str_3": 1.0, "clip_str_3": 1.0,
+}  # fmt: skip
+
+
+def test_a_stack_of_loras_beside_a_loader_is_read():
+    found = read_settings_text(json.dumps(efficient(lora_stack=["5", 0]) | {"5": node("LoRA Stacker", STACKER)}))
+    assert named(found, "loras") == [*LORAS, ("y.safetensors", 0.9)]
+    assert found.unknown == {"strength_clip of b.safetensors": "0.6"}
+
+
+def test_a_simple_stack_has_one_weight_each():
+    stacker = STACKER | {"input_mode": "simple", "lora_wt_1": 0.4, "lora_wt_2": 0.5, "model_str_1": 1.0}
+    found = read_settings_text(json.dumps(efficient(lora_stack=["5", 0]) | {"5": node("LoRA Stacker", stacker)}))
+    assert named(found, "loras") == [*LORAS, ("y.safetensors", 0.9)]
+    assert found.unknown == {}
+
+
+def test_stacks_that_a_node_between_applies_are_read_in_their_order():
+    found = read(
+        {("3", "model"): ["20", 0]},
+        n20=("CR Apply LoRA Stack", {"lora_stack": ["21", 0], "model": ["10", 0], "clip": ["4", 1]}),
+        n21=(
+            "CR LoRA Stack",
+            {
+                "switch_1": "On", "lora_name_1": "a.safetensors", "model_weight_1": 0.4, "clip_weight_1": 0.4,
+                "switch_2": "Off", "lora_name_2": "off.safetensors", "model_weight_2": 1.0, "clip_weight_2": 0.0,
+                "switch_3": "On", "lora_name_3": "None", "model_weight_3": 1.0, "clip_weight_3": 0.0, "lora_stack": ["22", 0],
+            },
+        ),
+        n22=("LoRA Stacker", {"input_mode": "simple", "lora_count": 1, "lora_name_1": "b.safetensors", "lora_wt_1": 0.5}),
+    )  # fmt: skip
+    assert [(one.name, one.weight, one.enabled) for one in found.named if one.field == "loras"] == [
+        ("first.safetensors", 0.8, True), ("b.safetensors", 0.5, True), ("a.safetensors", 0.4, True),
+        ("off.safetensors", 1.0, False),
+    ]  # fmt: skip
+    assert named(found, "base_model")[0][0].endswith("sd_xl_base_1.0.safetensors")
+    assert found.unknown.keys() == {"LoraLoader"}  # the one that only the text encoders go through
+
+
+def node(kind, inputs):
+    return {"class_type": kind, "inputs": inputs}
+
+
+def efficient(**changes):
+    """A graph of the Efficiency nodes, with other inputs of its loader."""
     graph = {
         "1": {
             "class_type": "Efficient Loader",
@@ -234,13 +412,36 @@ def test_nodes_that_do_all_at_once_are_read_by_their_inputs():
                 "model": ["1", 0], "positive": ["1", 1], "negative": ["1", 2], "latent_image": ["1", 3], "optional_vae": ["1", 4],
             },
         },
-        "3": {"class_type": "Image Save", "inputs": {"images": ["2", 5]}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 5]}},
     }  # fmt: skip
-    found = read_settings_text(json.dumps(graph))
+    graph["1"]["inputs"] |= changes
+    return graph
+
+
+def test_nodes_that_do_all_at_once_are_read_by_their_inputs():
+    found = read_settings_text(json.dumps(efficient()))
     assert (found.settings["prompt"], found.settings["negative_prompt"]) == ("a barn", "snow")
+    assert (found.settings["clip_skip"], found.unknown) == (2, {})
     assert (found.settings["width"], found.settings["height"], found.settings["steps"]) == (640, 768, 12)
     assert named(found, "base_model") == [("x.safetensors", 1.0)]
     assert named(found, "loras") == [("y.safetensors", 0.9)]
+
+
+def test_linked_texts_of_a_loader_keep_their_sides():
+    """Its outputs have other numbers than those of nodes that conditionings go through."""
+    graph = efficient(positive=["4", 0], negative=["5", 0])
+    graph |= {"4": node("Text Multiline", {"text": "a nice cat"}), "5": node("PrimitiveString", {"value": "ugly"})}
+    found = read_settings_text(json.dumps(graph))
+    assert (found.settings["prompt"], found.settings["negative_prompt"]) == ("a nice cat", "ugly")
+    assert found.unknown == {}
+    graph["5"] = node("PrimitiveString", {"value": ""})
+    assert read_settings_text(json.dumps(graph)).settings["negative_prompt"] == ""
+
+
+def test_a_clip_skip_of_a_loader_that_is_none_is_listed():
+    found = read_settings_text(json.dumps(efficient(clip_skip=-24)))
+    assert "clip_skip" not in found.settings
+    assert found.unknown == {"clip_skip": "24"}
 
 
 def test_a_sampler_that_starts_from_a_picture_is_read_without_a_size():
@@ -286,7 +487,7 @@ def test_circles_and_links_to_nowhere_end(changes):
 
 def test_a_thousand_nodes_in_a_row_and_a_thousand_in_each_others_arms_end():
     row = {f"n{100 + i}": ("ConditioningSetArea", {"conditioning": [str(101 + i), 0]}) for i in range(1000)}
-    assert read({("3", "positive"): ["100", 0]}, **row).settings["prompt"] == ""
+    assert "prompt" not in read({("3", "positive"): ["100", 0]}, **row).settings
     both = {
         f"n{100 + i}": (
             "ConditioningCombine",

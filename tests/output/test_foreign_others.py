@@ -207,6 +207,39 @@ def test_swarmui_fills_every_setting(source):
     assert read.unknown == {"refinermethod": "StepSwap", "variationseed": "12"}
 
 
+LINES, LINE = "a cat,\n  a dog\n", "a cat, a dog"
+
+
+@pytest.mark.parametrize(
+    ("sample", "positive", "negative"),
+    [
+        (INVOKEAI, "positive_prompt", "negative_prompt"),
+        (NOVELAI_COMMENT, "prompt", "uc"),
+        (json.dumps(json.loads(SWARMUI)["sui_image_params"]), "prompt", "negativeprompt"),
+    ],
+    ids=["invokeai", "novelai", "swarmui"],
+)
+def test_a_line_feed_is_a_blank_as_it_is_for_the_program_that_wrote_it(sample, positive, negative):
+    """Here each line is a text of its own, encoded alone: the same words would make another picture."""
+    values = json.loads(sample) | {positive: LINES, negative: LINES}
+    if "cfgscale" in values:
+        values = {"sui_image_params": values}
+    read = read_settings_text(json.dumps(values))
+    assert (read.settings["prompt"], read.settings["negative_prompt"]) == (LINE, LINE)
+
+
+def test_the_line_feeds_of_one_prompt_are_blanks_and_several_prompts_are_lines():
+    old = json.loads(INVOKEAI_OLD)
+    old["image"]["prompt"] = [{"prompt": LINES}, {"prompt": "a\nfox [\nfog]"}]
+    assert read_settings_text(json.dumps(old)).settings["prompt"] == f"{LINE}\na fox"
+    assert read_settings(png({"Dream": f'"{LINES}" -s 50'})).settings["prompt"] == LINE
+    figures = [{"char_caption": "girl,\nred"}, {"char_caption": "boy"}]
+    novelai = json.loads(NOVELAI_COMMENT) | {
+        "v4_prompt": {"caption": {"base_caption": LINES, "char_captions": figures}}
+    }
+    assert read_settings_text(json.dumps(novelai)).settings["prompt"] == f"{LINE}\ngirl, red\nboy"
+
+
 def test_swarmui_s_own_words_for_none_are_values():
     params = {
         "prompt": "x",

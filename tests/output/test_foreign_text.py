@@ -19,7 +19,7 @@ def test_a1111_text_fills_every_setting_and_lists_the_rest():
     read = read_settings_text(A1111)
     assert read.source == "a1111"
     assert read.settings == {
-        "prompt": "masterpiece, a lighthouse at dusk , waves\nsecond line",
+        "prompt": "masterpiece, a lighthouse at dusk , waves second line",  # a line feed is white space there
         "negative_prompt": "blurry, lowres",
         "steps": 28,
         "sampler": "dpmpp_2m_sde",
@@ -126,8 +126,31 @@ def test_forge_freeu_and_noise_schedule_are_read():
     assert read.unknown == {"RNG": "NV"}
 
 
+@pytest.mark.parametrize("prompt", ["a cat,\n  a dog", "a cat,\r\na dog", "a cat,\n\n\na dog ", "a cat, \x85 a dog"])
+def test_a_line_feed_is_a_blank_as_it_is_for_the_program_that_wrote_it(prompt):
+    """Here each line is a text of its own, encoded alone: the same words would make another picture."""
+    read = from_text(f"{prompt}\nNegative prompt: {prompt}\n{LINE[6:]}, Version: f2.0.1v1.10.1")
+    assert (read.settings["prompt"], read.settings["negative_prompt"]) == ("a cat, a dog", "a cat, a dog")
+    assert read.unknown == {}
+
+
+def test_the_lines_of_ours_and_of_fooocus_are_kept():
+    fooocus = from_text(f"a cat\na dog\n{LINE[6:]}, Version: Fooocus v2.5.5")
+    assert fooocus.settings["prompt"] == "a cat\na dog"
+    assert from_text(f"a [cat]\na dog\n{LINE[6:]}, Version: Easel 0.1.0").settings["prompt"] == "a [cat]\na dog"
+
+
+def test_square_brackets_weigh_in_our_words_and_those_that_exchange_words_are_listed():
+    read = from_text(f"a [tall] man <lora:[ink]:1>\nNegative prompt: [cat:dog:0.5], [red|blue] [sky]\n{LINE[6:]}")
+    assert read.settings["prompt"] == "a (tall:0.909) man"
+    assert read.settings["negative_prompt"] == "[cat:dog:0.5], [red|blue] (sky:0.909)"
+    assert read.unknown == {"Prompt editing in negative_prompt": "[cat:dog:0.5], [red|blue]"}
+    assert [one.name for one in read.named] == ["[ink]"]
+
+
 def test_what_looks_like_our_prompt_syntax_is_taken_as_it_stands():
-    assert from_text(f"[[dark]] __forest__\n{LINE[6:]}").settings["prompt_syntax"] is False
+    assert from_text(f"[[red|green] door|gate]\n{LINE[6:]}").settings["prompt_syntax"] is False
+    assert from_text(f"dark __forest__\n{LINE[6:]}").settings["prompt_syntax"] is False
     assert "prompt_syntax" not in from_text(LINE).settings
     assert "prompt_syntax" not in read_settings_text('{"prompt": "__animal__"}').settings
 
@@ -151,10 +174,12 @@ def test_our_loras_stand_in_our_text_as_other_programs_look_for_them():
         assert f", {pair}, " in line
     other = from_text(text.replace("Easel", "Other"))  # as a program reads it that does not know ours
     assert [(one.name, one.weight) for one in other.named if one.field == "loras"] == [("ink", 0.8)]
-    assert other.settings["prompt"] == "a cat, [[red, blue]]"
+    assert other.settings["prompt"] == "a cat, (red, blue:0.826)"  # brackets that only weigh there
 
 
-@pytest.mark.parametrize("prompt", ["", "a cat", "a cat <lora:ink:0.8>", "<lora:ink:0.8>", " <lora:ink:0.8>", "a\nb"])
+@pytest.mark.parametrize(
+    "prompt", ["", "a cat", "a cat <lora:ink:0.8>", "<lora:ink:0.8>", " <lora:ink:0.8>", "a\nb", "[a]\n[b|c]"]
+)
 def test_our_text_with_loras_gives_every_setting_back(prompt):
     settings = Settings(**{**OURS.to_dict(), "prompt": prompt})
     read = from_text(to_text(Record(settings, "", hashes=HASHES)))

@@ -13,6 +13,8 @@ import pytest
 from core.errors import HistoryError
 from core.output.fingerprint import fingerprint
 from core.output.history import PAGE, History
+from core.output.history_database import WORDS_VERSION
+from core.output.history_words import COLUMNS
 from core.output.record import Origin, Record
 from core.output.save import save_and_log, save_picture
 from core.owner import owner_mark
@@ -82,6 +84,60 @@ def test_a_picture_is_found_by_what_it_was_made_with(history):
     assert prompts(history, "size:64x64 source:easel") == ["a red fox on snow", "ein Füchslein, 红色的狐狸"]
 
 
+def test_symbols_and_emoji_are_found(history):
+    made(history, "a \U0001f98a and a \u2615")
+    made(history, "I \u2764\ufe0f snow", days_ago=1)
+    made(history, "\U0001f1e9\U0001f1ea flags", days_ago=2)
+    for text in ("\U0001f98a", "prompt:\u2615", '"a \u2615"', "\U0001f98a \u2615"):
+        assert prompts(history, text) == ["a \U0001f98a and a \u2615"], text
+    for text in ("\u2764", "\u2764\ufe0f", "-\u2615 -\U0001f1e9"):
+        assert prompts(history, text) == ["I \u2764\ufe0f snow"], text
+    assert prompts(history, "\U0001f1e9\U0001f1ea") == ["\U0001f1e9\U0001f1ea flags"]
+    assert prompts(history, "\U0001f1ea\U0001f1e9") == [] and prompts(history, "model:\U0001f98a") == []
+
+
+def test_an_index_of_an_older_program_is_made_anew(history):
+    made(history, "a \u2615")
+    history.mark([key_of(history, "a")], ME, favourite=True)
+    words = history._store.words
+    history.close()
+    with closing(sqlite3.connect(history.outputs / "history.sqlite3")) as old, old:
+        rows = old.execute(f"SELECT rowid, * FROM {words}").fetchall()
+        old.execute(f"DROP TABLE {words}")
+        names = ", ".join(COLUMNS)
+        table = "VIRTUAL TABLE words_fts5 USING fts5" if words == "words_fts5" else "TABLE words_plain"
+        old.execute(f"CREATE {table} ({names}{', prefix=' + repr('1 2 3') if words == 'words_fts5' else ''})")
+        for row, *texts in rows:  # as it wrote them
+            texts = [text.replace("\u2615 ", "") for text in texts]
+            old.execute(
+                f"INSERT INTO {words} (rowid, {names}) VALUES (?, {', '.join('?' * len(texts))})", [row, *texts]
+            )
+        old.execute("UPDATE about SET value = ? WHERE name = 'words'", [words])
+    assert prompts(history, "\u2615 fav") == ["a \u2615"]
+    history.close()
+    with closing(sqlite3.connect(history.outputs / "history.sqlite3")) as now:
+        assert now.execute("SELECT value FROM about WHERE name = 'words'").fetchone() == (f"{words} {WORDS_VERSION}",)
+
+
+def test_what_was_made_in_a_span_of_dates_is_left_out(history):
+    for days_ago in (0, 1, 30, 400):
+        made(history, f"{days_ago} days ago", days_ago=days_ago)
+    assert prompts(history, "-date:2026-11") == ["30 days ago", "400 days ago"]
+    assert prompts(history, "-2026-11-22 date:2026") == ["0 days ago", "30 days ago"]
+    assert prompts(history, "-date:2026-10.. -ago") == []
+    assert prompts(history, "-date:2026-10..") == ["400 days ago"]
+    assert prompts(history, "-date:..2026-10 -date:2026-11-22") == ["0 days ago"]
+    assert history.search("-date:2026-11", ME, most=1).total == 2
+
+
+def test_at_the_end_of_all_dates_nothing_was_made(history):
+    made(history, "a fox")
+    for text in ("date:9999-12-31", "9999-12-31", "date:9999-12-31..", "date:9999"):
+        assert prompts(history, text) == []
+    assert history.day(date.max, ME) == history.day(date.min, ME) == []
+    assert prompts(history, "date:..9999-12-31") == ["a fox"]
+
+
 def test_what_is_typed_can_break_nothing(history):
     made(history, "a fox")
     for text in (
@@ -98,6 +154,10 @@ def test_what_is_typed_can_break_nothing(history):
         "\0",
         "\ud800",
         "x" * 9000,
+        "date:9999-12-31",
+        "-date:0001..9999-12-31",
+        "-date:2026 " * 90,
+        "-2026-1 " * 125,
     ):
         history.search(text, ME)
     assert prompts(history, "fo_") == ["a fox"] and prompts(history, "f%x") == []

@@ -5,7 +5,9 @@ import os
 import random
 import sqlite3
 import threading
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +16,15 @@ from PIL import Image, PngImagePlugin
 from core.output.fingerprint import fingerprint
 from core.output.history import NAME, History
 from core.output.history_database import VERSION, WITH_SECRETS
+from core.output.history_files import read_picture
+from core.output.history_folders import Folders
 from core.output.record import Origin, Record
 from core.output.save import save_picture
 from core.settings import Settings
 
 NOON = datetime(2026, 11, 23, 12, 0, 0).astimezone()
 ME = "m" * 43
+CASTLE = "a castle\nSteps: 20, Sampler: Euler, Seed: 5"
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
@@ -214,14 +219,118 @@ def test_pictures_of_other_programs_are_found_in_their_place_and_never_touched(o
     assert sorted(path.name for path in others.rglob("*")) == ["2026", file.name]
 
 
-def test_a_disk_that_is_not_there_takes_nothing_out_of_the_history(opened, tmp_path):
+@pytest.mark.parametrize("left", ["nothing", "an empty mount point"])
+def test_a_disk_that_is_not_there_takes_nothing_out_of_the_history(opened, tmp_path, left):
     others = tmp_path / "disk"
-    foreign_png(others / "a.png", "a castle\nSteps: 20, Sampler: Euler, Seed: 5")
+    foreign_png(others / "a.png", CASTLE)
     history = opened(others)
     history.sync()
+    history.mark([picture.key for picture in history.search("castle", ME).pictures], ME, favourite=True)
     others.rename(tmp_path / "unplugged")
+    if left != "nothing":
+        others.mkdir()
     history.sync()
-    assert prompts(history) == ["a castle"]
+    assert prompts(history, "fav") == ["a castle"]
+
+
+def test_a_folder_that_is_not_asked_for_any_more_leaves_the_history_and_its_pictures_stay(opened, tmp_path):
+    file = foreign_png(tmp_path / "disk" / "a.png", CASTLE)
+    history = opened(tmp_path / "disk")
+    history.sync()
+    history.close()
+    again = opened()
+    again.sync()
+    assert prompts(again) == [] and file.is_file()
+
+
+@pytest.mark.parametrize("trouble", [PermissionError, OSError])
+def test_a_folder_that_cannot_be_read_for_a_moment_takes_nothing_out_of_the_history(opened, monkeypatch, trouble):
+    history = opened(private=True)
+    file = made(history, "a fox")
+    listed, asked = os.scandir, Path.stat
+
+    def scandir(folder):
+        if Path(folder) == file.parent:
+            raise trouble
+        return listed(folder)
+
+    def stat(path, **options):
+        if path.parent == file.parent:
+            raise trouble
+        return asked(path, **options)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    history.sync()
+    monkeypatch.setattr(Path, "stat", stat)
+    history.sync()
+    monkeypatch.undo()
+    assert prompts(history) == ["a fox"]
+
+
+def test_a_file_that_vanishes_while_its_folder_is_read_takes_no_other_with_it(opened, monkeypatch):
+    history = opened(private=True)
+    files = [made(history, prompt, minutes) for minutes, prompt in enumerate(("first", "second", "third"))]
+    history.mark([picture.key for picture in history.search("", ME).pictures], ME, favourite=True)
+    listed = os.scandir
+
+    @contextmanager
+    def scandir(folder):
+        with listed(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        if found[0].path == str(files[0]):
+            files[0].unlink(missing_ok=True)
+        yield iter(found)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    history.sync()
+    monkeypatch.undo()
+    history.sync()
+    assert prompts(history, "fav") == ["third", "second"]
+
+
+def test_a_file_that_is_back_before_it_would_be_forgotten_is_kept(opened, monkeypatch):
+    history = opened()
+    file = made(history, "a fox")
+    history.mark([picture.key for picture in history.search("fox", ME).pictures], ME, favourite=True)
+    away = file.rename(history.outputs.parent / "away.png")
+    save(history, "a cat", 1)
+
+    def read(*about):
+        away.replace(file)
+        return read_picture(*about)
+
+    monkeypatch.setattr("core.output.history_folders.read_picture", read)
+    history.sync()
+    assert prompts(history, "fav") == ["a fox"] and prompts(history, "cat") == ["a cat"]
+
+
+def test_a_picture_renamed_in_its_case_alone_is_one_picture_where_case_does_not_count(opened, monkeypatch):
+    history = opened()
+    file = made(history, "a fox")
+    history.mark([picture.key for picture in history.search("fox", ME).pictures], ME, favourite=True)
+    file.rename(file.with_suffix(".PNG"))
+    monkeypatch.setattr(
+        Folders, "_is_gone", lambda *_: False
+    )  # there is still a file of the old name, says such a system
+    history.sync()
+    assert prompts(history) == prompts(history, "fav") == ["a fox"]
+    assert history.search("", ME).pictures[0].path.endswith(".PNG")
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside others", "alone"])
+def test_a_folder_that_becomes_one_of_its_own_keeps_its_favourites(opened, tmp_path, beside):
+    disk = tmp_path / "disk"
+    foreign_png(disk / "mine" / "a.png", CASTLE)
+    if beside:
+        foreign_png(disk / "b.png", CASTLE.replace("castle", "boat"))
+    history = opened(disk)
+    history.sync()
+    history.mark([picture.key for picture in history.search("castle", ME).pictures], ME, favourite=True)
+    history.close()
+    again = opened(disk, disk / "mine")
+    again.sync()
+    assert prompts(again, "castle") == prompts(again, "fav") == ["a castle"]
+    assert again.search("castle", ME).pictures[0].folder == str(disk / "mine")
 
 
 def test_a_folder_inside_another_one_counts_once(opened, tmp_path):
@@ -273,6 +382,37 @@ def test_a_file_dated_at_the_end_of_time_has_a_place(opened):
         history.sync()
         assert prompts(history) == ["a fox"]
         assert history.search("", ME).pictures[0].created.year >= 1970
+
+
+def test_whoever_asks_for_a_look_while_one_is_under_way_gets_one_more_and_no_thread(opened, monkeypatch):
+    history = opened()
+    looks, go_on = threading.Semaphore(0), threading.Semaphore(0)
+    count = 0
+
+    def sync():
+        nonlocal count
+        count += 1
+        looks.release()
+        go_on.acquire()
+
+    monkeypatch.setattr(history, "sync", sync)
+    for _ in range(20):
+        history.start()
+    assert looks.acquire(timeout=5)
+    for _ in range(20):
+        history.start()
+    assert sum(thread.name == "history" for thread in threading.enumerate()) == 1
+    go_on.release()
+    assert looks.acquire(timeout=5)
+    go_on.release()
+    history._thread.join(5)
+    assert count == 2 and not history._thread.is_alive()
+    history.start()
+    assert looks.acquire(timeout=5)
+    history.start()
+    go_on.release(2)
+    history.close()
+    assert not any(thread.name == "history" for thread in threading.enumerate())
 
 
 def test_closing_ends_a_reading_that_is_under_way(opened):

@@ -72,16 +72,16 @@ def test_all_settings_come_back_from_every_format(output_format, tmp_path):
         assert (read.source, read.unknown, read.model_hash) == ("easel", {}, SHA)
 
 
-def only_text(output_format):
+def only_text(output_format, **changes):
     """A file of ours without our JSON, as other programs leave it."""
     image, data = Image.fromarray(PIXELS), io.BytesIO()
     if output_format == "png":
         info = PngInfo()
-        info.add_text("parameters", Image.open(io.BytesIO(saved())).info["parameters"])
+        info.add_text("parameters", Image.open(io.BytesIO(saved(**changes))).info["parameters"])
         image.save(data, "png", pnginfo=info)
     else:
         exif = Image.Exif()
-        exif.load(exif_bytes(record())[0])
+        exif.load(exif_bytes(record(**changes))[0])
         del exif[0x010E]
         image.save(data, output_format, exif=exif)
     return data.getvalue()
@@ -95,6 +95,28 @@ def test_the_text_form_alone_gives_all_settings_of_the_picture(output_format):
         if f.name not in NOT_OF_THE_PICTURE:
             assert read.settings[f.name] == getattr(SETTINGS, f.name), f.name
     assert (read.model, read.model_hash) == ("Easel Mini", SHA[:10])
+
+
+BRACED = "{{masterpiece}}, 1girl\nNegative prompt: bad\nSteps: 28, Sampler: Euler a, Seed: 5, Size: 832x1216"
+
+
+def test_a_text_that_begins_with_a_brace_is_read_though_it_is_no_json():
+    read = read_settings_text(BRACED)
+    assert (read.source, read.settings["prompt"], read.settings["seed"]) == ("a1111", "{{masterpiece}}, 1girl", 5)
+    assert read_settings_text(f"  {BRACED}").settings["height"] == 1216
+    assert read_settings(png_with(chunk(b"tEXt", b"parameters\0" + BRACED.encode()))).settings["steps"] == 28
+
+
+@pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
+def test_the_text_form_alone_is_enough_for_a_prompt_that_begins_with_a_brace(output_format):
+    read = read_settings(only_text(output_format, prompt="{a|b} cat"))
+    assert (read.source, read.settings["prompt"], read.settings["seed"]) == ("a1111", "{a|b} cat", SETTINGS.seed)
+
+
+@pytest.mark.parametrize("text", ['{"steps": 3', "{a|b} cat", '{"steps": 3\nSteps: ', "{a}\nSteps: 3, Seed 4"])
+def test_what_is_neither_json_nor_text_is_reported_as_damaged_json(text):
+    with pytest.raises(BadMetadata, match="they are no JSON"):
+        read_settings_text(text)
 
 
 def test_the_json_names_program_version_model_and_time_in_ascii():

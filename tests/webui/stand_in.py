@@ -104,7 +104,7 @@ def make_app(worker: Worker) -> App:
     )
 
 
-def main(port: int, outputs: Path, pace: float) -> None:
+def main(port: int, outputs: Path, pace: float, host: str = "127.0.0.1") -> None:
     """Serve the page over the stand-in engine until SIGTERM or Ctrl-C. Its queue is kept beside the pictures."""
     from webui.server import serve
 
@@ -112,9 +112,15 @@ def main(port: int, outputs: Path, pace: float) -> None:
     store, learned = QueueStore(outputs / "queue.sqlite3"), Pace(outputs / "pace.json")
     worker = Worker(handler, lambda: Engine(outputs=outputs, pace=pace), store, learned)
     worker.start()
-    serve(make_app(worker), port=port, in_browser=False, ready=lambda address: print("ready", address, flush=True))
+    serve(
+        make_app(worker),
+        host=host,
+        port=port,
+        in_browser=False,
+        ready=lambda address: print("ready", address, flush=True),
+    )
     worker.close()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:])

@@ -1,6 +1,7 @@
 """The history over HTTP: keys instead of paths, everybody's own, and changes only by our own page."""
 
 import json
+import threading
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -139,6 +140,23 @@ def test_another_web_page_can_change_nothing(client, change):
 )  # fmt: skip
 def test_nothing_but_the_key_of_a_picture_opens_anything(client, path):
     assert client.get(f"{ROOT}/{path}").status_code == 404
+
+
+def test_the_last_day_there_is_has_no_pictures(client):
+    assert "<article>" not in client.get(f"{ROOT}/day/9999-12-31").text
+    assert listed(client, q="date:9999-12-31")["total"] == 0
+
+
+def test_however_often_a_visitor_asks_to_look_again_one_thread_does_it(client, history, monkeypatch):
+    go_on = threading.Event()
+    looks = []
+    monkeypatch.setattr(history, "sync", lambda: (looks.append(1), go_on.wait(10)))
+    for _ in range(10):
+        assert client.post(f"{ROOT}/rescan", json={}).json() == {}
+    assert sum(thread.name == "history" for thread in threading.enumerate()) == 1
+    go_on.set()
+    history._thread.join(10)
+    assert len(looks) == 2
 
 
 @pytest.mark.parametrize(

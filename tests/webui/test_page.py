@@ -65,6 +65,39 @@ def test_two_requests_run_one_after_the_other_and_the_waiting_one_can_be_cancell
     expect(page.locator("#final_gallery a")).to_have_attribute("data-prompt", "third")
 
 
+def test_escape_stops_nothing_while_it_is_for_something_nearer(page):
+    generate(page, "a fox", steps=200)
+    expect(page.locator("#stop_button")).to_be_visible()
+    page.click("#page_menu_button")
+    page.focus("#page_language")
+    page.keyboard.press("Escape")
+    expect(page.locator("#page_menu")).to_be_hidden()
+    open_tab(page, "Styles")
+    page.fill("#styles_browser input[type=search]", "line")
+    page.keyboard.press("Escape")
+    page.focus(PROMPT)
+    composing = "new KeyboardEvent('keydown', {key: 'Escape', isComposing: true, bubbles: true})"
+    page.evaluate(f"document.activeElement.dispatchEvent({composing})")
+    page.wait_for_timeout(600)  # longer than a stop takes
+    expect(page.locator("#stop_button")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#stop_button")).to_be_hidden()
+
+
+def test_a_key_that_is_held_down_asks_for_one_picture(page):
+    page.fill(STEPS, "200")
+    page.fill(PROMPT, "a fox")
+    page.keyboard.down("Control")
+    for _ in range(4):  # the second and later ones come as repeats
+        page.keyboard.down("Enter")
+    page.keyboard.up("Enter")
+    page.keyboard.up("Control")
+    expect(page.locator("#stop_button")).to_be_visible()
+    page.wait_for_timeout(600)
+    expect(page.locator("ul.tasks li")).to_have_count(1)
+    page.keyboard.press("Escape")
+
+
 def test_a_reload_finds_the_running_task_its_settings_and_its_picture(page, address):
     generate(page, "a fox", steps=25)
     expect(page.locator("#stage img.preview")).to_be_visible()
@@ -109,6 +142,19 @@ def test_a_hostile_prompt_is_only_text(page):
     page.locator("#stage a.shot").click()
     expect(page.locator("#viewer .caption")).to_contain_text(HOSTILE)
     assert page.title() == title
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_on_a_phone_all_that_the_viewer_offers_can_be_reached(browser, address, language):
+    with visit(browser, address, width=360, height=740) as page:
+        page.evaluate("(code) => easel.language.choose(code)", language)
+        generate(page, "a fox", steps=1)
+        page.locator("#final_gallery a").click()
+        boxes = [tool.bounding_box() for tool in page.locator("#viewer .tools > *").all()]
+        assert len(boxes) == 6
+        assert all(box["x"] >= 0 and box["x"] + box["width"] <= 360 for box in boxes)
+        lowest = max(box["y"] + box["height"] for box in boxes)
+        assert lowest <= page.evaluate("parseFloat(getComputedStyle(document.querySelector('#viewer img')).paddingTop)")
 
 
 def test_the_viewer_turns_pages_and_closes_by_keys(page):
@@ -191,9 +237,21 @@ def test_what_was_set_comes_back_after_a_reload_without_having_been_sent(page, a
     expect(page.locator(PROMPT)).to_have_value("a half-written se")
 
 
+def test_each_tab_has_its_own_form_and_a_new_one_the_latest(page, address):
+    page.fill(PROMPT, "a fox in the snow")
+    page.wait_for_function("(sessionStorage['easel-session'] || '').includes('snow')")
+    other = page.context.new_page()
+    arrive(other, address)
+    expect(other.locator(PROMPT)).to_have_value("a fox in the snow")
+    other.fill(PROMPT, "a cat")
+    other.wait_for_function("(localStorage['easel-session'] || '').includes('a cat')")
+    arrive(page, address)
+    expect(page.locator(PROMPT)).to_have_value("a fox in the snow")
+
+
 def test_a_damaged_memory_of_the_last_visit_harms_nothing(page, address):
     for memory in ("{", "[1]", '{"steps": "<b>", "width": 1e99, "seed": [], "prompt": 3, "height": 320}'):
-        page.evaluate("text => localStorage.setItem('easel-session', text)", memory)
+        page.evaluate("text => { sessionStorage.clear(); localStorage.setItem('easel-session', text); }", memory)
         arrive(page, address)
         expect(page.locator(STEPS)).to_have_value("4")
     expect(page.locator("#height input")).to_have_value("320")
@@ -305,7 +363,7 @@ def test_dropping_a_foreign_picture_fills_the_controls(page):
         }""",
         base64.b64encode(png_of(A1111)).decode(),
     )
-    expect(page.locator(PROMPT)).to_have_value("masterpiece, a lighthouse at dusk , waves\nsecond line")
+    expect(page.locator(PROMPT)).to_have_value("masterpiece, a lighthouse at dusk , waves second line")
     expect(page.locator("#negative_prompt textarea")).to_have_value("blurry, lowres")
     expect(page.locator(STEPS)).to_have_value("28")
     expect(page.locator("#guidance_scale input[type=number]")).to_have_value("6.5")

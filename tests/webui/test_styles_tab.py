@@ -139,7 +139,7 @@ def come_back(page, address, *names):
     """Arrive with `names` chosen at the last visit."""
     page.wait_for_timeout(300)  # what is set now is stored a moment later, and would come on top
     page.evaluate(
-        "names => localStorage.setItem('easel-session', JSON.stringify({styles: JSON.stringify(names)}))", names
+        "names => sessionStorage.setItem('easel-session', JSON.stringify({styles: JSON.stringify(names)}))", names
     )
     arrive(page, address)
     show(page)

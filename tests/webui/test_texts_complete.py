@@ -97,7 +97,7 @@ NOT_SAID = {  # module -> what there looks like a sentence and is none, or is ne
     ),
     "core/sheet.py": ("Hiragino Sans GB.ttc",),
     "core/worker.py": ("can't allocate memory",),
-    "core/weights/memory.py": ("can't allocate memory", "out of memory"),
+    "core/errors.py": ("can't allocate memory", "not enough memory", "out of memory"),  # what torch says
     "core/weights/needs.py": (
         "Easel knows no file",
         "Near it:",

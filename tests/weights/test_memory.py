@@ -1,5 +1,6 @@
 """Who is on the device, on a CPU with a budget: what counts is where weights are, and what a budget leaves room for."""
 
+import errno
 import sys
 
 import psutil
@@ -7,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from core.errors import out_of_memory
 from core.models.configs import TINY
 from core.models.unet import UNet
 from core.weights import streaming
-from core.weights.memory import Memory, Way, out_of_memory, sampling_bytes
+from core.weights.memory import Memory, Way, sampling_bytes
 from core.weights.streaming import Streamed, bytes_of, streamable, tensors_of
 
 CPU = torch.device("cpu")
@@ -174,12 +176,23 @@ def test_a_way_that_the_budget_has_no_room_for_is_not_even_tried():
     assert memory.run(nn.Identity(), ways) == "parts" and not memory.take_notices()
 
 
+def windows_error(number):
+    error = OSError("The paging file is too small for this operation to complete")
+    error.winerror = number
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (torch.OutOfMemoryError("CUDA out of memory."), True),
         (MemoryError(), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 7247757312 bytes."), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (windows_error(1455), True),
+        (windows_error(2), False),
+        (FileNotFoundError(errno.ENOENT, "out of memory.safetensors"), False),
         (RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("out of memory"), False),
@@ -243,6 +256,7 @@ def test_on_cuda_copies_wait_for_the_last_use_and_computation_waits_for_copies(u
         released = [entry for entry in log if entry[2] == f"released{place}"]
         uses = sum(entry[1] == "reaches" for entry in written)
         assert uses > 3
+        assert ("host", "waits for", f"written{place}", uses) in log  # the memory is free only after the last one
         for use in range(uses):  # each copy: after the use before it was over, and before the next use
             assert ("copies", "waits for", f"released{place}", use + 1) in released
             at = log.index(("copies", "waits for", f"released{place}", use + 1))

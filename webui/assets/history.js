@@ -472,7 +472,7 @@
       undo();
       return;
     }
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.keyCode === 229) return;
     const item = event.target.closest(".tile");
     if (event.target === query) {
       if (event.key === "ArrowDown") { event.preventDefault(); goTo(items()[0]); }

@@ -20,7 +20,8 @@
 
   Object.assign(window.easel, {
     session() {
-      try { return localStorage.getItem(SESSION) || ""; } catch { return ""; }
+      // A tab has its own; a new one begins with the latest of all.
+      try { return sessionStorage.getItem(SESSION) || localStorage.getItem(SESSION) || ""; } catch { return ""; }
     },
     remember(names, values) {
       const kept = Object.fromEntries(names.map((name, index) => [name, values[index]]));
@@ -28,7 +29,9 @@
       document.dispatchEvent(new CustomEvent("easel:settings", { detail: kept }));
       clearTimeout(leaving);
       leaving = setTimeout(() => {
-        try { localStorage.setItem(SESSION, JSON.stringify(kept)); } catch { /* private window */ }
+        for (const store of ["sessionStorage", "localStorage"]) {
+          try { window[store].setItem(SESSION, JSON.stringify(kept)); } catch { /* private window */ }
+        }
       }, 150);
       return [];
     },
@@ -191,7 +194,17 @@
   }
 
   // ---- keys -----------------------------------------------------------------------------------------------------
+  const composing = (event) => event.isComposing || event.keyCode === 229; // a word of an input method is being written
+
+  // Whether Escape is for something nearer than the task under way.
+  function closesSomething(target) {
+    if (document.querySelector("dialog[open]") || visible(byId("page_menu"))) return true;
+    if (!(target instanceof Element)) return false;
+    return target.getAttribute("aria-expanded") === "true" || (target.matches("input[type=search]") && target.value !== "");
+  }
+
   function onKey(event) {
+    if (composing(event)) return;
     const chord = event.ctrlKey || event.metaKey || event.altKey;
     if (viewer && viewer.open) {
       if (event.key === "ArrowRight") turn(1);
@@ -200,9 +213,8 @@
     }
     if (chord && event.key === "Enter") {
       event.preventDefault();
-      byId("generate_button")?.click();
-    } else if (event.key === "Escape" && visible(byId("stop_button")) && !document.querySelector("dialog[open]")) {
-      if (event.target instanceof Element && event.target.getAttribute("aria-expanded") === "true") return; // an open list
+      if (!event.repeat) byId("generate_button")?.click();
+    } else if (event.key === "Escape" && visible(byId("stop_button")) && !closesSomething(event.target)) {
       byId("stop_button").click();
     } else if ((event.ctrlKey || event.metaKey) && ["ArrowUp", "ArrowDown"].includes(event.key)) {
       const area = event.target;

@@ -300,7 +300,7 @@
   }
 
   function onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.keyCode === 229) return;
     const entry = tiles.find(({ box }) => box === event.target);
     if (event.target === search) {
       const first = seen()[0];
@@ -364,7 +364,11 @@
   grid.addEventListener("pointerleave", () => look(null, 80));
   grid.addEventListener("focusin", (event) => look(entryAt(event.target), 0));
   grid.addEventListener("focusout", () => look(null, 80));
-  window.addEventListener("keydown", (event) => { if (event.key === "Escape" && shown) look(null, 0); }, true);
+  window.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !shown) return;
+    event.stopPropagation(); // Escape stops the running task otherwise
+    look(null, 0);
+  }, true);
   window.addEventListener("scroll", () => { if (shown) place(shown.tile.getBoundingClientRect()); }, { passive: true, capture: true });
   document.addEventListener("keydown", (event) => {
     const typing = event.target instanceof Element && event.target.closest("input, textarea, select, [contenteditable]");

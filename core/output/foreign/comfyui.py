@@ -7,10 +7,12 @@ several samplers in a row the first one made the picture's composition: its valu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from core.output.foreign.comfyui_graph import Graph, Link, Node, api_graph, drawn_graph
+from core.output.foreign.comfyui_loras import Lora, loras_of
+from core.output.foreign.texts import one_line
 from core.output.reading import Reading, ReadMetadata, is_number, text_of
 
 # Samplers and schedulers have our names; these are said by the class of a node.
@@ -44,19 +46,26 @@ NO_VAE = ("Baked VAE", "None", "pixel_space")
 # Nodes that only hand on, show or store.
 PLUMBING = ("Reroute", "PrimitiveNode", "SaveImage", "PreviewImage", "VAEDecode", "VAEDecodeTiled", "BasicGuider")
 
+# What changes conditions in any other way than these has no like here: its texts are taken, and itself is listed.
+CONCAT = "ConditioningConcat"  # as our prompts of several lines
+ZERO_OUT = "ConditioningZeroOut"  # as an empty prompt
+
 # What a text is for, the Settings field of it, and the inputs of a sampler or guider that it comes by.
 ROLES = (("positive", "prompt", ("positive", "conditioning")), ("negative", "negative_prompt", ("negative",)))
 
 MOST_ENDS = 200  # nodes that nothing hangs on; a picture is saved by one of the first
+MOST_CONDITIONS = 1000  # nodes between a sampler and its texts
 
 _HELPERS = ("sampler", "sigmas", "guider", "noise")
 _LATENTS = ("latent_image", "latent", "samples", "image", "pixels", "images")
-_MODELS = ("model", "lora_stack", "optional_lora_stack", "guider")
+_MODELS = ("model", "guider")
+_STACKS = ("lora_stack", "optional_lora_stack")
 _CLIPS = ("clip", "model")
 _TEXTS = ("text", "text_g", "prompt", "populated_text", "wildcard_text", "string", "text_l")
-_CONDITIONS = ("conditioning", "conditioning_1", "conditioning_2", "conditioning_to", "conditioning_from", "cond")
-_STACKED = re.compile(r"lora(?:_name)?_(\d{1,3})")
-_WEIGHTS = ("lora_wt_{}", "model_str_{}", "model_weight_{}", "strength_{}", "lora_weight_{}")
+_SIDES = ("positive", "negative")
+_CONDITIONS = (
+    "conditioning", "conditioning_1", "conditioning_2", "conditioning_to", "conditioning_from", "cond", *_SIDES,
+)  # fmt: skip
 _SIZE = re.compile(r"\s*(\d{2,5})\s*[x×]\s*(\d{2,5})\b")
 
 
@@ -126,7 +135,11 @@ class _Walk:
         self._put_later(samplers[-2::-1], model)
         for at, node in self.graph.up(end):
             if at not in self.used and node.kind not in PLUMBING:
-                self.reading.reject(node.kind, _summary(node))
+                self._list(node.kind, at)
+
+    def _list(self, key: str, at: str) -> None:
+        """List a node, of several of a kind each."""
+        self.reading.reject(f"{key} ({at})" if key in self.reading.unknown else key, _summary(self.graph.nodes[at]))
 
     def _parts(self, sampler: str) -> list[str]:
         """The sampler and the nodes that it takes its noise, sigmas and guidance from."""
@@ -156,13 +169,15 @@ class _Walk:
                 self.reading.reject("denoise", denoise)
 
     def _put_prompts(self, parts: list[Node]) -> None:
+        """Each prompt of which a text was reached, an empty one too; of one that cannot be followed nothing is said."""
         for role, name, keys in ROLES:
-            link = self._first_link(parts, keys)
-            texts = list(dict.fromkeys(self._texts(link, role))) if link else []
-            if not texts:  # a node that has the prompt as a value of its own
-                texts = [text for node in parts if (text := text_of(self.graph.value(node, role)))][:1]
-            if link or texts:
-                self.reading.put(role, name, "\n".join(text for text in texts if text.strip()))
+            if link := self._first_link(parts, keys):
+                texts = list(self._texts(link, role))
+            else:  # a node that has the prompt as a value of its own
+                values = (self.graph.value(node, role) for node in parts)
+                texts = [one_line(text) for text in values if isinstance(text, str)][:1]
+            if texts:
+                self.reading.put(role, name, "\n".join(text for text in dict.fromkeys(texts) if text))
 
     def _texts(self, link: Link, role: str) -> Iterator[str]:
         """The texts behind a conditioning, in the order in which they are joined."""
@@ -170,38 +185,52 @@ class _Walk:
         while stack:
             link = stack.pop()
             node = self.graph.nodes.get(link.node)
-            if node is None or link in seen or len(seen) > 1000:
+            if node is None or link in seen or len(seen) > MOST_CONDITIONS:
                 continue
             seen.add(link)
-            self.used.add(link.node)
-            inputs = [(name, one) for name, one in node.links() if name in (*_CONDITIONS, "positive", "negative")]
-            if node.kind == "ConditioningZeroOut":
-                continue
-            if {"positive", "negative"} <= node.inputs.keys():  # both go through: the output's number tells which
-                wanted = {0: "positive", 1: "negative"}.get(link.slot, role) if inputs else role
-                inputs = [(name, one) for name, one in inputs if name == wanted]
-                if not inputs:
-                    yield text_of(self.graph.value(node, role))
-            elif text := self._text(node):
+            text = self._text(node, role)
+            if text is not None or node.kind == CONCAT:
+                self.used.add(link.node)
+            if text is not None:
                 yield text
-                self._put_clip_skip(self.graph.link(node, _CLIPS))
-                continue
-            stack += [one for _, one in reversed(inputs)]
-            if not inputs and node.kind == "Reroute":
-                stack += [one for _, one in node.links()]
+            if text:
+                self._put_clip_skip(link.node)
+            else:
+                stack += reversed(self._conditions(node, link.slot, role))
 
-    def _text(self, node: Node) -> str:
-        texts = {name: text_of(self.graph.value(node, name)) for name in _TEXTS if name in node.inputs}
-        for name in texts:
-            if isinstance(node.inputs[name], Link):
-                self.used.add(node.inputs[name].node)
-        first = next((text for text in texts.values() if text), "")
-        if texts.get("text_l", "") not in ("", first):
+    def _conditions(self, node: Node, slot: int, role: str) -> list[Link]:
+        """The conditionings that output `slot` of a node is made of."""
+        names: Iterable[str] = _CONDITIONS
+        if node.kind == ZERO_OUT or _is_loader(node):
+            names = ()
+        elif node.kind == "Reroute":
+            names = node.inputs
+        elif node.inputs.keys() >= {*_SIDES}:  # both go through, as the first two outputs unless a model does so too
+            names = (role if "model" in node.inputs else dict(enumerate(_SIDES)).get(slot, role),)
+        return [link for name in names if isinstance(link := node.inputs.get(name), Link)]
+
+    def _text(self, node: Node, role: str) -> str | None:
+        """The text that a node encodes, as one line; None if it encodes none or one that cannot be followed."""
+        if node.kind == ZERO_OUT:
+            return ""
+        if node.inputs.keys() >= {*_SIDES}:
+            encodes = _is_loader(node) or not isinstance(node.inputs[role], Link)
+            return self._followed(node, role) if encodes else None
+        texts = {name: self._followed(node, name) for name in _TEXTS if name in node.inputs}
+        first = next((text for text in texts.values() if text != ""), "" if texts else None)
+        if texts.get("text_l") and texts["text_l"] != first:
             self.reading.reject("text_l", texts["text_l"])
         return first
 
-    def _put_clip_skip(self, clip: Link | None) -> None:
-        for at, node in self.graph.up(clip, _CLIPS):
+    def _followed(self, node: Node, name: str) -> str | None:
+        text = self.graph.value(node, name)
+        if not isinstance(text, str):
+            return None
+        self.used.update(self.graph.sources(node, name))
+        return one_line(text)
+
+    def _put_clip_skip(self, encoder: str) -> None:
+        for at, node in self.graph.up(encoder, _CLIPS):
             for key in ("stop_at_clip_layer", "clip_skip"):
                 layer = self.graph.value(node, key)
                 if is_number(layer):
@@ -211,44 +240,30 @@ class _Walk:
 
     def _put_model(self, model: Link | None, name_of: str) -> None:
         """Checkpoint, LoRAs and what changes the model, from the sampler back to the loader."""
-        loras: list[tuple[str, Any, bool]] = []
-        for at, node in self.graph.up(model, _MODELS):
-            checkpoint = self._checkpoint(node)
-            if checkpoint:
+        loras: list[Lora] = []
+        for at, node in self._patches(model):
+            if checkpoint := self._checkpoint(node):
                 self.used.add(at)
                 self.reading.name(name_of, checkpoint, key="ckpt_name")
-            own = list(self._loras(node))
-            if own:
+            if name_of != "base_model":
+                continue
+            own = list(loras_of(self.graph, node, self.reading))
+            loras = own + loras  # nearer to the checkpoint: earlier
+            if own or self.graph.link(node, _STACKS) or self._put_model_change(node):
                 self.used.add(at)
-                loras = own + loras  # nearer to the checkpoint: earlier
-            if name_of == "base_model" and self._put_model_change(node):
-                self.used.add(at)
-            if checkpoint:
-                break
-        if name_of == "base_model":
-            for name, weight, enabled in loras:
-                self.reading.name("loras", name, weight=weight, enabled=enabled, key="lora_name")
+        for lora in loras:
+            self.reading.name("loras", lora.name, weight=lora.weight, enabled=lora.acts, key="lora_name")
+
+    def _patches(self, model: Link | None) -> Iterator[tuple[str, Node]]:
+        """The nodes from the sampler back to the loader, behind each the stacks of LoRAs that it applies."""
+        for at, node in self.graph.up(model, _MODELS):
+            yield at, node
+            yield from self.graph.up(self.graph.link(node, _STACKS), _STACKS)
+            if self._checkpoint(node):
+                return
 
     def _checkpoint(self, node: Node) -> str:
         return next((name for key in ("ckpt_name", "unet_name") if (name := text_of(self.graph.value(node, key)))), "")
-
-    def _loras(self, node: Node) -> Iterator[tuple[str, Any, bool]]:
-        if name := text_of(self.graph.value(node, "lora_name")):
-            keys = [
-                key for key in ("strength_model", "lora_model_strength", "strength", "lora_wt") if key in node.inputs
-            ]
-            weight = self.graph.value(node, keys[0]) if keys else 1.0
-            clip = node.inputs.get("strength_clip", weight)
-            if is_number(clip) and clip != weight:
-                self.reading.reject(f"strength_clip of {name}", clip)
-            yield name, weight, True
-        for key, value in list(node.inputs.items())[:200]:
-            if isinstance(value, dict) and isinstance(value.get("lora"), str):
-                yield value["lora"], value.get("strength", 1.0), value.get("on") is not False
-            elif isinstance(value, str) and (number := _STACKED.fullmatch(key)):
-                weights = [node.inputs.get(pattern.format(number[1])) for pattern in _WEIGHTS]
-                weight = next((weight for weight in weights if is_number(weight)), 1.0)
-                yield value, weight, node.inputs.get(f"switch_{number[1]}") != "Off"
 
     def _put_model_change(self, node: Node) -> bool:
         if node.kind == "FreeU_V2":
@@ -307,13 +322,18 @@ class _Walk:
             goes_on = is_number(start) and start > 0 and steps and own and self._loader(own) != base
             if goes_on and self.reading.put("start_at_step", "refiner_switch", min(1.0, start / steps)):
                 self._put_model(own, "refiner_model")
-                self.used.update(at for at, _ in self.graph.up(at, ("positive", "negative", "clip")))
+                self.used.update(up for up, one in self.graph.up(at, _SIDES) if one.inputs.keys() & {*_TEXTS})
             self.used.add(at)
             if not goes_on:
-                self.reading.reject(f"later {node.kind}", _summary(node))
+                self._list(f"later {node.kind}", at)
 
     def _loader(self, model: Link | None) -> str:
         return next((at for at, node in self.graph.up(model, _MODELS) if self._checkpoint(node)), "")
+
+
+def _is_loader(node: Node) -> bool:
+    """Whether it loads a checkpoint: if it has prompts too, they are texts and no conditionings."""
+    return "ckpt_name" in node.inputs
 
 
 def _summary(node: Node) -> str:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 MOST_NODES = 5000
 LONGEST_CHAIN = 200  # nodes from a value to where it stands
+DEEPEST_JOIN = 40  # texts joined of texts that are joined of texts ...
+LONGEST_JOIN = 20_000  # characters, as many as a prompt can have
 
 # Names of the values of a node that the drawn form only has by position.
 WIDGETS: dict[str, tuple[str, ...]] = {
@@ -47,6 +50,12 @@ WIDGETS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 _VALUE_NAMES = ("value", "text", "string", "prompt", "populated_text", "seed", "int", "float", "number")
+# The inputs of nodes that join texts, with a `delimiter` between them: ComfyUI's own, and the WAS suite's.
+_STRINGS = ("string_a", "string_b")
+_TEXTS = ("text_a", "text_b", "text_c", "text_d")
+# Nodes behind which a text is another one.
+_CHANGES = ("StringReplace", "StringSubstring", "RegexReplace", "RegexExtract", "CaseConverter")
+_REROUTED = ("any", "*", "")
 _NEVER, _BYPASS = 2, 4  # modes of a drawn node
 _NOTES = ("Note", "MarkdownNote")
 
@@ -76,6 +85,7 @@ class Graph:
 
     def __init__(self, nodes: Mapping[str, Node]) -> None:
         self.nodes = nodes
+        self._joined: dict[str, str | None] = {}  # what nodes that join texts come to
 
     def link(self, node: Node, names: Iterable[str]) -> Link | None:
         """Where the first of the inputs `names` that is linked comes from."""
@@ -95,24 +105,36 @@ class Graph:
                     seen.add(link.node)
                     ids.append(link.node)
 
-    def value(self, node: Node, name: str) -> Any:
-        """The value of an input, followed to where it stands; None if it stands nowhere."""
+    def value(self, node: Node, name: str, depth: int = 0) -> Any:
+        """The value of an input, followed to where it stands; None if it stands nowhere or is changed on the way."""
         value = node.inputs.get(name)
         for _ in range(LONGEST_CHAIN):
             if not isinstance(value, Link):
                 return value
             source = self.nodes.get(value.node)
-            if source is None:
+            if source is None or source.kind in _CHANGES:
                 return None
-            if "string_a" in source.inputs:
-                return self._joined(source)
-            names = [name, *_VALUE_NAMES, *(["any", "*", ""] if source.kind == "Reroute" else [])]
+            if parts := _parts(source):
+                return self._join(value.node, parts, depth)
+            names = [name, *_VALUE_NAMES, *(_REROUTED if source.kind == "Reroute" else ())]
             value = next((source.inputs[n] for n in names if source.inputs.get(n) is not None), None)
         return None
 
-    def _joined(self, node: Node) -> Any:
-        parts = [node.inputs.get(name) for name in ("string_a", "delimiter", "string_b")]
-        return "".join(part for part in parts if isinstance(part, str))
+    def sources(self, node: Node, name: str) -> Iterator[str]:
+        """The nodes that the value of an input comes through, nearest first."""
+        names = (name, *_VALUE_NAMES, *_REROUTED, *_STRINGS, *_TEXTS, "delimiter")
+        return (at for at, _ in islice(self.up(self.link(node, (name,)), names), LONGEST_CHAIN))
+
+    def _join(self, at: str, names: list[str], depth: int) -> str | None:
+        """The text of a node that joins those of its inputs `names`; None if one of them cannot be followed."""
+        if at not in self._joined and depth < DEEPEST_JOIN:
+            self._joined[at] = None  # should it be a part of itself
+            node = self.nodes[at]
+            parts = [self.value(node, name, depth + 1) for name in ("delimiter", *names)]
+            texts = [part for part in parts if isinstance(part, str)]
+            if len(texts) == len(parts):
+                self._joined[at] = _joined(node, *texts)
+        return self._joined.get(at)
 
     def ends(self) -> list[str]:
         """The nodes that no other needs: those that save first, then those that show, then all others."""
@@ -156,6 +178,24 @@ def drawn_graph(values: Mapping[str, Any]) -> Graph:
             links = {name: _origin(link, drawn, origins) for name, _, link in _inputs(node)}
             nodes[at] = Node(node["type"], _widgets(node) | {name: link for name, link in links.items() if link})
     return Graph(nodes)
+
+
+def _parts(node: Node) -> list[str]:
+    """The inputs whose texts a node joins; none of a node that does something else."""
+    if node.inputs.get("delimiter") is None:
+        return []
+    return [name for name in (*_STRINGS, *_TEXTS) if node.inputs.get(name) is not None]
+
+
+def _joined(node: Node, delimiter: str, *texts: str) -> str | None:
+    if "clean_whitespace" in node.inputs:  # the WAS suite's
+        delimiter = "\n" if delimiter == "\\n" else delimiter
+        if node.inputs["clean_whitespace"] == "true":
+            texts = tuple(text.strip() for text in texts)
+        texts = tuple(text for text in texts if text)
+    if sum(map(len, texts)) + len(delimiter) * len(texts) > LONGEST_JOIN:
+        return None
+    return delimiter.join(texts)
 
 
 def _linked(value: Any) -> Any:

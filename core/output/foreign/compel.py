@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from core.output.foreign.texts import LARGEST, written_out
+
 MORE, LESS = 1.1, 0.9
-LARGEST = 10.0  # no prompt that somebody wrote weighs a word more
 
 _STRENGTH = re.compile(r"\d+(?:\.\d+)?|\++|-+")
 _WORD = re.compile(r"([^\s()\\,.;:+]*[^\s()\\,.;:+-])(\++|-+)(?=[\s,.;:)]|$)")
@@ -25,13 +26,7 @@ def has_function(prompt: str) -> bool:
 
 def translated(prompt: str) -> str:
     """`prompt` with its weights as `(text:1.21)`. Takes time in proportion to its length, however deep it is nested."""
-    parts: list[tuple[str, float]] = []
-    for text, weight in _pieces(prompt):
-        if parts and (parts[-1][1] == weight or not text.strip()):
-            parts[-1] = (parts[-1][0] + text, parts[-1][1])
-        else:
-            parts.append((text, weight))
-    return "".join(_written(text, weight) for text, weight in parts)
+    return written_out(_pieces(prompt))
 
 
 def _pieces(prompt: str) -> Iterator[tuple[str, float]]:
@@ -78,12 +73,3 @@ def _strength(mark: str) -> float:
     if mark[0] in "+-":
         return float(min(LARGEST, (MORE if mark[0] == "+" else LESS) ** min(len(mark), 50)))
     return min(LARGEST, float(mark))
-
-
-def _written(text: str, weight: float) -> str:
-    weight = round(min(weight, LARGEST), 3)
-    inner = text.strip()
-    if weight == 1 or not inner:
-        return text
-    start = text.index(inner)
-    return f"{text[:start]}({inner}:{weight:g}){text[start + len(inner) :]}"

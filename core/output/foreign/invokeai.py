@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.output.foreign.compel import has_function, translated
+from core.output.foreign.texts import one_line
 from core.output.reading import Reading, ReadMetadata, text_of
 
 NAMES = {
@@ -73,7 +74,7 @@ def read_dream(text: str) -> ReadMetadata:
     parts = re.match(r'\s*"((?:[^"\\]|\\.)*)"(.*)', text, re.DOTALL)
     if parts is None:
         return reading.done()
-    _put_old_prompt(reading, re.sub(r"\\(.)", r"\1", parts[1]))
+    _put_old_prompt(reading, one_line(re.sub(r"\\(.)", r"\1", parts[1])))
     flags = dict(_FLAG.findall(parts[2]))
     reading.put_all(flags, DREAM_NAMES)
     if "A" in flags:
@@ -86,7 +87,8 @@ def _read_new(values: Mapping[str, Any]) -> ReadMetadata:
     reading, left = Reading("invokeai"), dict(values)
     for key, name in TEXTS.items():
         if key in left:
-            _put_text(reading, key, name, left.pop(key))
+            text = left.pop(key)
+            _put_text(reading, key, name, one_line(text) if isinstance(text, str) else text)
     reading.put_all(left, NAMES)
     for key, same in (("positive_style_prompt", "positive_prompt"), ("negative_style_prompt", "negative_prompt")):
         style = left.pop(key, None)
@@ -116,9 +118,10 @@ def _read_old(values: Mapping[str, Any], image: Mapping[str, Any]) -> ReadMetada
     reading, left = Reading("invokeai"), dict(image)
     prompt = left.pop("prompt", None)
     if isinstance(prompt, list):
-        prompt = "\n".join(text_of(one.get("prompt")) for one in prompt[:20] if isinstance(one, dict))
-    if isinstance(prompt, str):
-        _put_old_prompt(reading, prompt)
+        texts = [one_line(text_of(one.get("prompt"))) for one in prompt[:20] if isinstance(one, dict)]
+        _put_old_prompt(reading, "\n".join(texts))
+    elif isinstance(prompt, str):
+        _put_old_prompt(reading, one_line(prompt))
     reading.put_all(left, OLD_NAMES)
     if "sampler" in left:
         _put_scheduler(reading, "sampler", left.pop("sampler"))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from core.output.foreign.texts import one_line
 from core.output.reading import Reading, ReadMetadata, json_object, text_of
 
 NAMES = {
@@ -67,7 +68,7 @@ def read(values: Mapping[str, Any]) -> ReadMetadata:
     for key, name, v4 in (("prompt", "prompt", "v4_prompt"), ("uc", "negative_prompt", "v4_negative_prompt")):
         texts = _texts(left.get(key), left.pop(v4, None))
         if texts:
-            reading.put(key, name, "\n".join(emphasis(text) for text in texts))
+            reading.put(key, name, "\n".join(emphasis(one_line(text)) for text in texts))
     reading.put_all(left, NAMES)
     if "sampler" in left:
         reading.choose("sampler", "sampler", left.pop("sampler"), SAMPLERS)

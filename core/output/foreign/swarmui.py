@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from core.output.foreign.texts import one_line
 from core.output.reading import Reading, ReadMetadata, is_number, recogniser, text_of
 
 NAMES = {
@@ -16,6 +17,7 @@ NAMES = {
     "width": "width",
     "height": "height",
 }
+TEXTS = ("prompt", "negativeprompt")
 # Samplers and schedulers have ComfyUI's names, which are ours.
 CHOICES = {"comfyuisampler": "sampler", "sampler": "sampler", "comfyuischeduler": "scheduler", "scheduler": "scheduler"}
 NO_FILE = ("Automatic", "None", "(Use Base)", "", None)
@@ -35,6 +37,9 @@ def read(values: Mapping[str, Any]) -> ReadMetadata:
     left = dict(params) if isinstance(params, dict) else {}
     models = [one for one in models if isinstance(one, dict)] if isinstance(models, list) else []
     hashes = {text_of(one.get("name")): text_of(one.get("hash")) for one in models}
+    for key in TEXTS:
+        if isinstance(left.get(key), str):
+            left[key] = one_line(left[key])
     reading.put_all(left, NAMES | CHOICES)
     reading.take_lora_tags("prompt")
     if "model" in left:
