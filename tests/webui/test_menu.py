@@ -144,6 +144,40 @@ def test_the_end_of_a_task_is_heard_only_where_that_is_switched_on(page):
     page.wait_for_function("window.notes === 2")
 
 
+def show_bar(page, state, task):
+    page.evaluate(
+        """([state, task]) => { document.querySelector('#progress-bar').innerHTML =
+          `<div class="bar ${state}" role="progressbar" data-task="${task}" aria-valuenow="0"></div>`; }""",
+        [state, task],
+    )
+
+
+def test_a_waiting_task_that_is_moved_or_cancelled_is_no_end(page):
+    page.evaluate(HEAR)
+    page.evaluate("localStorage.setItem('easel-page', JSON.stringify({ sound: true }))")
+    for state, task in (("waiting", "a"), ("waiting", "b"), ("running", "c")):
+        show_bar(page, state, task)
+        page.wait_for_timeout(50)
+    assert page.evaluate("window.notes") == 0
+    show_bar(page, "waiting", "a")
+    page.wait_for_function("window.notes === 2")
+
+
+def test_a_browser_that_lets_no_page_make_a_notice_still_sees_one_end_as_one(page):
+    page.evaluate(HEAR)
+    page.evaluate(HIDE)
+    page.evaluate(
+        """() => { window.Notification = class { static permission = 'granted'; constructor() { throw new TypeError('Illegal constructor'); } };
+        window.away = true; localStorage.setItem('easel-page', JSON.stringify({ sound: true, notify: true })); }"""
+    )
+    show_bar(page, "running", "a")
+    page.wait_for_timeout(50)
+    for task in ("b", "b", "b"):
+        show_bar(page, "waiting", task)
+        page.wait_for_timeout(50)
+    assert page.evaluate("window.notes") == 2
+
+
 def test_a_hidden_page_notifies_of_the_end_and_a_visible_one_does_not(page):
     page.evaluate(HIDE)
     page.click("#page_menu_button")
@@ -186,6 +220,22 @@ def test_a_question_mark_lists_the_keys_except_while_typing(page):
     expect(page.locator("dialog#keys")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.locator("dialog#keys")).to_have_count(0)
+
+
+def test_the_list_of_keys_closes_by_a_click_beside_it_alone(page):
+    page.locator(PROMPT).blur()
+    page.keyboard.press("?")
+    keys = page.locator("dialog#keys")
+    box = keys.bounding_box()
+    inside, beside = (box["x"] + 6, box["y"] + 6), (box["x"] - 20, box["y"] + 6)
+    page.mouse.click(*inside)
+    page.locator("#keys td").first.hover()
+    page.mouse.down()
+    page.mouse.move(*beside)
+    page.mouse.up()
+    expect(keys).to_be_visible()
+    page.mouse.click(*beside)
+    expect(keys).to_have_count(0)
 
 
 def test_every_control_of_every_tab_can_be_reached_with_the_tab_key(page):

@@ -179,6 +179,39 @@ def test_the_viewer_turns_pages_and_closes_by_keys(page):
     expect(page.locator("#viewer")).to_be_hidden()
 
 
+def test_only_a_press_and_release_beside_the_picture_closes_the_viewer(page):
+    generate(page, "one two three", steps=1)
+    page.locator("#final_gallery a").click()
+    page.locator("#viewer .caption").hover()
+    page.mouse.down()  # as one marks the caption to copy it
+    page.mouse.move(640, 300)
+    page.mouse.up()
+    expect(page.locator("#viewer")).to_be_visible()
+    page.mouse.click(640, 300)
+    expect(page.locator("#viewer")).to_be_hidden()
+
+
+def test_what_is_typed_beside_the_controls_outlives_a_reload_until_it_is_used(page, address):
+    fields = {"prompt_list": "a fox\na cat", "grid_x_values": "3, 4"}
+    for group in ("batch_list", "batch_grid"):
+        page.locator(f"#{group} button").first.click()
+    for name, text in fields.items():
+        page.fill(f"#{name} textarea, #{name} input", text)
+    arrive(page, address)
+    for group in ("batch_list", "batch_grid"):
+        page.locator(f"#{group} button").first.click()
+    for name, text in fields.items():
+        expect(page.locator(f"#{name} textarea, #{name} input")).to_have_value(text)
+    page.click("#queue_list")
+    expect(page.locator("#final_gallery a")).to_have_count(2)
+    assert {tuple(shot.get_attribute("data-prompt") for shot in page.locator("#final_gallery a").all())} == {
+        ("a cat", "a fox")
+    }
+    arrive(page, address)
+    page.locator("#batch_list button").first.click()
+    expect(page.locator("#prompt_list textarea")).to_have_value("")
+
+
 def test_choosing_a_model_brings_its_settings_and_sizes(idle):
     open_tab(idle, "Models")
     idle.click("#base_model input")
@@ -209,6 +242,14 @@ def test_control_and_arrows_weigh_a_word_of_the_prompt(idle):
         ("a (red:1.1) apple", (5, 5), "ArrowDown", "a red apple"),
         ("a red apple", (2, 11), "ArrowDown", "a (red apple:0.9)"),
         ("a <red:0.95> apple", (4, 4), "ArrowUp", "a <red:1.0> apple"),
+        ("<lora:felt:0.5>", (8, 8), "ArrowUp", "<lora:felt:0.55>"),
+        ("<style:3D Render>", (9, 9), "ArrowUp", "<style:3D Render>"),  # what begins with a number is no weight yet
+        ("<lora:2d_style>", (8, 8), "ArrowUp", "<lora:2d_style>"),
+        ("(scene: 2 cats)", (3, 3), "ArrowUp", "((scene:1.1): 2 cats)"),
+        ("(time 12:30 clock)", (2, 2), "ArrowUp", "((time:1.1) 12:30 clock)"),
+        ("[[cat, dog]]", (3, 3), "ArrowUp", "[[(cat:1.1), dog]]"),
+        ("embedding:toy, red", (12, 12), "ArrowUp", "(embedding:toy:1.1), red"),
+        ("(embedding:toy)", (13, 13), "ArrowUp", "(embedding:toy:1.2)"),
     ]:
         idle.fill(PROMPT, before)
         idle.evaluate(f"document.querySelector('{PROMPT}').setSelectionRange({selection[0]}, {selection[1]})")
@@ -304,6 +345,17 @@ def test_every_control_stands_in_the_page_once(idle):
         open_tab(idle, tab)
     for name in CONTROLS:
         expect(idle.locator("#positive_prompt" if name == "prompt" else f"#{name}")).to_have_count(1)
+
+
+def test_a_narrow_window_and_a_wish_for_stillness_are_heeded_outside_the_page_s_own_part_too(browser, address):
+    with visit(browser, address, width=600, reduced_motion="reduce") as page:
+        padding = "getComputedStyle(document.querySelector('.gradio-container')).paddingInline"
+        assert page.evaluate(padding) == "12px"
+        outside = "document.body.append(easel.make('p', { id: 'outside', style: 'transition: opacity 2s' }))"
+        page.evaluate(outside)
+        assert page.evaluate("getComputedStyle(document.querySelector('#outside')).transitionProperty") == "none"
+        page.set_viewport_size({"width": 1000, "height": 900})
+        assert page.evaluate(padding) == "24px"
 
 
 def test_an_example_fills_the_prompt(idle):
