@@ -22,6 +22,11 @@ expect.set_options(timeout=20_000)  # milliseconds; the machine may be busy
 pytestmark = pytest.mark.browser
 
 PROMPT, STEPS = "#positive_prompt textarea", "#steps input[type=number]"
+LEAVE = """text => {
+    sessionStorage.clear();
+    localStorage.setItem('easel-session', text);
+    Storage.prototype.setItem = () => {}; // nothing that this page still has to store comes on top
+}"""
 HOSTILE = "<img src=x onerror=\"document.title='run'\"> ${document.title='run'} {{value}} </textarea>"
 
 
@@ -41,8 +46,8 @@ def test_a_prompt_becomes_previews_and_then_the_picture_in_the_gallery(page):
             const image = document.querySelector('#stage img.preview'); if (image) window.previews.add(image.src);
         }).observe(document.getElementById('stage'), {subtree: true, childList: true, attributes: true}); }"""
     )
-    generate(page, "a red apple", steps=6)
-    expect(page.locator("#progress-bar")).to_contain_text("of 6")
+    generate(page, "a red apple", steps=20)
+    expect(page.locator("#progress-bar")).to_contain_text("of 20")
     shot = page.locator("#final_gallery img")
     expect(shot).to_have_count(1)
     assert page.evaluate("window.previews.size") >= 3
@@ -96,25 +101,29 @@ def test_a_key_that_is_held_down_asks_for_one_picture(page):
     page.wait_for_timeout(600)
     expect(page.locator("ul.tasks li")).to_have_count(1)
     page.keyboard.press("Escape")
+    expect(page.locator("#stop_button")).to_be_hidden()
 
 
 def test_a_reload_finds_the_running_task_its_settings_and_its_picture(page, address):
-    generate(page, "a fox", steps=25)
+    generate(page, "a fox", steps=100)
     expect(page.locator("#stage img.preview")).to_be_visible()
     arrive(page, address)
     expect(page.locator("#stage img.preview")).to_be_visible()
     expect(page.locator(PROMPT)).to_have_value("a fox")
-    expect(page.locator(STEPS)).to_have_value("25")
-    expect(page.locator("#final_gallery a")).to_have_count(1)
+    expect(page.locator(STEPS)).to_have_value("100")
+    expect(page.locator("#final_gallery a")).to_have_count(1, timeout=60_000)
 
 
 def test_another_browser_sees_nothing_of_it(page, browser, address):
-    generate(page, "my secret", steps=10)
+    generate(page, "my secret", steps=200)
     expect(page.locator("#stage img.preview")).to_be_visible()
     with visit(browser, address) as other:
         other.wait_for_timeout(500)
         assert "my secret" not in other.content()
         expect(other.locator("#stage img.preview")).to_have_count(0)
+    expect(page.locator("#stage img.preview")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#stop_button")).to_be_hidden()
 
 
 def test_a_bad_setting_is_explained_beside_the_button_and_starts_nothing(page):
@@ -136,7 +145,7 @@ def test_an_error_of_the_engine_is_shown(page):
 
 def test_a_hostile_prompt_is_only_text(page):
     title = page.title()
-    generate(page, HOSTILE)
+    generate(page, HOSTILE, steps=40)
     expect(page.locator("ul.tasks .excerpt").first).to_have_text(" ".join(HOSTILE.split())[:79] + "…")
     expect(page.locator("#final_gallery a")).to_have_attribute("data-prompt", HOSTILE)
     page.locator("#stage a.shot").click()
@@ -292,7 +301,7 @@ def test_each_tab_has_its_own_form_and_a_new_one_the_latest(page, address):
 
 def test_a_damaged_memory_of_the_last_visit_harms_nothing(page, address):
     for memory in ("{", "[1]", '{"steps": "<b>", "width": 1e99, "seed": [], "prompt": 3, "height": 320}'):
-        page.evaluate("text => { sessionStorage.clear(); localStorage.setItem('easel-session', text); }", memory)
+        page.evaluate(LEAVE, memory)
         arrive(page, address)
         expect(page.locator(STEPS)).to_have_value("4")
     expect(page.locator("#height input")).to_have_value("320")
@@ -331,9 +340,12 @@ def test_a_page_goes_on_by_itself_when_its_server_was_ended_and_started_again(br
         page.fill(PROMPT, "a fox in the snow")
         page.wait_for_function("(localStorage['easel-session'] || '').includes('snow')")
     expect(page.locator("#server_gone")).to_be_visible()
+    page.evaluate("window.old = true")
     with running(command, address):
-        expect(page.locator("#server_gone")).to_be_hidden()
-        page.wait_for_function("document.activeElement && document.activeElement.closest('#positive_prompt')")
+        page.wait_for_function(
+            "!window.old && document.activeElement && document.activeElement.closest('#positive_prompt')",
+            timeout=60_000,
+        )
         expect(page.locator(PROMPT)).to_have_value("a fox in the snow")
         page.keyboard.press("Control+Enter")
         expect(page.locator("#final_gallery a")).to_have_count(1)
@@ -365,7 +377,7 @@ def test_an_example_fills_the_prompt(idle):
 
 def test_everything_fits_a_narrow_phone(browser, address):
     with visit(browser, address, width=360, height=740) as page:
-        generate(page, "a" * 200, steps=8)
+        generate(page, "a" * 200, steps=40)
         expect(page.locator("#stop_button")).to_be_visible()
         for tab in ("Settings", "Models", "Advanced"):
             open_tab(page, tab)

@@ -147,7 +147,7 @@ def site() -> Iterator[Site]:
 
 
 QUICK = Patience(
-    stall=0.3, tries=3, pause=0.0, turn=0.02, report=0.0, sleep=lambda seconds: time.sleep(min(seconds, 0.02))
+    stall=2.0, tries=3, pause=0.0, turn=0.02, report=0.0, sleep=lambda seconds: time.sleep(min(seconds, 0.02))
 )
 
 
@@ -181,7 +181,7 @@ def fall_silent(request: Any, site: Site) -> None:
     request.end_headers()
     request.wfile.write(site.content[:50_000])
     request.wfile.flush()
-    time.sleep(1.0)
+    time.sleep(4.0)
 
 
 def answer(status: int, **headers: str) -> Callable[[Any, Site], None]:

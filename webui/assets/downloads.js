@@ -54,6 +54,7 @@
 
   async function send(wanted) {
     clearTimeout(next);
+    next = 0; // an answer that is on its way comes too late
     try {
       const answer = await fetch("easel/downloads", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wanted) });
       const told = await answer.json();
@@ -73,7 +74,11 @@
     if (now) show(now);
     if (!now || now.busy) {
       clearTimeout(next);
-      next = setTimeout(async () => follow(await look()), now ? EVERY : 3 * EVERY);
+      const mine = setTimeout(async () => {
+        const then = await look();
+        if (mine === next) follow(then);
+      }, now ? EVERY : 3 * EVERY);
+      next = mine;
     } else if (now.done) {
       showNeeds(true);
       if (forPreset() && presetButton()?.dataset.fetch === forPreset()) byId("preset_again")?.click();
