@@ -137,7 +137,7 @@ def mistakes(page: Any) -> Iterator[str]:
 
 
 def pictures(page: Any) -> Iterator[str]:
-    page.fill("#steps input[type=number]", "120")
+    page.fill("#steps input[type=number]", "60")
     page.fill(PROMPT, "a red apple")
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("#progress-bar .bar", timeout=SLOW)
