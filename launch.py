@@ -51,9 +51,9 @@ def run(args, argv):
     from core.torch_build import chosen_build
 
     root = Path(ROOT)
-    config = Config.load(vars(args), os.environ, root)
-    if args.command == "add-user":
+    if args.command == "add-user":  # before the configuration, which may be refused for want of a user
         return add_user(root / "auth.json", args.name)
+    config = Config.load(vars(args), os.environ, root)
     load_preset(config.preset, *config.preset_folders)
     if args.command == "generate":
         given_settings(args.prompt, args.seed, args.fields)  # a typing error is told before anything is installed
@@ -245,7 +245,8 @@ def download(config, args):
         preset = load_preset(config.preset, *config.preset_folders, hosts=config.download_hosts)
         for note in preset.notes:
             print(note, file=sys.stderr)
-        needs += needed(preset.settings, catalog, preset.downloads)
+        settings = dict(config.defaults.settings, **preset.settings)
+        needs += needed(settings, catalog, preset.downloads, config.defaults.downloads)
     return cli_download.download(needs, mirror=config.hf_mirror, yes=args.yes)
 
 
@@ -344,7 +345,9 @@ def add_user(file, name):
     password = getpass.getpass("Password for %s: " % name)
     if getpass.getpass("The same again: ") != password:
         raise BadConfig("The two passwords differ; nothing has been changed.")
-    add(file, name, password)
+    aside = add(file, name, password)
+    if aside:
+        print("The auth.json that was there could not be read; it is %s now." % aside)
     print("%s may now use the page; restart Easel if it is running. The users are kept in %s" % (name, file))
     return 0
 

@@ -119,20 +119,36 @@ def read_users(file: Path) -> Users:
     return Users(hashes)
 
 
-def add_user(file: Path, name: str, password: str) -> None:
-    """Let `name` in with `password`, keeping the other users of `file`. Raises BadConfig for an empty name or password."""
+def add_user(file: Path, name: str, password: str) -> Path | None:
+    """Let `name` in with `password`, keeping the other users of `file`. Raises BadConfig for an empty name or password.
+
+    A file that cannot be read is kept under another name, which is returned.
+    """
     if not name or ":" in name or not password:
         raise BadConfig("Name and password must not be empty, and a name has no colon.")
-    hashes = {**read_users(file).hashes, name: hash_password(password)}
+    aside = None
+    try:
+        users = read_users(file)
+    except BadConfig:
+        users, aside = Users(), _free_name(file)
+    hashes = {**users.hashes, name: hash_password(password)}
     entries = [{"user": user, "hash": password_hash} for user, password_hash in hashes.items()]
     draft = file.with_name(file.name + ".new")
     try:
         draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
             json.dump(entries, stream, indent=2)
+        if aside:
+            file.replace(aside)
         draft.replace(file)
     except OSError as error:
         raise BadConfig(f"{file} cannot be written ({error.strerror}). Make its folder writable.") from None
+    return aside
+
+
+def _free_name(file: Path) -> Path:
+    numbers = ("", *range(2, 1000))
+    return next(place for number in numbers if not (place := file.with_name(f"{file.name}.old{number}")).exists())
 
 
 def _key(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:

@@ -160,7 +160,9 @@ def _generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="any setting by its name, for example --set steps=20; can be given several times",
     )
     generate.add_argument("--json", action="store_true", help="print one JSON object an event")
-    generate.add_argument("--preset", default=argparse.SUPPRESS, metavar="NAME", help="a file of the folder presets")
+    generate.add_argument(
+        "--preset", default=argparse.SUPPRESS, metavar="NAME", help="a file of the folders user_presets and presets"
+    )
     _engine_flags(generate)
     _install_flags(generate)
 
@@ -218,7 +220,9 @@ def _page_flags(parser: argparse.ArgumentParser) -> None:
     page.add_argument("--share", action="store_true", help="make a public address; needs a user and password")
     page.add_argument("--auth", metavar="USER:PASSWORD", help="who may use the page; safer: the command add-user")
     page.add_argument(
-        "--preset", metavar="NAME", help="settings that the page starts with, a file of the folder presets"
+        "--preset",
+        metavar="NAME",
+        help="settings that the page starts with, a file of the folders user_presets and presets",
     )
     page.add_argument("--theme", choices=("light", "dark"), help="colours (default: as the browser prefers)")
     page.add_argument(

@@ -212,7 +212,7 @@ class Reader:
         self.close()
 
     def write(self, target: Path) -> None:
-        """Have the tensors written to the new file `target`. Raises BadModelFile if that fails."""
+        """Have the tensors written to the new file `target`. Raises BadModelFile, and OSError where it cannot be stored."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(str(target)).encode() + b"\n")
         self._process.stdin.flush()
@@ -234,6 +234,8 @@ class Reader:
             )
         if "refused" in said:
             raise BadModelFile(said["refused"])
+        if "failed" in said:
+            raise OSError(*said["failed"])
         return said
 
 

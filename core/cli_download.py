@@ -41,6 +41,7 @@ def download(
         print("Everything is there.", file=err)
         return DONE
     fetched = [need for need in missing if not need.damage]
+    fetched = [need for need in fetched if need.url] or fetched  # the others are told in the list
     if not fetched:
         return FAILED
     wanted = [(need.source, need.folder) for need in fetched if need.folder is not None]

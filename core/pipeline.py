@@ -160,7 +160,9 @@ class Pipeline:
         `refresh_base_model`; `expander` as in the settings, "" where no prompt is to be continued. Raises ModelNotFound,
         BadModelFile.
         """
-        text = weakref.ref(self._base.text) if self._base else None  # or it would keep the old model while another is read
+        text = (
+            weakref.ref(self._base.text) if self._base else None
+        )  # or it would keep the old model while another is read
         self.refresh_base_model(base_model or self.catalog.default(), parts, check=check)
         self.assert_model_integrity()
         if use_synthetic_refiner and not refiner_model:
@@ -172,7 +174,9 @@ class Pipeline:
             self._expansions.refresh(expander)
         if check:
             check()
-        if text is None or self._loaded().text is not text():  # later on they are brought for texts that are not remembered
+        if (
+            text is None or self._loaded().text is not text()
+        ):  # later on they are brought for texts that are not remembered
             self.prepare_text_encoder()
 
     def refresh_base_model(

@@ -14,6 +14,10 @@ import pytest
 
 from tests.browser.chromium import chromium
 
+for name in ("http_proxy", "https_proxy", "all_proxy"):  # what is served here is asked straight
+    os.environ.pop(name, None)
+    os.environ.pop(name.upper(), None)
+
 # The same examples at every run, and no verdict on how fast a busy machine made them.
 hypothesis.settings.register_profile(
     "easel", derandomize=True, database=None, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

@@ -55,6 +55,21 @@ def test_the_command_makes_a_file_in_its_kinds_folder_and_leaves_the_original(tm
     assert [file.name for file in target.parent.iterdir()] == ["old.safetensors"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no limit of a file's size")
+def test_a_disk_without_room_is_a_failure_of_the_new_file_and_no_refusal(tmp_path: Path) -> None:
+    import resource
+
+    saved({"<cat>": torch.ones(400, 768)}, tmp_path / "x.pt")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
+    try:
+        code, out, err = run(tmp_path / "x.pt", models=tmp_path / "models")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (code, out) == (1, "") and "embeddings" in err and "cannot be read or written" in err
+    assert not list((tmp_path / "models/embeddings").iterdir())
+
+
 def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
     saved({"<cat>": torch.ones(768)}, tmp_path / "x.pt")
     there = tmp_path / "models/embeddings/x.safetensors"

@@ -6,13 +6,14 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.cli_download import bar, download, tell_sources, told_size, told_total
-from core.errors import BadSetting
+from core.errors import BadSetting, ModelNotFound
 from core.weights.download import DownloadFailed, Transfer
 from core.weights.needs import Need
 
@@ -95,6 +96,15 @@ def test_a_damaged_file_is_told_and_the_others_are_fetched() -> None:
     assert [source.name for source, _ in recorder.wanted] == ["x.safetensors"]
     code, _, err = run(DAMAGED, THERE, answer="y", transfers=recorder)
     assert code == 1 and "Everything is there" not in err
+
+
+def test_a_file_of_unknown_address_is_told_and_the_others_are_fetched() -> None:
+    recorder, unknown = Recorder(), replace(MISSING, name="own.safetensors", url="")
+    code, _, err = run(unknown, MISSING, answer="y", transfers=recorder)
+    assert code == 1 and "own.safetensors (loras, 6.94 GB) and nobody knows where it is published" in err
+    assert [source.name for source, _ in recorder.wanted] == ["x.safetensors"]
+    with pytest.raises(ModelNotFound, match="Easel does not know where it is published"):
+        run(unknown, answer="y", transfers=recorder)
 
 
 def test_a_size_that_nobody_knows_is_called_so() -> None:

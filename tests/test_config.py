@@ -148,6 +148,17 @@ def test_a_broken_list_of_users_is_refused_rather_than_ignored(tmp_path: Path, c
         load(tmp_path)
 
 
+def test_a_list_of_users_that_cannot_be_read_is_kept_aside_for_a_new_one(tmp_path: Path) -> None:
+    """The refusal says: make it anew."""
+    file = tmp_path / "auth.json"
+    for number in ("", "2"):
+        file.write_text('[{"user": "ann", "pass": "plain"}]')
+        assert add_user(file, "bob", "secret") == tmp_path / f"auth.json.old{number}"
+        assert "plain" in (tmp_path / f"auth.json.old{number}").read_text()
+    assert add_user(file, "ann", "secret") is None
+    assert read_users(file).check("bob", "secret") and read_users(file).check("ann", "secret")
+
+
 @pytest.mark.parametrize("text", ["ann", "ann:", ":secret", ""])
 def test_a_credential_without_name_or_password_is_refused(text: str) -> None:
     with pytest.raises(BadConfig, match="USER:PASSWORD") as caught:

@@ -294,6 +294,7 @@ def test_whole_models_in_the_hugging_face_cache_are_told_by_what_they_hold(tmp_p
         snapshot("a--sdxl", revision).mkdir(parents=True)
         (snapshot("a--sdxl", revision) / "sdxl.safetensors").symlink_to(blob)
     tensors(snapshot("b--lora") / "style.safetensors", "lora_unet_x.lora_down.weight")
+    tensors(snapshot("g--lora") / "style.safetensors", "lora_unet_x.lora_down.weight", "another")
     tensors(snapshot("c--vae") / "vae.safetensors", "decoder.up.0.block.0.conv1.weight")
     tensors(snapshot("d--parts") / "unet/diffusion_pytorch_model.safetensors", "down_blocks.0.x")
     tensors(snapshot("e--language") / "model-00001-of-00002.safetensors", "model.layers.0.mlp.up_proj.weight")
@@ -302,11 +303,11 @@ def test_whole_models_in_the_hugging_face_cache_are_told_by_what_they_hold(tmp_p
     write(tmp_path, {"use_models_of": {"huggingface": True}}, "config.json")
     config = load(tmp_path, environ={"HF_HOME": str(tmp_path / "hf")})
     catalog = Catalog(config.checkpoints, others=config.model_folders)
-    assert catalog.names() == ["sdxl.safetensors"]
-    assert catalog.find("sdxl.safetensors").read_bytes() == blob.read_bytes()
-    assert catalog.files("loras").names() == ["style.safetensors"] and catalog.files("vae").names() == [
-        "vae.safetensors"
-    ]
+    assert catalog.names() == ["a--sdxl/sdxl.safetensors"]
+    assert catalog.find("a--sdxl/sdxl.safetensors").read_bytes() == blob.read_bytes()
+    assert catalog.files("vae").names() == ["c--vae/vae.safetensors"]
+    # Repositories call their files alike.
+    assert catalog.files("loras").names() == ["b--lora/style.safetensors", "g--lora/style.safetensors"]
 
 
 @pytest.mark.parametrize(

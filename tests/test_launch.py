@@ -56,6 +56,18 @@ def test_the_sentence_for_an_old_python_names_both_versions(
     assert "Python 3.10 or newer, and this is Python 3.9." in capsys.readouterr().err
 
 
+def test_a_user_can_be_made_where_the_configuration_is_refused_for_want_of_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import launch as launcher
+
+    (tmp_path / "config.json").write_text('{"host": "0.0.0.0"}')
+    monkeypatch.setattr(launcher, "ROOT", str(tmp_path))
+    monkeypatch.setattr("getpass.getpass", lambda prompt: "secret")
+    assert launcher.main(["add-user", "ann"]) == 0
+    assert (tmp_path / "auth.json").is_file()
+
+
 @pytest.mark.parametrize("python", [sys.executable, *interpreters("3.10", "3.12", "3.13")])
 @pytest.mark.parametrize("argv", [["--help"], ["generate", "--help"], ["doctor", "--help"], ["test", "--help"]])
 def test_help_answers_on_every_python_with_nothing_installed(python: str, argv: list[str]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import Field, fields
 from pathlib import Path
+from typing import Any
 
 from core.arguments import WITHOUT_EFFECT
 from core.config import CONFIG_FILE, REFERENCE_FILES, VARIABLES
@@ -13,6 +15,7 @@ from core.other_programs import LAYOUTS
 from core.presets import PARTS, REFERENCE_NAMES
 from core.reference_keys import KEYS as REFERENCE_KEYS
 from core.reference_keys import LEGACY_PATHS
+from core.settings import Settings, written_setting
 from core.weights.sources import HOSTS, SOURCES
 
 DOC = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -38,7 +41,8 @@ does not exist, or a value that does not fit, ends the start with a sentence tha
 
 Of the same thing said in several places, the first of these counts: the flag on the command line; the environment variable (`EASEL_` and
 the name in capitals, such as `EASEL_PORT`; a list or an object as JSON); {CONFIG_FILE}; the reference's variables and files (see below). Relative
-paths start at the folder of `launch.py`, those of flags and variables at the folder you are in. A folder need not exist yet.
+paths start at the folder of `launch.py`, those of flags and variables at the folder you are in. A folder need not exist yet,
+apart from those of `use_models_of`.
 
 ## Names
 """
@@ -50,8 +54,8 @@ written, moved or renamed, and downloads go to your own folders. `"huggingface":
 """
 SETTINGS = """## Settings to start with
 
-`defaults` is an object of settings by their names (`python launch.py generate --help`, any preset). They lie over what the checkpoint recommends,
-and under the preset and what you set. The names of the reference's presets work there too.
+`defaults` is an object of settings by their names. They lie over what the checkpoint recommends, and under the preset and what you set. The names of
+the reference's presets work there too. The same names stand in presets, in pictures and behind `--set` of `python launch.py generate`:
 """
 PRESETS = """## Presets
 
@@ -93,7 +97,9 @@ def text() -> str:
         for program, layout in LAYOUTS.items()
         for kind, places in layout.items()
     ]
-    parts += [*table(("program", "kind", "folders below its own"), rows), "", SETTINGS, PRESETS]
+    parts += [*table(("program", "kind", "folders below its own"), rows), "", SETTINGS]
+    rows = [(f"`{f.name}`", _usual(f.default), _values(f)) for f in fields(Settings)]
+    parts += [*table(("name", "usual", "values"), rows), "", PRESETS]
     named = ", ".join(f"`{theirs}` is `{ours}`" for theirs, ours in REFERENCE_NAMES.items())
     parts += table(("name", "what it is"), [(f"`{name}`", words) for name, words in PARTS.items()])
     parts.append(PRESETS_END.format(names=named))
@@ -116,6 +122,23 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """A Markdown table, line by line."""
     lines = [head, tuple("---" for _ in head), *rows]
     return [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines]
+
+
+def _usual(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else written_setting(value) or "empty"
+
+
+def _values(field: Field[Any]) -> str:
+    """What the setting may be."""
+    limits = field.metadata
+    if "choices" in limits:
+        return ", ".join(limits["choices"])
+    if "low" in limits:
+        step = f", multiples of {limits['multiple']}" if limits["multiple"] > 1 else ""
+        return f"{limits['low']} to {limits['high']}{step}"
+    if "most" in limits:
+        return f"a list of up to {limits['most']}"
+    return f"a text of up to {limits['longest']} characters" if "longest" in limits else "true, false"
 
 
 def _told(place: str, to: str) -> str:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -42,7 +42,7 @@ def history_routes(history: History) -> list[Route]:
         found = history.search(
             params.get("q", ""),
             visitor,
-            before=int(before) if before.isdecimal() and len(before) < 19 else None,
+            before=_number(before),
             trash=params.get("trash") == "1",
         )
         reading = history.reading
@@ -97,12 +97,24 @@ def history_routes(history: History) -> list[Route]:
             wanted = date.fromisoformat(request.path_params["day"])
         except ValueError:
             raise LookupError from None
-        pictures = history.day(wanted, visitor)
+        pictures = of_day(wanted, request, visitor)
         page = day_page(wanted, pictures, history.settings, history.thumbnail)
         name = f'attachment; filename="easel-{wanted.isoformat()}.html"'
         return StreamingResponse(
             page, media_type="text/html; charset=utf-8", headers={**PRIVATE, "Content-Disposition": name, "Cache-Control": "no-store"}
         )  # fmt: skip
+
+    def of_day(wanted: date, request: Request, visitor: str) -> list[Picture]:
+        """All pictures of that day, oldest first: of the browser's day, if it says when that begins and ends (ms)."""
+        since, until = (_number(request.query_params.get(name, "")) for name in ("since", "until"))
+        if since is None or until is None:
+            return history.day(wanted, visitor)
+        try:
+            days = [wanted + timedelta(days=n) for n in range(-2, 3)]  # zones are up to 26 hours apart
+        except OverflowError:
+            raise LookupError from None
+        around = [picture for each in days for picture in history.day(each, visitor)]
+        return [picture for picture in around if since <= picture.created.timestamp() * 1000 < until]
 
     def favourite(visitor: str, said: dict[str, Any]) -> Mapping[str, Any]:
         if not isinstance(said.get("on"), bool):
@@ -189,7 +201,6 @@ def _keys(said: dict[str, Any]) -> list[str]:
 
 def _short(picture: Picture) -> dict[str, Any]:
     """What a list shows of a picture. No path: where the files lie is nobody's business."""
-    created = picture.created
     return {
         "key": picture.key,
         "prompt": picture.prompt[:EXCERPT],
@@ -197,14 +208,18 @@ def _short(picture: Picture) -> dict[str, Any]:
         "seed": None if picture.seed is None else str(picture.seed),
         "width": picture.width,
         "height": picture.height,
-        "time": created.isoformat(timespec="seconds"),
-        "day": created.date().isoformat(),
+        "time": picture.created.isoformat(timespec="seconds"),
         "name": picture.name,
         "favourite": picture.favourite,
         "kind": picture.kind,
         "foreign": picture.foreign,
         "trashed": picture.home != "",
     }
+
+
+def _number(text: str) -> int | None:
+    """A whole number as a browser sends it; None for anything else, and for what no row or moment has."""
+    return int(text) if text.isdecimal() and len(text) < 19 else None
 
 
 def _ascii(name: str) -> str:

@@ -79,7 +79,7 @@ class Gpt2Folder:
 def gpt2_folders(paths: Mapping[str, Path]) -> list[Gpt2Folder]:
     """The folders among `paths` (of files, by name) that hold a language model's weights, sorted by name."""
     by_folder: dict[Path, dict[str, Path]] = {}
-    for path in paths.values():
+    for path in filter(Path.is_file, paths.values()):  # a link may lead nowhere
         by_folder.setdefault(path.parent, {})[path.name] = path
     found = [Gpt2Folder(place, files) for place, files in by_folder.items() if WEIGHTS in files or PICKLE in files]
     return sorted(found, key=lambda folder: (folder.name.lower(), str(folder.path)))

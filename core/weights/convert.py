@@ -6,7 +6,7 @@ unpickler stands a guard: from the moment the file is opened, this process reach
 no file but the one that it was told to write.
 
 It talks in JSON, a line each. It says `{"shapes": ..., "left_out": ..., "embedding": ...}`, reads the path of a new file, writes that
-and says `{"bytes": ...}`; or it says `{"refused": sentence}`.
+and says `{"bytes": ...}`; or it says `{"refused": sentence}`, or of an error of the system `{"failed": [number, words, path]}`.
 """
 
 from __future__ import annotations
@@ -270,7 +270,10 @@ def main(path: Path) -> None:
     except MemoryError:
         _say(refused=f"{path.name} needs more memory than there is. Close other programs and try again.")
     except OSError as error:
-        _say(refused=f"{error.filename or path.name} cannot be read or written: {error.strerror or error}.")
+        if error.errno is None:  # the guard's
+            _say(refused=f"{path.name} cannot be read or written: {error}.")
+        else:
+            _say(failed=[error.errno, error.strerror, error.filename or guard.target or str(path)])
 
 
 def _say(**fields: Any) -> None:

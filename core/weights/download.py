@@ -23,7 +23,7 @@ from core.output.files import move_to_free_name
 from core.weights.damaged import damage
 from core.weights.header import read_header
 from core.weights.part_file import PartFile, Turn, Version
-from core.weights.sources import Source, with_mirror
+from core.weights.sources import Source, path_trouble, with_mirror
 from core.weights.transport import Answer, Broken, DownloadFailed, make_client, opened
 
 __all__ = ["DownloadFailed", "Patience", "Transfer", "download"]
@@ -100,6 +100,8 @@ def download(
     before = 0
     with nullcontext(client) if client else make_client(patience.stall) as session:
         for number, (source, folder) in enumerate(wanted, 1):
+            if trouble := path_trouble(source.name):
+                raise DownloadFailed(trouble)
             target = folder / source.name
             state = _State("Connecting", 0, source.size)
             for state in _fetched(session, source, target, with_mirror(source.url, mirror), patience):
@@ -120,11 +122,16 @@ def download(
             before += state.done
 
 
+def _is_cut_off(target: Path, part: PartFile) -> bool:
+    """Whether a download ended just when its file had taken its name, on a disk without hard links: an empty one is there."""
+    return target.is_file() and target.stat().st_size == 0 and part.path.exists()
+
+
 def _fetched(client: httpx.Client, source: Source, target: Path, url: str, patience: Patience) -> Iterator[_State]:
     """One file, until it is at `target`. The last state has its path."""
     part, turn = PartFile(target), Turn(target)
     try:
-        if target.exists():
+        if target.exists() and not _is_cut_off(target, part):
             yield _there(source, target)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -132,6 +139,8 @@ def _fetched(client: httpx.Client, source: Source, target: Path, url: str, patie
             while not turn.take():
                 yield _State("Another program is fetching this file", part.size, source.size)
                 patience.sleep(patience.turn)
+            if _is_cut_off(target, part):
+                target.unlink()
             if target.exists():
                 yield _there(source, target)
                 return

@@ -73,7 +73,7 @@ class Files:
         files: dict[str, Path] = {}
         for folder in self.folders:
             if folder.is_file():  # a single file of another program's, such as one in the Hugging Face cache
-                files.setdefault(folder.name, folder)
+                files.setdefault(_name_of(folder), folder)
                 continue
             seen: set[str] = set()
             for place, folders, names in os.walk(folder, followlinks=True):
@@ -88,6 +88,14 @@ class Files:
                         path = Path(place) / name
                         files.setdefault(path.relative_to(folder).as_posix(), path)
         return files
+
+
+def _name_of(file: Path) -> str:
+    """The name of a single file; in the Hugging Face cache, where many are called alike, with its repository's before it."""
+    repository = file.parent.parent.parent.name  # models--ORGANISATION--NAME/snapshots/REVISION/FILE
+    if file.parent.parent.name == "snapshots" and repository.startswith("models--"):
+        return f"{repository.removeprefix('models--')}/{file.name}"
+    return file.name
 
 
 class Catalog(Files):

@@ -13,7 +13,7 @@ from core.performance import MODES
 from core.settings import Lora
 from core.weights.damaged import damage
 from core.weights.files import Catalog
-from core.weights.sources import INTERPOSER, SOURCES, Source, source
+from core.weights.sources import INTERPOSER, SOURCES, Source, path_trouble, source
 
 FIELDS = {  # Settings field -> kind of its file
     "base_model": "checkpoints",
@@ -104,7 +104,8 @@ def needed(
         wanted |= {(kind, name): None for name in sources}
     places = (own, known or {})
     given = {(kind, name): entry for place in reversed(places) for kind in place for name, entry in place[kind].items()}
-    return [_need(name, kind, files, given.get((kind, name)) or source(name)) for kind, name in wanted]
+    found = ((kind, name, given.get((kind, name)) or source(name)) for kind, name in wanted)
+    return [_need(name, kind, files, None if path_trouble(name) else entry) for kind, name, entry in found]
 
 
 def named(names: Iterable[str], files: FilesByKind) -> list[Need]:

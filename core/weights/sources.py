@@ -57,6 +57,14 @@ def with_mirror(url: str, mirror: str) -> str:
 
 def name_trouble(name: object) -> str:
     """What is wrong with `name` as the place of a new file below a models folder, as a sentence; "" if nothing is."""
+    trouble = path_trouble(name)
+    if not trouble and not str(name).lower().endswith(".safetensors"):
+        return f"{str(name)[:100]!r} is no safetensors file; Easel reads no others."
+    return trouble
+
+
+def path_trouble(name: object) -> str:
+    """What is wrong with `name` as a path that stays inside a folder on every system, as a sentence; "" if nothing is."""
     if not isinstance(name, str) or not name or len(name) > 300:
         return f"{str(name)[:60]!r} is no file name."
     parts = name.split("/")
@@ -65,8 +73,6 @@ def name_trouble(name: object) -> str:
     )
     if bad or re.search(r'[\\:*?"<>|\x00-\x1f\x7f]', name) or any(_RESERVED.fullmatch(part) for part in parts):
         return f"{name[:100]!r} is no file name: a path inside the folder was wanted, with '/' and without '..'."
-    if not name.lower().endswith(".safetensors"):
-        return f"{name[:100]!r} is no safetensors file; Easel reads no others."
     return ""
 
 

@@ -53,8 +53,17 @@ class Answer:
 
 
 def make_client(stall: float = 30.0) -> httpx.Client:
-    """A client that verifies certificates and gives up on a server that is silent for `stall` seconds."""
-    return httpx.Client(timeout=httpx.Timeout(stall), follow_redirects=False, headers={"User-Agent": "Easel"})
+    """A client that verifies certificates and gives up on a server that is silent for `stall` seconds.
+
+    Raises DownloadFailed where the environment names a proxy or a certificate file that cannot be used.
+    """
+    try:
+        return httpx.Client(timeout=httpx.Timeout(stall), follow_redirects=False, headers={"User-Agent": "Easel"})
+    except (OSError, ValueError, ImportError, httpx.InvalidURL) as problem:
+        raise DownloadFailed(
+            f"Nothing can be fetched as the environment is ({problem}). Look at the variables SSL_CERT_FILE, SSL_CERT_DIR, "
+            "HTTPS_PROXY, ALL_PROXY and NO_PROXY."
+        ) from problem
 
 
 @contextmanager

@@ -98,9 +98,10 @@ def running(
     With `kill` it is ended as `kill -9` does, without a chance to tidy up.
     """
     # One thread: two servers of two test processes on two cores would wait for each other at every layer.
-    environment = (
-        os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "EASEL_THREADS": "1"} | environ
-    )
+    kept = {
+        name: value for name, value in os.environ.items() if name == "EASEL_MODELS" or not name.startswith("EASEL_")
+    }
+    environment = kept | {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "EASEL_THREADS": "1"} | environ
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment)
     try:
         deadline = time.monotonic() + seconds

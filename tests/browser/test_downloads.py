@@ -60,6 +60,51 @@ def test_what_a_mode_lacks_is_shown_beside_it_and_fetched_by_a_press(page, serve
     expect(strip).to_have_count(0)
 
 
+COUNT_AGAIN = "document.querySelector('#preset_again').addEventListener('click', () => { window.again = (window.again || 0) + 1; })"
+
+
+def test_only_the_files_of_the_preset_choose_it_again_and_what_was_changed_since_stays(page, server):
+    page.evaluate(COUNT_AGAIN)
+    page.click("#preset input")
+    page.get_by_role("option", name="Anime", exact=True).click()
+    expect(page.locator("#preset_told [data-fetch]")).to_be_visible()
+    page.fill("#steps input[type=number]", "17")
+    choose_mode(page, "Hyper-SD")
+    page.locator("#performance_needs").get_by_role("button", name="Download").click()
+    expect(page.locator("#download")).to_contain_text(HYPER)
+    server["now"] = DONE
+    expect(page.locator("#download")).to_contain_text("Everything is there.")
+    assert page.evaluate("window.again || 0") == 0
+    choose_mode(page, "Custom")
+    page.locator("#preset_told [data-fetch]").click()
+    expect(page.locator("#download")).to_contain_text(HYPER)
+    server["now"] = DONE
+    page.wait_for_function("window.again === 1")
+    page.wait_for_timeout(1500)  # longer than the server needs for its answer
+    expect(page.locator("#steps input[type=number]")).to_have_value("17")
+
+
+def test_an_answer_that_does_not_come_loses_no_running_download(page, server):
+    strip = page.locator("#download")
+    choose_mode(page, "Hyper-SD")
+    page.locator("#performance_needs").get_by_role("button", name="Download").click()
+    expect(strip).to_contain_text("197 MB / 787 MB")
+    page.evaluate(  # in the page, because the browser itself reports what fails as an error
+        """() => { const before = window.fetch; window.missed = 0; window.fetch = (address, how) => {
+          if (String(address) !== 'easel/downloads' || (window.missed && !how.method)) return before(address, how);
+          window.missed += 1;
+          return Promise.reject(new TypeError('Failed to fetch'));
+        }; }"""
+    )
+    page.wait_for_function("window.missed === 1")
+    expect(strip).to_contain_text("197 MB / 787 MB")
+    server["now"] = {**RUNNING, "bytes": 400e6}
+    expect(strip).to_contain_text("400 MB / 787 MB")
+    strip.get_by_role("button", name="Stop").click()
+    expect(strip).to_contain_text("Easel did not answer. Press again in a moment.")
+    expect(strip).to_contain_text("400 MB / 787 MB")
+
+
 def test_another_mode_takes_the_box_away(page):
     choose_mode(page, "DMD2")
     expect(page.locator("#performance_needs")).to_contain_text("Licence: CC BY-NC 4.0")

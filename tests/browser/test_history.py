@@ -1,6 +1,8 @@
 """The History tab in a real browser: search, favourite, compare, trash and undo; by keyboard, and on a phone."""
 
 import json
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -14,6 +16,30 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 QUERY, TILES, COUNT = ".history .query", ".history .tile:visible", ".history .count"
 MOVE_TO = """(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input', {bubbles: true})); }"""
+
+DAY_NAME = """language => new Date().toLocaleDateString(
+    language, {weekday: 'long', year: 'numeric', month: 'long', day: 'numeric'})"""
+SPEAK = """language => {
+    document.documentElement.lang = language;
+    document.dispatchEvent(new CustomEvent('easel:language', {detail: language}));
+}"""
+# Of the list's answers some fail, or leave out pictures as if they were not yet made.
+BETWEEN = """() => {
+    const real = window.fetch;
+    window.fetch = async (url, options) => {
+        if (window.broken && url.includes('before=')) throw new TypeError('broken');
+        const answer = await real(url, options);
+        if (!url.startsWith('easel/history?')) return answer;
+        const body = await answer.json();
+        if (window.unmade) body.pictures = body.pictures.filter((picture) => !picture.prompt.includes(window.unmade));
+        if (window.reading) body.reading = {done: 1, total: 2};
+        return Response.json(body);
+    };
+}"""
+SHOT = """name => {
+    document.querySelector('#final_gallery').innerHTML = `<a class="shot" href="#${name}"></a>`;
+    window.unmade = '';
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +101,96 @@ def test_scrolling_down_brings_the_older_ones(page):
     assert len(set(keys)) == 154
 
 
+def test_back_at_the_top_all_that_was_loaded_is_still_there(page):
+    page.locator(TILES).first.evaluate("tile => { tile.dataset.seen = 'yes'; }")
+    while page.locator(TILES).count() < 154:
+        page.mouse.wheel(0, 3000)
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(1600)
+    with page.expect_response(lambda response: "history?q=" in response.url):
+        page.mouse.wheel(0, -100_000)
+    page.wait_for_timeout(300)
+    expect(page.locator(TILES)).to_have_count(154)
+    expect(page.locator(TILES).first).to_have_attribute("data-seen", "yes")
+
+
+def test_older_ones_that_do_not_come_can_be_asked_for_again(page):
+    page.evaluate(BETWEEN)
+    page.evaluate("window.broken = true")
+    again = page.get_by_role("button", name="Try again")
+    for _ in range(20):
+        page.mouse.wheel(0, 3000)
+        page.wait_for_timeout(100)
+    expect(again).to_be_in_viewport()
+    expect(page.locator(".history .retry")).to_contain_text("The history does not answer.")
+    before = page.locator(TILES).count()
+    page.evaluate("window.broken = false")
+    again.click()
+    expect(page.locator(TILES).nth(before)).to_be_attached()
+    expect(again).to_be_hidden()
+
+
+def test_what_is_made_meanwhile_comes_to_the_front_unless_somebody_is_at_work(page):
+    page.evaluate(BETWEEN)
+    page.evaluate("window.unmade = 'larger'")
+    page.fill(QUERY, "-number")
+    expect(page.locator(TILES)).to_have_count(3)
+    opens = page.locator(f"{TILES} .open")
+    opens.first.focus()
+    page.locator(TILES).first.evaluate("tile => { tile.dataset.seen = 'yes'; }")
+    page.evaluate(SHOT, "one")
+    page.wait_for_timeout(800)
+    expect(page.locator(TILES)).to_have_count(3)
+    page.focus(QUERY)
+    expect(page.locator(TILES)).to_have_count(4)
+    expect(opens.first).to_have_attribute("title", "a red fox on snow, larger")
+    expect(page.locator(TILES).nth(1)).to_have_attribute("data-seen", "yes")
+    page.evaluate("window.unmade = 'boat'")
+    page.evaluate(SHOT.replace("window.unmade = ''", ""), "two")
+    expect(page.locator(TILES)).to_have_count(3)
+    page.evaluate(SHOT, "three")
+    expect(page.locator(TILES)).to_have_count(4)
+    expect(opens.nth(2)).to_have_attribute("title", "a yellow boat")
+
+
+def test_while_the_folders_are_read_pictures_come_in_among_those_that_stay(page):
+    page.evaluate(BETWEEN)
+    page.evaluate("[window.reading, window.unmade] = [true, 'boat']")
+    page.fill(QUERY, "-number")
+    expect(page.locator(TILES)).to_have_count(3)
+    expect(page.locator(".history .remarks")).to_have_text("Reading 1 of 2 pictures")
+    page.locator(TILES).last.evaluate("tile => { tile.dataset.seen = 'yes'; }")
+    page.evaluate("window.unmade = ''")
+    expect(page.locator(TILES)).to_have_count(4)
+    expect(page.locator(f"{TILES} .open").nth(2)).to_have_attribute("title", "a yellow boat")
+    expect(page.locator(TILES).nth(3)).to_have_attribute("data-seen", "yes")
+    page.evaluate("window.reading = false")
+    expect(page.locator(".history .remarks")).to_be_hidden()
+
+
+@pytest.mark.parametrize("lang, tag", [("pt_BR", "pt-BR"), ("zh-Hans", "zh-Hans"), ("my language", None), ("", None)])
+def test_days_are_named_in_the_language_of_the_page_whatever_its_name(page, lang, tag):
+    page.evaluate(SPEAK, lang)
+    name = page.evaluate(DAY_NAME, tag or page.evaluate("navigator.language"))
+    expect(page.locator(".history h3").first).to_have_text(name)
+    search(page, "fox", 2)
+    expect(page.locator(".history h3").first).to_have_text(name)
+    page.locator(TILES).first.locator(".open").click()
+    expect(page.locator("dialog.details")).to_be_visible()
+
+
+def test_a_picture_is_under_the_day_that_it_has_where_the_browser_is(browser, address):
+    zone = "Pacific/Kiritimati"  # 14 hours ahead of Greenwich
+    noon = datetime.now().astimezone().replace(hour=12, minute=0)
+    days = [str((noon - timedelta(days=n)).astimezone(ZoneInfo(zone)).date()) for n in range(2)]
+    with visit(browser, address, timezone_id=zone) as page:
+        search(page, "-number", 4)
+        sections = page.locator(".history section[data-day]")
+        assert sections.evaluate_all("all => all.map((section) => section.dataset.day)") == days
+        link = sections.first.locator("a").get_attribute("href")
+        assert page.request.get(f"{address}/{link}").text().count("<article>") == 2
+
+
 def test_a_favourite_stays_one_after_a_reload(page, address):
     search(page, "boat", 1)
     page.locator(TILES).first.hover()
@@ -126,6 +242,29 @@ def test_what_is_deleted_lies_in_the_trash_until_undo(page, outputs):
     assert files(outputs) == before
 
 
+def test_undo_in_the_trash_takes_the_picture_out_of_it(page):
+    search(page, "-number", 4)
+    page.locator(f"{TILES} .open").nth(3).focus()
+    page.keyboard.press("Delete")
+    expect(page.locator(TILES)).to_have_count(3)
+    page.get_by_role("button", name="Trash", exact=True).click()
+    expect(page.locator(COUNT)).to_have_text("1 picture")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(TILES)).to_have_count(0)
+    expect(page.locator(COUNT)).to_have_text("No picture fits this search.")
+
+
+def test_undo_shows_the_picture_in_a_list_that_was_read_anew(page):
+    search(page, "-number", 4)
+    page.locator(f"{TILES} .open").nth(2).focus()
+    page.keyboard.press("Delete")
+    expect(page.locator(TILES)).to_have_count(3)
+    search(page, "-number -castle", 2)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(TILES)).to_have_count(3)
+    expect(page.locator(COUNT)).to_have_text("3 pictures")
+
+
 def test_the_trash_gives_back_and_can_be_emptied(page, outputs):
     page.fill(QUERY, '"number 149"')
     expect(page.locator(TILES)).to_have_count(1)
@@ -165,6 +304,25 @@ def test_a_picture_opens_with_its_lineage_and_gives_its_settings_to_the_page(pag
     expect(page.locator("dialog")).to_have_count(0)
     given = page.title()  # the stand-in for the page's hook puts them there
     assert json.loads(given)["prompt"] == "a red fox on snow" and f'"seed": {2**60}' in given
+
+
+def test_selecting_text_beyond_its_end_closes_no_dialog_and_a_click_beside_it_does(page):
+    search(page, "castle", 1)
+    page.locator(TILES).first.locator(".open").click()
+    dialog = page.locator("dialog.details")
+    text, box = dialog.locator(".prompt").bounding_box(), dialog.bounding_box()
+    page.mouse.move(text["x"] + 5, text["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 6, text["y"] + 10, steps=4)  # the gap around its content
+    page.mouse.up()
+    page.mouse.move(text["x"] + 5, text["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] + 6, text["y"] + 10, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(200)
+    expect(dialog).to_be_visible()
+    page.mouse.click(box["x"] + box["width"] + 6, text["y"])
+    expect(dialog).to_have_count(0)
 
 
 def test_everything_can_be_done_without_a_mouse(page):

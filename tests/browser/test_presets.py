@@ -78,7 +78,7 @@ def test_the_presets_and_the_chosen_one_are_there_after_a_reload(page, address):
     page.fill(STEPS, "13")
     keep(page, "kept")
     page.fill(STEPS, "14")
-    page.wait_for_timeout(400)  # until the browser has stored it
+    page.wait_for_function("(sessionStorage['easel-session'] || '').includes('\"steps\":14')")
     page.reload()
     expect(page.locator("#preset input")).to_have_value("kept")
     expect(page.locator(STEPS)).to_have_value("14")

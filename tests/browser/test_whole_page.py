@@ -137,11 +137,12 @@ def mistakes(page: Any) -> Iterator[str]:
 
 
 def pictures(page: Any) -> Iterator[str]:
-    page.fill("#steps input[type=number]", "4")
+    page.fill("#steps input[type=number]", "60")
     page.fill(PROMPT, "a red apple")
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("#progress-bar .bar", timeout=SLOW)
     yield "a task under way"
+    page.fill("#steps input[type=number]", "4")
     page.fill(PROMPT, "a fox on a blue background")
     page.keyboard.press("Control+Enter")
     page.wait_for_timeout(300)
@@ -224,7 +225,7 @@ def axe_source() -> str:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
 def test_axe_finds_nothing_serious_on_any_tab(browser, address, width, theme):
-    with visit(browser, address, width=width) as page:
+    with visit(browser, address, width=width, reduced_motion="reduce") as page:
         page.evaluate("(theme) => easel.theme.choose(theme)", theme)
         page.wait_for_timeout(FADE)
         found: dict[str, list[str]] = {}

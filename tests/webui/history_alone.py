@@ -58,7 +58,9 @@ def serve(app: App, port: int) -> None:
     """Serve a page of nothing but the tab until SIGTERM."""
     assert app.history is not None
     with gr.Blocks(title="History", analytics_enabled=False, fill_width=True) as page:
-        gr.HTML('<button id="generate_button">A button</button><div id="positive_prompt"><input autofocus></div>')
+        gr.HTML(
+            '<button id="generate_button">A button</button><div id="positive_prompt"><input autofocus></div><div id="final_gallery"></div>'
+        )
         history_tab(app)
     page.launch(
         server_port=port, prevent_thread_lock=False, quiet=True, footer_links=[], run_history=False, ssr_mode=False,

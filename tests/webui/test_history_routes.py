@@ -52,7 +52,7 @@ def test_a_search_tells_what_a_list_shows_and_no_path(client, history):
     assert [picture["prompt"] for picture in answer["pictures"]] == ["a red fox on snow, larger", "a red fox on snow"]
     assert (answer["total"], answer["before"]) == (2, None)
     first = answer["pictures"][0]
-    assert (first["seed"], first["kind"], first["day"]) == (str(2**60 + 1), "upscaled", TODAY)
+    assert (first["seed"], first["kind"], first["time"][:10]) == (str(2**60 + 1), "upscaled", TODAY)
     assert str(history.outputs) not in json.dumps(answer) and len(first["key"]) >= 22  # 128 bits in base 64
 
 
@@ -82,6 +82,16 @@ def test_a_day_is_a_page_to_keep(client):
     answer = client.get(f"{ROOT}/day/{TODAY}")
     assert answer.text.count("<article>") == 2
     assert f'filename="easel-{TODAY}.html"' in answer.headers["content-disposition"]
+
+
+def test_a_day_may_be_the_browsers_own(client):
+    noon = round(datetime.now().astimezone().replace(hour=12, minute=0, second=0, microsecond=0).timestamp() * 1000)
+    long = 36 * 3_600_000  # to yesterday's pictures and beyond
+    spans = ((noon, noon + 1000, 1), (noon - long, noon, 2), (noon - long, noon + long, 4), (noon, "x", 2))
+    for since, until, count in spans:
+        page = client.get(f"{ROOT}/day/{TODAY}", params={"since": since, "until": until}).text
+        assert page.count("<article>") == count
+    assert client.get(f"{ROOT}/day/9999-12-31", params={"since": 0, "until": 1}).status_code == 404
 
 
 def test_favourite_trash_undo_and_emptying(client):

@@ -65,6 +65,61 @@ def test_rows_wait_for_loras_and_take_them_by_name(page):
     assert loras(page) == [{"name": "ink.safetensors", "weight": 1, "enabled": True}]
 
 
+def test_a_lora_whose_name_is_unknown_does_nothing_and_one_without_a_name_goes(page):
+    open_tab(page, "Models")
+    page.click("#add_lora")
+    name, used = page.locator(f"{USED} .lora-name").first, page.locator(f"{USED} input[type=checkbox]").first
+    name.fill("no such thing")
+    name.blur()
+    expect(name).to_have_class("lora-name unknown")
+    expect(used).not_to_be_checked()
+    assert loras(page) == [{"name": "felt.safetensors", "weight": 1, "enabled": False}]
+    name.fill("ink")
+    name.blur()
+    expect(used).to_be_checked()
+    assert loras(page) == [{"name": "ink.safetensors", "weight": 1, "enabled": True}]
+    name.fill("")
+    name.blur()
+    expect(page.locator(USED)).to_have_count(0)
+    expect(page.locator(".lora.empty")).to_have_count(5)
+    assert loras(page) == []
+
+
+def test_what_is_typed_into_a_row_counts_though_it_was_not_left(page):
+    page.fill("#positive_prompt textarea", "a bear")
+    open_tab(page, "Models")
+    page.click("#add_lora")
+    weight = page.locator(f"{USED} .lora-weight")
+    weight.fill("0.")
+    weight.press_sequentially("35")
+    expect(weight).to_have_value("0.35")
+    assert loras(page) == [{"name": "felt.safetensors", "weight": 0.35, "enabled": True}]
+    page.locator(f"{USED} .lora-name").fill("ink")
+    with page.expect_request(lambda request: "a bear" in (request.post_data or "")) as sent:
+        page.keyboard.press("Control+Enter")
+    assert "ink.safetensors" in sent.value.post_data
+
+
+def test_names_of_loras_models_and_trigger_words_are_not_translated(page):
+    page.route("**/easel/lora?*", lambda route: route.fulfill(json={"words": ["Anime", "Settings"]}))
+    page.evaluate("easel.language.choose('de')")
+    open_tab(page, "Modelle")
+    page.click("#add_lora")
+    expect(page.locator(".lora-note .words")).to_have_text("Anime, Settings")
+    expect(page.get_by_label("Dieses LoRA verwenden")).to_be_visible()
+    page.evaluate("document.querySelector('.lora').setAttribute('aria-label', 'Settings')")
+    expect(page.locator("#refiner_model .secondary-wrap")).to_have_attribute("data-shown", "Keine")
+    page.click("#vae input")
+    options = page.get_by_role("option")
+    expect(options.first).to_contain_text("Der des Checkpoints")
+    options.last.evaluate("node => { node.textContent = 'Settings'; node.setAttribute('aria-label', 'Settings') }")
+    page.wait_for_timeout(200)
+    expect(options.last).to_have_text("Settings")
+    expect(options.last).to_have_attribute("aria-label", "Settings")
+    expect(page.locator("#base_model input")).to_have_attribute("aria-label", "Basismodell")
+    assert page.locator(".lora").first.get_attribute("aria-label") == "Settings"
+
+
 def test_a_mode_shows_what_it_forces_and_gives_it_back(page):
     steps, guidance = page.locator("#steps input[type=number]"), page.locator("#guidance_scale input[type=number]")
     steps.fill("12")

@@ -22,6 +22,11 @@ expect.set_options(timeout=20_000)  # milliseconds; the machine may be busy
 pytestmark = pytest.mark.browser
 
 PROMPT, STEPS = "#positive_prompt textarea", "#steps input[type=number]"
+LEAVE = """text => {
+    sessionStorage.clear();
+    localStorage.setItem('easel-session', text);
+    Storage.prototype.setItem = () => {}; // nothing that this page still has to store comes on top
+}"""
 HOSTILE = "<img src=x onerror=\"document.title='run'\"> ${document.title='run'} {{value}} </textarea>"
 
 
@@ -41,8 +46,8 @@ def test_a_prompt_becomes_previews_and_then_the_picture_in_the_gallery(page):
             const image = document.querySelector('#stage img.preview'); if (image) window.previews.add(image.src);
         }).observe(document.getElementById('stage'), {subtree: true, childList: true, attributes: true}); }"""
     )
-    generate(page, "a red apple", steps=6)
-    expect(page.locator("#progress-bar")).to_contain_text("of 6")
+    generate(page, "a red apple", steps=20)
+    expect(page.locator("#progress-bar")).to_contain_text("of 20")
     shot = page.locator("#final_gallery img")
     expect(shot).to_have_count(1)
     assert page.evaluate("window.previews.size") >= 3
@@ -96,25 +101,29 @@ def test_a_key_that_is_held_down_asks_for_one_picture(page):
     page.wait_for_timeout(600)
     expect(page.locator("ul.tasks li")).to_have_count(1)
     page.keyboard.press("Escape")
+    expect(page.locator("#stop_button")).to_be_hidden()
 
 
 def test_a_reload_finds_the_running_task_its_settings_and_its_picture(page, address):
-    generate(page, "a fox", steps=25)
+    generate(page, "a fox", steps=100)
     expect(page.locator("#stage img.preview")).to_be_visible()
     arrive(page, address)
     expect(page.locator("#stage img.preview")).to_be_visible()
     expect(page.locator(PROMPT)).to_have_value("a fox")
-    expect(page.locator(STEPS)).to_have_value("25")
-    expect(page.locator("#final_gallery a")).to_have_count(1)
+    expect(page.locator(STEPS)).to_have_value("100")
+    expect(page.locator("#final_gallery a")).to_have_count(1, timeout=60_000)
 
 
 def test_another_browser_sees_nothing_of_it(page, browser, address):
-    generate(page, "my secret", steps=10)
+    generate(page, "my secret", steps=200)
     expect(page.locator("#stage img.preview")).to_be_visible()
     with visit(browser, address) as other:
         other.wait_for_timeout(500)
         assert "my secret" not in other.content()
         expect(other.locator("#stage img.preview")).to_have_count(0)
+    expect(page.locator("#stage img.preview")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#stop_button")).to_be_hidden()
 
 
 def test_a_bad_setting_is_explained_beside_the_button_and_starts_nothing(page):
@@ -136,7 +145,7 @@ def test_an_error_of_the_engine_is_shown(page):
 
 def test_a_hostile_prompt_is_only_text(page):
     title = page.title()
-    generate(page, HOSTILE)
+    generate(page, HOSTILE, steps=40)
     expect(page.locator("ul.tasks .excerpt").first).to_have_text(" ".join(HOSTILE.split())[:79] + "…")
     expect(page.locator("#final_gallery a")).to_have_attribute("data-prompt", HOSTILE)
     page.locator("#stage a.shot").click()
@@ -179,6 +188,39 @@ def test_the_viewer_turns_pages_and_closes_by_keys(page):
     expect(page.locator("#viewer")).to_be_hidden()
 
 
+def test_only_a_press_and_release_beside_the_picture_closes_the_viewer(page):
+    generate(page, "one two three", steps=1)
+    page.locator("#final_gallery a").click()
+    page.locator("#viewer .caption").hover()
+    page.mouse.down()  # as one marks the caption to copy it
+    page.mouse.move(640, 300)
+    page.mouse.up()
+    expect(page.locator("#viewer")).to_be_visible()
+    page.mouse.click(640, 300)
+    expect(page.locator("#viewer")).to_be_hidden()
+
+
+def test_what_is_typed_beside_the_controls_outlives_a_reload_until_it_is_used(page, address):
+    fields = {"prompt_list": "a fox\na cat", "grid_x_values": "3, 4"}
+    for group in ("batch_list", "batch_grid"):
+        page.locator(f"#{group} button").first.click()
+    for name, text in fields.items():
+        page.fill(f"#{name} textarea, #{name} input", text)
+    arrive(page, address)
+    for group in ("batch_list", "batch_grid"):
+        page.locator(f"#{group} button").first.click()
+    for name, text in fields.items():
+        expect(page.locator(f"#{name} textarea, #{name} input")).to_have_value(text)
+    page.click("#queue_list")
+    expect(page.locator("#final_gallery a")).to_have_count(2)
+    assert {tuple(shot.get_attribute("data-prompt") for shot in page.locator("#final_gallery a").all())} == {
+        ("a cat", "a fox")
+    }
+    arrive(page, address)
+    page.locator("#batch_list button").first.click()
+    expect(page.locator("#prompt_list textarea")).to_have_value("")
+
+
 def test_choosing_a_model_brings_its_settings_and_sizes(idle):
     open_tab(idle, "Models")
     idle.click("#base_model input")
@@ -209,6 +251,14 @@ def test_control_and_arrows_weigh_a_word_of_the_prompt(idle):
         ("a (red:1.1) apple", (5, 5), "ArrowDown", "a red apple"),
         ("a red apple", (2, 11), "ArrowDown", "a (red apple:0.9)"),
         ("a <red:0.95> apple", (4, 4), "ArrowUp", "a <red:1.0> apple"),
+        ("<lora:felt:0.5>", (8, 8), "ArrowUp", "<lora:felt:0.55>"),
+        ("<style:3D Render>", (9, 9), "ArrowUp", "<style:3D Render>"),  # what begins with a number is no weight yet
+        ("<lora:2d_style>", (8, 8), "ArrowUp", "<lora:2d_style>"),
+        ("(scene: 2 cats)", (3, 3), "ArrowUp", "((scene:1.1): 2 cats)"),
+        ("(time 12:30 clock)", (2, 2), "ArrowUp", "((time:1.1) 12:30 clock)"),
+        ("[[cat, dog]]", (3, 3), "ArrowUp", "[[(cat:1.1), dog]]"),
+        ("embedding:toy, red", (12, 12), "ArrowUp", "(embedding:toy:1.1), red"),
+        ("(embedding:toy)", (13, 13), "ArrowUp", "(embedding:toy:1.2)"),
     ]:
         idle.fill(PROMPT, before)
         idle.evaluate(f"document.querySelector('{PROMPT}').setSelectionRange({selection[0]}, {selection[1]})")
@@ -251,7 +301,7 @@ def test_each_tab_has_its_own_form_and_a_new_one_the_latest(page, address):
 
 def test_a_damaged_memory_of_the_last_visit_harms_nothing(page, address):
     for memory in ("{", "[1]", '{"steps": "<b>", "width": 1e99, "seed": [], "prompt": 3, "height": 320}'):
-        page.evaluate("text => { sessionStorage.clear(); localStorage.setItem('easel-session', text); }", memory)
+        page.evaluate(LEAVE, memory)
         arrive(page, address)
         expect(page.locator(STEPS)).to_have_value("4")
     expect(page.locator("#height input")).to_have_value("320")
@@ -290,9 +340,12 @@ def test_a_page_goes_on_by_itself_when_its_server_was_ended_and_started_again(br
         page.fill(PROMPT, "a fox in the snow")
         page.wait_for_function("(localStorage['easel-session'] || '').includes('snow')")
     expect(page.locator("#server_gone")).to_be_visible()
+    page.evaluate("window.old = true")
     with running(command, address):
-        expect(page.locator("#server_gone")).to_be_hidden()
-        page.wait_for_function("document.activeElement && document.activeElement.closest('#positive_prompt')")
+        page.wait_for_function(
+            "!window.old && document.activeElement && document.activeElement.closest('#positive_prompt')",
+            timeout=60_000,
+        )
         expect(page.locator(PROMPT)).to_have_value("a fox in the snow")
         page.keyboard.press("Control+Enter")
         expect(page.locator("#final_gallery a")).to_have_count(1)
@@ -306,6 +359,17 @@ def test_every_control_stands_in_the_page_once(idle):
         expect(idle.locator("#positive_prompt" if name == "prompt" else f"#{name}")).to_have_count(1)
 
 
+def test_a_narrow_window_and_a_wish_for_stillness_are_heeded_outside_the_page_s_own_part_too(browser, address):
+    with visit(browser, address, width=600, reduced_motion="reduce") as page:
+        padding = "getComputedStyle(document.querySelector('.gradio-container')).paddingInline"
+        assert page.evaluate(padding) == "12px"
+        outside = "document.body.append(easel.make('p', { id: 'outside', style: 'transition: opacity 2s' }))"
+        page.evaluate(outside)
+        assert page.evaluate("getComputedStyle(document.querySelector('#outside')).transitionProperty") == "none"
+        page.set_viewport_size({"width": 1000, "height": 900})
+        assert page.evaluate(padding) == "24px"
+
+
 def test_an_example_fills_the_prompt(idle):
     idle.locator(".chip", has_text="a red apple").click()
     expect(idle.locator(PROMPT)).to_have_value("a red apple")
@@ -313,7 +377,7 @@ def test_an_example_fills_the_prompt(idle):
 
 def test_everything_fits_a_narrow_phone(browser, address):
     with visit(browser, address, width=360, height=740) as page:
-        generate(page, "a" * 200, steps=8)
+        generate(page, "a" * 200, steps=40)
         expect(page.locator("#stop_button")).to_be_visible()
         for tab in ("Settings", "Models", "Advanced"):
             open_tab(page, tab)

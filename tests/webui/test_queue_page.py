@@ -12,7 +12,7 @@ pytestmark = pytest.mark.browser
 
 PROMPT, STEPS = "#positive_prompt textarea", "#steps input[type=number]"
 WAITING = "ul.tasks li.waiting .excerpt"
-LONG = 200  # steps: it runs for the whole test
+LONG, MANY = 200, 9  # steps and pictures: it runs for the whole test
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +28,12 @@ def generate(page, prompt, steps=4):
     page.keyboard.press("Control+Enter")
 
 
-def queue(page, *prompts, steps=1):
+def queue(page, *prompts, steps=1, pictures=MANY):
     """A task that runs on and on, and one that waits for each of `prompts`."""
+    page.fill("#image_number input[type=number]", str(pictures))
     generate(page, "running", LONG)
     expect(page.locator("ul.tasks li.running")).to_have_count(1)
+    page.fill("#image_number input[type=number]", "1")
     for count, prompt in enumerate(prompts, 1):
         generate(page, prompt, steps)
         expect(page.locator("ul.tasks li.waiting")).to_have_count(count)
@@ -56,7 +58,7 @@ def test_the_queue_survives_a_kill_of_the_server_and_is_offered_again(browser, t
     page, other = context.new_page(), others.new_page()
     with running([*command, "0.15"], address, kill=True):
         arrive(page, address)
-        queue(page, "a red fox", "a blue boat", "a green tree")
+        queue(page, "a red fox", "a blue boat", "a green tree", pictures=1)
         press(page, "up", "a green tree")
         expect(page.locator(WAITING)).to_have_text(["a red fox", "a green tree", "a blue boat"])
         arrive(other, address)

@@ -92,3 +92,12 @@ def test_no_key_is_written_twice():
         text = (ROOT / "webui" / "assets" / "texts" / f"{code}.json").read_text(encoding="utf-8")
         keys = [key for key, _ in json.loads(text, object_pairs_hook=list)]
         assert len(keys) == len(set(keys))
+
+
+def test_the_page_knows_which_names_of_presets_are_the_program_s_own():
+    """Those are translated in the list; what a user calls a preset is not."""
+    script = (ROOT / "webui" / "assets" / "texts.js").read_text(encoding="utf-8")
+    ours = re.search(r"PRESETS = new Set\((.*)\);", script)
+    assert ours and set(json.loads(ours[1])) == {
+        path.stem.replace("_", " ").capitalize() for path in (ROOT / "presets").glob("*.json")
+    }

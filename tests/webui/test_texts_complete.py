@@ -128,7 +128,8 @@ CODE = re.compile(
 )
 IN_SCRIPTS = {
     "Escape", "Home", "End", "Files", "Random Style", "Fooocus V2", "Ctrl Enter", "Ctrl Z", "{} · {} · seed {}", "{} fav",
-    "(prefers-color-scheme: dark)", "button, input", "?", ":",
+    "(prefers-color-scheme: dark)", "(prefers-reduced-motion: reduce)", "button, input",
+    "*, ::before, ::after { animation: none !important; transition: none !important; }", "?", ":",
 }  # fmt: skip
 #  # names of keys, types, styles
 

@@ -147,7 +147,7 @@ def site() -> Iterator[Site]:
 
 
 QUICK = Patience(
-    stall=0.3, tries=3, pause=0.0, turn=0.02, report=0.0, sleep=lambda seconds: time.sleep(min(seconds, 0.02))
+    stall=2.0, tries=3, pause=0.0, turn=0.02, report=0.0, sleep=lambda seconds: time.sleep(min(seconds, 0.02))
 )
 
 
@@ -181,7 +181,7 @@ def fall_silent(request: Any, site: Site) -> None:
     request.end_headers()
     request.wfile.write(site.content[:50_000])
     request.wfile.flush()
-    time.sleep(1.0)
+    time.sleep(4.0)
 
 
 def answer(status: int, **headers: str) -> Callable[[Any, Site], None]:
@@ -416,6 +416,7 @@ def test_a_full_disk_is_told_and_what_has_come_is_gone_on_from(
 def test_a_file_that_has_no_room_is_not_begun(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type(shutil.disk_usage(tmp_path))
     monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage(2**30, 2**30 - 2**20, 2**20))
+    site.pause = 0.02
     with pytest.raises(DownloadFailed, match=r"full .*are free"):
         fetch(site.pinned(), tmp_path)
     assert site.sent < len(CONTENT)
@@ -521,3 +522,27 @@ def test_a_server_with_a_certificate_that_nobody_vouches_for_is_refused(tmp_path
         with pytest.raises(DownloadFailed, match="cannot prove who it is"):
             fetch(site.source(url=site.url.replace("http:", "https:")), tmp_path / "models")
     assert site.asked == []
+
+
+def test_a_download_that_ended_while_its_file_took_its_name_is_gone_on_with(site: Site, tmp_path: Path) -> None:
+    """On a disk without hard links the name is taken by an empty file first."""
+    cut_at(len(CONTENT), tmp_path, Version('"v1"', len(CONTENT)))
+    (tmp_path / NAME).touch()
+    fetch(site.pinned(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT and left(tmp_path) == [NAME]
+
+
+def test_no_source_is_put_outside_its_folder(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(DownloadFailed, match="a path inside the folder was wanted"):
+        fetch(site.source(name="../model.safetensors"), tmp_path / "models")
+    assert not site.asked and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("SSL_CERT_FILE", "gone.pem"), ("HTTPS_PROXY", "ftp://127.0.0.1"), ("NO_PROXY", "a,[::1]")],
+)
+def test_what_the_environment_has_wrong_is_told(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(DownloadFailed, match=f"Look at the variables .*{name}"):
+        transport.make_client()

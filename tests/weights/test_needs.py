@@ -55,6 +55,14 @@ def test_every_file_that_a_request_names_is_listed_once(catalog: Catalog) -> Non
         _ = found["clip_l.safetensors"].source
 
 
+@pytest.mark.parametrize("folder", ["../../../elsewhere/", "/elsewhere/", "C:/", "..\\"])
+def test_no_name_in_a_preset_leads_a_download_out_of_its_folder(catalog: Catalog, folder: str) -> None:
+    [need] = needed({"base_model": f"{folder}juggernautXL_v8Rundiffusion.safetensors"}, catalog)
+    assert not need.url
+    [need] = needed({"base_model": "sdxl/juggernautXL_v8Rundiffusion.safetensors"}, catalog)
+    assert need.url and need.name == "sdxl/juggernautXL_v8Rundiffusion.safetensors"
+
+
 def test_a_request_that_names_nothing_needs_nothing(catalog: Catalog) -> None:
     assert needed({}, catalog) == [] == needed({"base_model": "", "performance": "speed"}, catalog)
 

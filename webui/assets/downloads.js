@@ -38,29 +38,70 @@
   }
 
   // ---- how a download goes --------------------------------------------------------------------------------------
+  const UNASKED = { busy: false, problem: "Easel did not answer. Press again in a moment." };
   let next = 0;
 
-  async function ask(wanted) {
+  /** How the download stands; null if nobody can tell just now. */
+  async function look() {
     clearTimeout(next);
     try {
-      const how = wanted ? { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wanted) } : { cache: "no-store" };
-      const answer = await fetch("easel/downloads", how);
-      const told = await answer.json();
-      if (!answer.ok) throw new Error(told.error);
-      return told;
-    } catch (error) {
-      return { busy: false, problem: error.message };
+      const answer = await fetch("easel/downloads", { cache: "no-store" });
+      return answer.ok ? await answer.json() : null;
+    } catch {
+      return null;
     }
   }
 
-  async function follow(wanted) {
-    const now = await ask(wanted);
-    show(now);
-    if (now.busy) next = setTimeout(follow, EVERY);
-    else if (now.done) {
-      showNeeds(true);
-      if (document.querySelector("#preset_told [data-fetch]")) byId("preset_again")?.click();
+  async function send(wanted) {
+    clearTimeout(next);
+    next = 0; // an answer that is on its way comes too late
+    try {
+      const answer = await fetch("easel/downloads", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wanted) });
+      const told = await answer.json();
+      return answer.ok ? told : { busy: false, problem: told.error || UNASKED.problem };
+    } catch {
+      next = setTimeout(pickUp, 3 * EVERY); // what ran before runs on
+      return UNASKED;
     }
+  }
+
+  async function pickUp() {
+    const now = await look();
+    if (now?.busy) follow(now);
+  }
+
+  function follow(now) {
+    if (now) show(now);
+    if (!now || now.busy) {
+      clearTimeout(next);
+      const mine = setTimeout(async () => {
+        const then = await look();
+        if (mine === next) follow(then);
+      }, now ? EVERY : 3 * EVERY);
+      next = mine;
+    } else if (now.done) {
+      showNeeds(true);
+      if (forPreset() && presetButton()?.dataset.fetch === forPreset()) byId("preset_again")?.click();
+    }
+  }
+
+  // ---- what the chosen preset needs: once it is there, the preset is chosen again ---------------------------------
+  const FOR_PRESET = "easel-download"; // what the button asked for; it outlives a reload, as the download does
+  const presetButton = () => document.querySelector("#preset_told [data-fetch]");
+
+  function forPreset(wanted) {
+    try {
+      if (wanted !== undefined) sessionStorage.setItem(FOR_PRESET, wanted);
+      return sessionStorage.getItem(FOR_PRESET) || "";
+    } catch { // private window
+      return "";
+    }
+  }
+
+  async function start(button) {
+    const now = await send(JSON.parse(button.dataset.fetch));
+    if (!now.problem) forPreset(button.closest("#preset_told") ? button.dataset.fetch : "");
+    follow(now);
   }
 
   function place() {
@@ -69,7 +110,7 @@
       const bar = make("progress", { max: 1, "aria-label": "Download" });
       strip = make("div", { id: "download", role: "group", "aria-label": "Download" },
         make("p", { role: "status" }), make("span", { class: "amount" }), bar,
-        make("button", { type: "button", class: "plain stop", click: () => follow({}) }, "Stop"),
+        make("button", { type: "button", class: "plain stop", click: async () => follow(await send({})) }, "Stop"),
         make("button", { type: "button", class: "plain shut", click: () => strip.remove() }, "Close"));
       document.querySelector("header.masthead").after(strip);
     }
@@ -93,20 +134,17 @@
   document.addEventListener("click", (event) => {
     const target = event.target instanceof Element ? event.target : null;
     const button = target?.closest("[data-fetch]");
-    if (button) follow(JSON.parse(button.dataset.fetch));
+    if (button) start(button);
     else if (target?.closest("#refresh_models")) showNeeds(true);
   });
   document.addEventListener("easel:settings", () => showNeeds());
 
   // A download that runs already, perhaps since before a reload. The masthead comes later than this script, and never on
   // the page that asks for a password.
-  const arriving = new MutationObserver(async () => {
+  const arriving = new MutationObserver(() => {
     if (!document.querySelector("header.masthead")) return;
     arriving.disconnect();
-    const now = await ask();
-    if (!now.busy) return;
-    show(now);
-    next = setTimeout(follow, EVERY);
+    pickUp();
   });
   arriving.observe(document.documentElement, { childList: true, subtree: true });
 })();

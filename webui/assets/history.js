@@ -16,7 +16,7 @@
     emptyAsk: "Delete everything in the trash for good? This cannot be undone.", cancel: "Cancel",
     madeFrom: "Made from", madeOfIt: "Made from this picture", divide: "Divide between the two pictures",
     same: "Their settings are the same.", rescan: "Look for new pictures", foreign: "Of another program", yes: "yes", no: "no",
-    failed: "The history does not answer. Is Easel still running?", gone: "The file is gone.", loading: "Loading",
+    failed: "The history does not answer. Is Easel still running?", gone: "The file is gone.", loading: "Loading", again: "Try again",
     keys: "Arrows move, Enter opens, Space selects, F marks a favourite, Delete throws away, Ctrl+Z undoes.",
   };
   const say = (name, values = {}) => {
@@ -50,12 +50,34 @@
   });
   const pictureUrl = (picture) => `${BASE}/picture/${picture.key}`;
   const thumbnailUrl = (picture) => `${BASE}/thumbnail/${picture.key}`;
-  const language = () => document.documentElement.lang || undefined;
+  /** The page's language as the browser writes it; a user's own file may have a name that is none: the browser's, then. */
+  const language = () => {
+    try {
+      return Intl.getCanonicalLocales(document.documentElement.lang.replaceAll("_", "-"))[0];
+    } catch {
+      return undefined;
+    }
+  };
   const own = (value) => ([say("yes"), say("no")].includes(value) ? "" : "notranslate"); // what somebody wrote or chose
   const label = (picture) => (picture.prompt || say("noPrompt")).slice(0, 120);
 
+  // Days and times are the browser's, which need not be in the server's zone.
+  const when = (picture) => new Date(picture.time).toLocaleString(language());
+  const midnight = (day, later = 0) => {
+    const [year, month, date] = day.split("-").map(Number);
+    return new Date(year, month - 1, date + later);
+  };
+  const dayName = (day) => midnight(day).toLocaleDateString(language(), { weekday: "long", year: "numeric", month: "long", day: "numeric" });
+  const dayOf = (picture) => {
+    const made = new Date(picture.time);
+    return [made.getFullYear(), made.getMonth() + 1, made.getDate()].map((part) => String(part).padStart(2, "0")).join("-");
+  };
+
   // ---- what there is ---------------------------------------------------------------------------------------------
-  const state = { view: "all", before: null, total: 0, shown: new Map(), selected: new Set(), undo: null, loading: null, asked: 0, open: null };
+  const state = {
+    view: "all", before: null, total: 0, shown: new Map(), selected: new Set(), undo: null, loading: null, asked: 0, open: null,
+    list: 0, reading: false, stale: false, // how often the list was begun anew; it was not read when it should have been
+  };
 
   const query = make("input", {
     type: "search", class: "query", placeholder: say("hint"), maxlength: 1000, autocomplete: "off", spellcheck: "false", "aria-label": say("search"),
@@ -70,6 +92,7 @@
   const count = make("p", { class: "count", role: "status" });
   const remarks = make("p", { class: "remarks", role: "status", hidden: true });
   const days = make("div", { class: "days" });
+  const retry = make("div", { class: "retry", role: "status", hidden: true });
   const more = make("div", { class: "more", "aria-hidden": "true" });
   const keys = make("p", { class: "keyhelp" }, say("keys"));
   const selection = make("div", { class: "selection", role: "toolbar", "aria-label": say("select"), hidden: true });
@@ -77,7 +100,7 @@
   root.append(
     make("div", { class: "bar" }, query, views),
     make("div", { class: "facts" }, count, make("span", { class: "tools" }, rescan, empty)),
-    remarks, days, more, selection, toast, keys,
+    remarks, days, retry, more, selection, toast, keys,
   );
 
   // ---- the list --------------------------------------------------------------------------------------------------
@@ -89,30 +112,88 @@
     return `?${params}`;
   }
 
-  async function load(fresh) {
-    if (!fresh && (state.loading || !state.before)) return;
-    if (state.loading) state.loading.abort();
+  /** One question about the list at a time: `work` gets a function that reads a page, and is left when another begins. */
+  async function reading(work, failed) {
+    state.loading?.abort();
     const abort = state.loading = new AbortController();
     try {
-      const answer = await ask(address(fresh ? null : state.before), { signal: abort.signal });
-      if (abort !== state.loading) return;
+      await work(async (before) => {
+        const answer = await ask(address(before), { signal: abort.signal });
+        abort.signal.throwIfAborted();
+        return answer;
+      });
       state.asked = Date.now();
-      if (fresh) clearList();
-      state.before = answer.before;
-      answer.pictures.forEach(place);
-      if (fresh) tellCount(answer);
+      tellFailure("");
     } catch (problem) {
-      if (problem.name === "AbortError") return;
-      if (fresh) clearList();
-      state.before = null;
-      complain([problem.message]);
+      if (problem.name !== "AbortError") failed(problem.message);
+      return;
     } finally {
       if (abort === state.loading) state.loading = null;
     }
     if (isNear(more)) load(false);
   }
 
+  async function load(fresh) {
+    if (!fresh && (state.loading || !state.before)) return;
+    if (fresh) state.list += 1;
+    await reading(async (page) => {
+      const answer = await page(fresh ? null : state.before);
+      if (fresh) clearList();
+      state.before = answer.before;
+      answer.pictures.reduce((last, picture) => place(picture, last), tiles().pop());
+      if (fresh) tellCount(answer);
+    }, (message) => {
+      if (fresh) clearList();
+      tellFailure(message);
+    });
+  }
+
+  /** Take in what has come and gone. It waits while somebody is at work in the list. */
+  async function refresh() {
+    if (state.loading) {
+      refreshIn(500);
+      return;
+    }
+    const atWork = state.open || state.selected.size || days.contains(document.activeElement);
+    state.stale = Boolean(atWork) || !isVisible() || !atTop();
+    if (state.stale || !state.asked) return;
+    await reading(async (page) => {
+      const first = await page(null);
+      const pictures = [...first.pictures];
+      let { before } = first;
+      while (state.reading && before && pictures.length < state.shown.size) {
+        const answer = await page(before);
+        pictures.push(...answer.pictures);
+        before = answer.before;
+      }
+      merge(pictures, before, state.reading || first.reading);
+      tellCount(first);
+    }, (message) => complain([message]));
+  }
+
+  let awaited;
+  function refreshIn(milliseconds) {
+    clearTimeout(awaited);
+    awaited = setTimeout(refresh, milliseconds);
+  }
+
+  /** Put the newest `pictures` where they belong; tiles that are there stay. `mixed`: among older ones, too, some are new. */
+  function merge(pictures, before, mixed) {
+    const read = new Set(pictures.map((picture) => picture.key));
+    const cut = before && (mixed || !pictures.some((picture) => state.shown.has(picture.key))); // the older ones are read again
+    const last = pictures.reduce((item, picture) => place(picture, item), null);
+    const all = tiles();
+    for (const item of before && !cut ? all.slice(0, all.indexOf(last)) : all) {
+      if (read.has(item.dataset.key) || (item.hidden && !cut)) continue; // a hidden one may be put back
+      state.shown.delete(item.dataset.key);
+      item.remove();
+    }
+    if (cut || !before) state.before = before;
+    tidy();
+  }
+
   function clearList() {
+    state.before = null;
     state.shown.clear();
     select([]);
     days.replaceChildren();
@@ -120,15 +201,16 @@
 
   function tellTotal() {
     const none = query.value.trim() || state.view === "favourites" ? "noMatch" : state.view === "trash" ? "emptyTrash" : "nothing";
-    count.textContent = state.total <= 0 ? say(none) : state.total === 1 ? say("one") : say("many", { n: state.total.toLocaleString() });
+    count.textContent = state.total <= 0 ? say(none) : state.total === 1 ? say("one") : say("many", { n: state.total.toLocaleString(language(), { numberingSystem: "latn" }) });
     empty.hidden = state.view !== "trash" || state.total <= 0;
   }
 
   function tellCount(answer) {
     state.total = answer.total;
+    state.reading = Boolean(answer.reading);
     tellTotal();
     complain([...answer.remarks, ...(answer.reading ? [say("reading", answer.reading)] : [])]);
-    if (answer.reading) setTimeout(() => isVisible() && !state.selected.size && atTop() && load(true), 3000);
+    if (state.reading) refreshIn(3000);
   }
 
   function complain(messages) {
@@ -136,23 +218,45 @@
     remarks.hidden = messages.length === 0;
   }
 
-  function place(picture) {
-    if (state.shown.has(picture.key)) return;
-    let section = days.lastElementChild;
-    if (!section || section.dataset.day !== picture.day) {
-      const name = new Date(`${picture.day}T12:00:00`).toLocaleDateString(language(), { weekday: "long", year: "numeric", month: "long", day: "numeric" });
-      const save = make("a", { class: "plain", href: `${BASE}/day/${picture.day}`, download: "" }, say("saveDay"));
-      section = make("section", { "data-day": picture.day, "aria-labelledby": `day_${picture.day}` },
-        make("div", { class: "day" }, make("h3", { id: `day_${picture.day}`, class: "notranslate" }, name), ...(state.view === "trash" ? [] : [save])), make("ul", { class: "tiles" }));
-      days.append(section);
-    }
-    section.querySelector("ul").append(tile(picture));
+  function tellFailure(message) {
+    retry.hidden = !message;
+    retry.replaceChildren(...(message ? [make("span", {}, message), button(say("again"), () => load(!state.before))] : []));
   }
+
+  /** Make a tile for `picture`, if there is none yet, behind the tile of the next newer one; without that, at the front. */
+  function place(picture, newer) {
+    const known = state.shown.get(picture.key);
+    if (known) {
+      Object.assign(known.picture, picture);
+      paint(picture);
+      return known.item;
+    }
+    const item = tile(picture);
+    const day = dayOf(picture);
+    const behind = newer?.closest("section");
+    if (behind?.dataset.day === day) newer.after(item);
+    else sectionOf(day, behind).querySelector("ul").prepend(item);
+    item.closest("section").hidden = false;
+    return item;
+  }
+
+  function sectionOf(day, behind) {
+    const known = [...days.children].find((section) => section.dataset.day === day);
+    if (known) return known;
+    const save = make("a", { class: "plain", href: `${BASE}/day/${day}?since=${+midnight(day)}&until=${+midnight(day, 1)}`, download: "" }, say("saveDay"));
+    const section = make("section", { "data-day": day, "aria-labelledby": `day_${day}` },
+      make("div", { class: "day" }, make("h3", { id: `day_${day}`, class: "notranslate" }, dayName(day)), ...(state.view === "trash" ? [] : [save])), make("ul", { class: "tiles" }));
+    if (behind) behind.after(section);
+    else days.prepend(section);
+    return section;
+  }
+
+  const tileName = (picture) => `${label(picture)}, ${when(picture)}`;
 
   function tile(picture) {
     const image = make("img", { loading: "lazy", decoding: "async", alt: "", src: thumbnailUrl(picture), width: 256, height: 256 });
     image.addEventListener("error", () => item.classList.add("broken"));
-    const open = button("", () => look(picture), { class: "open notranslate", "aria-label": `${label(picture)}, ${new Date(picture.time).toLocaleString(language())}`, title: label(picture) });
+    const open = button("", () => look(picture), { class: "open notranslate", "aria-label": tileName(picture), title: label(picture) });
     open.append(image);
     const star = button("★", () => favour([picture], !picture.favourite), { class: "star", "aria-label": `${say("favourite")}: ${label(picture)}` });
     const pick = make("input", { type: "checkbox", class: "pick", "aria-label": `${say("select")}: ${label(picture)}` });
@@ -173,7 +277,8 @@
     shown.item.classList.toggle("selected", state.selected.has(picture.key));
   }
 
-  const items = () => [...days.querySelectorAll(".tile:not([hidden])")];
+  const tiles = () => [...days.querySelectorAll(".tile")];
+  const items = () => tiles().filter((item) => !item.hidden);
   const entryOf = (item) => state.shown.get(item.dataset.key);
 
   // Only one picture at a time is on the way of the Tab key; arrows go from one to the next.
@@ -182,8 +287,8 @@
   }
 
   function goTo(item) {
-    if (!item) return;
-    for (const other of days.querySelectorAll(".tile")) if (other.querySelector(".open").tabIndex === 0) reachable(other, false);
+    if (!item?.isConnected) return;
+    for (const other of tiles()) if (other.querySelector(".open").tabIndex === 0) reachable(other, false);
     reachable(item, true);
     item.querySelector(".open").focus();
     item.scrollIntoView({ block: "nearest" });
@@ -191,14 +296,32 @@
 
   function hideTiles(keys, hidden) {
     for (const key of keys) {
-      const shown = state.shown.get(key);
-      if (shown) shown.item.hidden = hidden;
+      const item = state.shown.get(key)?.item;
+      if (!item || item.hidden === hidden) continue;
+      item.hidden = hidden;
+      state.total += hidden ? -1 : 1;
     }
-    state.total += hidden ? -keys.length : keys.length;
     tellTotal();
-    for (const section of days.children) section.hidden = !section.querySelector(".tile:not([hidden])");
+    tidy();
+  }
+
+  /** No day without a picture, and one picture that the Tab key comes to. */
+  function tidy() {
+    for (const section of [...days.children]) {
+      section.hidden = !section.querySelector(".tile:not([hidden])");
+      if (!section.querySelector(".tile")) section.remove();
+    }
     const first = items()[0];
     if (first && !days.querySelector('.tile:not([hidden]) .open[tabindex="0"]')) reachable(first, true);
+  }
+
+  /** `keys` went to the trash or came back: their tiles go or come, unless it is another list than the one of then. */
+  async function moved(keys, toTrash, list) {
+    const hidden = toTrash !== (state.view === "trash");
+    const known = keys.every((key) => state.shown.has(key));
+    if (list !== state.list || !(known || hidden)) return load(true);
+    hideTiles(keys, hidden);
+    if (!known) refreshIn(0);
   }
 
   function show(view) {
@@ -237,6 +360,7 @@
       ]),
       button(say("clear"), () => select([])),
     );
+    if (state.stale) refreshIn(300);
   }
 
   // ---- changing --------------------------------------------------------------------------------------------------
@@ -260,35 +384,37 @@
   }
 
   async function throwAway(pictures) {
+    const { list } = state;
     const all = items();
     const last = Math.max(...pictures.map((p) => all.indexOf(state.shown.get(p.key)?.item)));
     const answer = await attempt(() => tell("/trash", { keys: pictures.map((p) => p.key) }));
     if (!answer) return;
     const next = all.slice(last + 1).concat(all.slice(0, last + 1).reverse()).find((item) => !answer.done.includes(item.dataset.key));
-    hideTiles(answer.done, true);
+    await moved(answer.done, true, list);
     select([]);
     if (answer.done.length) {
-      state.undo = answer.done;
+      state.undo = { keys: answer.done, list: state.list };
       inform(answer.done.length === 1 ? say("trashedOne") : say("trashed", { n: answer.done.length }), undo, answer.remarks);
       goTo(next);
     } else inform(answer.remarks.join(" "));
   }
 
   async function undo() {
-    const keys = state.undo;
+    const thrown = state.undo;
     state.undo = null;
-    if (!keys) return;
-    const answer = await attempt(() => tell("/restore", { keys }));
+    if (!thrown) return;
+    const answer = await attempt(() => tell("/restore", { keys: thrown.keys }));
     if (!answer) return;
-    hideTiles(answer.done, false);
+    await moved(answer.done, false, thrown.list);
     inform([say("restored", { n: answer.done.length }), ...answer.remarks].join(" "));
     goTo(state.shown.get(answer.done[0])?.item);
   }
 
   async function restore(keys) {
+    const { list } = state;
     const answer = await attempt(() => tell("/restore", { keys }));
     if (!answer) return;
-    hideTiles(answer.done, true);
+    await moved(answer.done, false, list);
     select([]);
     inform([say("restored", { n: answer.done.length }), ...answer.remarks].join(" "));
     goTo(items()[0]);
@@ -327,13 +453,22 @@
       dialog.remove();
       if (state.open === dialog) state.open = null;
       if (back && back.isConnected && !back.closest("[hidden]")) back.focus();
+      if (state.stale) refreshIn(300);
     });
-    dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+    let pressed = false; // where a selection of text ends is no reason to close
+    dialog.addEventListener("pointerdown", (event) => { pressed = isBeside(dialog, event); });
+    dialog.addEventListener("click", (event) => { if (pressed && isBeside(dialog, event)) dialog.close(); });
     const back = document.activeElement;
     root.append(dialog);
     dialog.showModal();
     state.open = dialog;
     return dialog;
+  }
+
+  function isBeside(dialog, event) {
+    const box = dialog.getBoundingClientRect();
+    const within = event.clientX >= box.left && event.clientX <= box.right && event.clientY >= box.top && event.clientY <= box.bottom;
+    return event.target === dialog && !within;
   }
 
   const parsed = (text) => { try { return JSON.parse(text); } catch { return {}; } };
@@ -385,7 +520,7 @@
     const lines = [];
     if (whole.ancestors.length) lines.push(strip(say("madeFrom"), [...whole.ancestors, whole], whole));
     if (whole.children.length) lines.push(strip(say("madeOfIt"), whole.children, whole));
-    const dialog = openDialog("details", new Date(whole.time).toLocaleString(language()),
+    const dialog = openDialog("details", when(whole),
       make("div", { class: "picture" }, image,
         ...(at > 0 ? [button("‹", () => step(-1), { class: "previous", "aria-label": say("previous") })] : []),
         ...(at >= 0 && at < around.length - 1 ? [button("›", () => step(1), { class: "next", "aria-label": say("next") })] : [])),
@@ -499,7 +634,7 @@
   // ---- when to ask -----------------------------------------------------------------------------------------------
   const isVisible = () => root.offsetParent !== null;
   const isNear = (mark) => isVisible() && mark.getBoundingClientRect().top < window.innerHeight + 600;
-  const atTop = () => !days.firstElementChild || days.firstElementChild.getBoundingClientRect().top > 0;
+  const atTop = () => days.getBoundingClientRect().top > 0;
 
   let typing;
   query.addEventListener("input", () => {
@@ -507,12 +642,36 @@
     typing = setTimeout(() => load(true), WAIT);
   });
 
-  // Seen again after a while: what was made meanwhile is added by reading the list anew, unless somebody is at work in it.
   new IntersectionObserver((entries) => {
-    const seen = entries.some((entry) => entry.isIntersecting);
-    if (seen && !state.loading && !state.selected.size && !state.open && (!state.asked || Date.now() - state.asked > 1500)) load(true);
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    watchGallery();
+    if (state.loading) return;
+    if (!state.asked) load(true);
+    else if (state.stale || Date.now() - state.asked > 1500) refresh();
   }).observe(count);
   new IntersectionObserver((entries) => {
     if (entries.some((entry) => entry.isIntersecting) && state.asked) load(false);
   }, { rootMargin: "600px" }).observe(more);
+  root.addEventListener("focusout", () => { if (state.stale) refreshIn(300); });
+
+  let gallery;
+  /** What is made while the list is open comes into it. */
+  function watchGallery() {
+    if (gallery) return;
+    gallery = document.querySelector("#final_gallery");
+    if (!gallery) return;
+    const shots = () => [...gallery.querySelectorAll("a.shot")].map((shot) => shot.href).join(" ");
+    let known = shots();
+    new MutationObserver(() => {
+      if (shots() === known) return;
+      known = shots();
+      refreshIn(300);
+    }).observe(gallery, { childList: true, subtree: true });
+  }
+
+  document.addEventListener("easel:language", () => {
+    for (const section of days.children) section.querySelector("h3").textContent = dayName(section.dataset.day);
+    for (const { picture, item } of state.shown.values()) item.querySelector(".open").setAttribute("aria-label", tileName(picture));
+    if (state.asked) tellTotal();
+  });
 })();

@@ -43,20 +43,21 @@
       note.textContent = `Made for ${found.family}: it will not fit an SDXL model.`;
     } else {
       const words = found.words?.length ? found.words : found.tags || [];
-      if (words.length) note.append(make("span", {}, "Words that call it: "), make("span", { class: "words" }, words.join(", ")));
+      if (words.length) note.append(make("span", {}, "Words that call it: "), make("span", { class: "words notranslate" }, words.join(", ")));
     }
   }
 
-  // A field to search a LoRA in; `use` is called with the file once there is one of that name.
+  // A field to search a LoRA in; `use` is called with the file of that name, "" if there is none, null for an empty field.
   function nameInput(value, use) {
     const input = make("input", {
       type: "text", class: "lora-name", list: "lora_names", value: short(value), placeholder: "Search the LoRAs",
       "aria-label": "LoRA", autocomplete: "off", spellcheck: "false",
     });
     input.addEventListener("change", () => {
-      const chosen = names.find((one) => one === input.value || short(one) === input.value);
-      input.classList.toggle("unknown", !chosen && input.value !== "");
-      if (chosen) use(chosen);
+      const wanted = input.value.trim();
+      const chosen = [value, ...names].find((one) => one === wanted || short(one) === wanted) || "";
+      input.classList.toggle("unknown", !chosen && wanted !== "");
+      use(wanted ? chosen : null);
     });
     return input;
   }
@@ -64,46 +65,68 @@
   // A row that waits for a LoRA.
   function emptyRow() {
     const name = nameInput("", (chosen) => {
+      if (!chosen) return;
       keep([...entries(), { name: chosen, weight: 1, enabled: true }]);
       draw(true);
     });
     return make("div", { class: "lora empty" }, name);
   }
 
-  function row(entry, index) {
-    const change = (changes) => {
-      const list = entries();
-      list[index] = { ...list[index], ...changes };
-      keep(list);
+  function row(entry) {
+    const index = () => [...byId("lora_list").children].indexOf(box);
+    const change = (changes) => keep(entries().map((one, at) => (at === index() ? { ...one, ...changes } : one)));
+    const remove = () => {
+      keep(entries().filter((_, at) => at !== index()));
+      box.remove();
+      fillUp();
     };
     const note = make("p", { class: "lora-note" });
     const on = make("input", { type: "checkbox", checked: entry.enabled !== false, "aria-label": "Use this LoRA" });
-    on.addEventListener("change", () => change({ enabled: on.checked }));
+    let enabled = on.checked;
+    on.addEventListener("change", () => {
+      enabled = on.checked;
+      change({ enabled });
+    });
     const name = nameInput(entry.name, (chosen) => {
-      change({ name: chosen });
+      if (chosen === null) {
+        remove();
+        return;
+      }
+      on.disabled = !chosen; // under a name that is unknown nothing acts
+      on.checked = Boolean(chosen) && enabled;
+      change({ enabled: on.checked, ...(chosen ? { name: chosen } : {}) });
       tell(note, chosen);
     });
     const number = make("input", { type: "number", class: "lora-weight", min: -10, max: 10, step: 0.05, value: entry.weight ?? 1, "aria-label": "Weight" });
     const slider = make("input", { type: "range", min: about().min, max: about().max, step: 0.05, value: entry.weight ?? 1, "aria-label": "Weight" });
-    number.addEventListener("change", () => {
-      const weight = Math.min(10, Math.max(-10, Number.parseFloat(number.value) || 0));
-      number.value = weight;
+    const weigh = (weight) => {
       slider.value = weight;
       change({ weight });
-    });
+      return weight;
+    };
+    const typed = () => Math.min(10, Math.max(-10, Number.parseFloat(number.value) || 0));
+    number.addEventListener("input", () => { if (number.value !== "") weigh(typed()); });
+    number.addEventListener("change", () => { number.value = weigh(typed()); });
     slider.addEventListener("input", () => { number.value = slider.value; });
     slider.addEventListener("change", () => change({ weight: Number.parseFloat(slider.value) }));
     const away = make("button", { type: "button", class: "plain", "aria-label": "Remove this LoRA", title: "Remove this LoRA" }, "✕");
     away.addEventListener("click", () => {
-      const list = entries();
-      list.splice(index, 1);
-      keep(list);
-      draw(true);
+      remove();
       (document.querySelector("#lora_list .lora-name") || byId("add_lora")).focus();
     });
     tell(note, entry.name);
-    return make("div", { class: "lora", role: "group", "aria-label": short(entry.name) || "LoRA" },
+    const box = make("div", { class: "lora", role: "group", "aria-label": short(entry.name) || "LoRA" },
       make("div", { class: "lora-head" }, on, name, away), make("div", { class: "lora-strength" }, slider, number), note);
+    return box;
+  }
+
+  function fillUp() {
+    const list = byId("lora_list");
+    if (names.length) {
+      while (list.children.length < about().rows) list.append(emptyRow());
+    } else if (!list.children.length) {
+      list.append(make("p", { class: "note" }, "There is no LoRA in models/loras yet."));
+    }
   }
 
   function draw(force = false) {
@@ -112,12 +135,8 @@
     if (!list || !input || (!force && input.value === drawn && list.dataset.drawn)) return;
     drawn = input.value;
     list.dataset.drawn = "yes";
-    list.replaceChildren(...entries().map(row));
-    if (names.length) {
-      while (list.children.length < about().rows) list.append(emptyRow());
-    } else if (!list.children.length) {
-      list.append(make("p", { class: "note" }, "There is no LoRA in models/loras yet."));
-    }
+    list.replaceChildren(...entries().map((entry) => row(entry)));
+    fillUp();
   }
 
   async function readNames() {

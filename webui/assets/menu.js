@@ -98,15 +98,23 @@
   }
 
   // ---- the list of keys -----------------------------------------------------------------------------------------
+  function isOutside(element, { clientX, clientY }) {
+    const box = element.getBoundingClientRect();
+    return clientX < box.left || clientX > box.right || clientY < box.top || clientY > box.bottom;
+  }
+
   function showKeys() {
     closeMenu(false);
     const rows = KEYS.map(([keys, words]) => make("tr", {},
       make("th", { scope: "row", class: "notranslate" }, ...keys.split(" ").map((key) => make("kbd", {}, key))), make("td", {}, words)));
     const shut = make("button", { type: "button", class: "plain", click: () => dialog.close() }, "Close");
+    let pressed = null;
     const dialog = make("dialog", { id: "keys", "aria-labelledby": "keys_title", close: () => {
       dialog.remove();
       byId("page_menu_button")?.focus();
-    }, click: (event) => { if (event.target === dialog) dialog.close(); } },
+    }, pointerdown: (event) => { pressed = event.target; }, click: (event) => {
+      if (pressed === dialog && event.target === dialog && isOutside(dialog, event)) dialog.close();
+    } },
     make("h2", { id: "keys_title" }, "Keys"), make("table", {}, make("tbody", {}, ...rows)), shut);
     document.body.append(dialog);
     dialog.showModal();
@@ -133,24 +141,28 @@
     });
   }
 
-  function ended() {
-    const { sound: heard, notify } = switches();
-    if (heard) chime();
-    if (notify && document.hidden && window.Notification?.permission === "granted") {
+  function notice() {
+    try {
       const note = new Notification(TITLE, { body: language.say("A task has ended."), tag: "easel" });
       note.addEventListener("click", () => { window.focus(); note.close(); });
-    }
-    if (document.hidden) unseen = true;
+    } catch { /* Chrome on Android lets no page make one */ }
   }
 
-  let running = "";   // id of the task whose progress is shown
+  function ended() {
+    const { sound: heard, notify } = switches();
+    if (document.hidden) unseen = true;
+    if (heard) chime();
+    if (notify && document.hidden && window.Notification?.permission === "granted") notice();
+  }
+
+  let running = "";   // id of the task that runs
   let unseen = false; // something ended while nobody looked
 
   function follow() {
     const bar = document.querySelector("#progress-bar [role=progressbar]");
-    const now = bar?.dataset.task || "";
-    if (running && now !== running && !document.querySelector('#progress-bar [data-end="stopped"]')) ended();
-    running = now;
+    const before = running;
+    running = bar?.matches(".running") ? bar.dataset.task : "";
+    if (before && running !== before && !document.querySelector('#progress-bar [data-end="stopped"]')) ended();
     const title = bar ? `${bar.getAttribute("aria-valuenow")} % · ${TITLE}` : unseen ? `✓ ${TITLE}` : TITLE;
     if (document.title !== title) document.title = title;
   }

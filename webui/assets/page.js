@@ -138,7 +138,23 @@
   }
 
   // ---- attention weights: Ctrl and an arrow in a prompt ---------------------------------------------------------
-  const DELIMITERS = new Set(".,\\/!?%^*;:{}=`~() \t\n\r");
+  const DELIMITERS = new Set(".,\\/!?%^*;:{}=`~()[]| \t\n\r");
+  const WEIGHT = /^:\s*([-+]?(?:\d+\.?\d*|\.\d+))\s*$/;
+
+  /** The weight between the colon at `colon` and the `close` behind it, and where that is; null if it is none. */
+  function weightAt(text, colon, close) {
+    const end = text.indexOf(close, colon);
+    const found = end < 0 ? null : WEIGHT.exec(text.slice(colon, end));
+    return found && { weight: Number(found[1]), end };
+  }
+
+  // A tag that has no weight is left as it is: "<style:3D Render>", "<lora:2d_style>".
+  function inBareTag(text, at) {
+    const start = at && text.lastIndexOf("<", at - 1);
+    const tag = /^<(lora|style):[^<>]*>/i.exec(text.slice(start));
+    if (!tag || start >= at || start + tag[0].length <= at) return false;
+    return tag[1].toLowerCase() === "style" || tag[0].split(":").length < 3 || !weightAt(tag[0], tag[0].lastIndexOf(":"), ">");
+  }
 
   function groupAround(text, at) {
     for (const [open, close] of [["(", ")"], ["<", ">"]]) {
@@ -146,7 +162,7 @@
       const end = text.indexOf(close, at);
       if (start < 0 || end < 0 || text.slice(start + 1, at).includes(close) || text.slice(at, end).includes(open)) continue;
       const colon = text.lastIndexOf(":", end);
-      if (colon > start) return [start + 1, colon];
+      if (colon > start && weightAt(text, colon, close)) return [start + 1, colon];
     }
     return null;
   }
@@ -156,27 +172,29 @@
     let end = at;
     while (start > 0 && !DELIMITERS.has(text[start - 1])) start -= 1;
     while (end < text.length && !DELIMITERS.has(text[end])) end += 1;
-    return [start, end];
+    const tag = /embedding:$/i.exec(text.slice(0, start));
+    return [start - (tag ? tag[0].length : 0), end];
+  }
+
+  // "(embedding:name)" counts 1.1 times, as a word in parentheses does.
+  function embeddingIn(text, start, end) {
+    const whole = /^embedding:/i.test(text.slice(start, end)) && text[start - 1] === "(" && text[end] === ")";
+    return whole && { weight: 1.1, end };
   }
 
   function weigh(area, up) {
     const text = area.value;
     let [start, end] = [area.selectionStart, area.selectionEnd];
+    if (inBareTag(text, start)) return;
     if (start === end) [start, end] = groupAround(text, start) || wordAround(text, start);
     while (end > start && text[end - 1] === " ") end -= 1;
     if (start === end) return;
-    const inside = "(<".includes(text[start - 1] || "x") && text[end] === ":";
-    const angle = inside && text[start - 1] === "<";
-    let before = text.slice(0, start);
-    let after = text.slice(end);
-    let weight = 1;
-    if (inside) {
-      const close = after.indexOf(angle ? ">" : ")");
-      weight = Number.parseFloat(after.slice(1, close));
-      if (close < 0 || Number.isNaN(weight)) return;
-      before = before.slice(0, -1);
-      after = after.slice(close + 1);
-    }
+    const closing = { "(": ")", "<": ">" }[text[start - 1]];
+    const inside = closing && (weightAt(text, end, closing) || embeddingIn(text, start, end));
+    const angle = Boolean(inside) && closing === ">";
+    const before = text.slice(0, inside ? start - 1 : start);
+    const after = text.slice(inside ? inside.end + 1 : end);
+    let weight = inside ? inside.weight : 1;
     weight = Number.parseFloat((weight + (up ? 1 : -1) * (angle ? 0.05 : 0.1)).toPrecision(12));
     const bare = weight === 1 && !angle;
     const shown = String(weight).length === 1 ? `${weight}.0` : String(weight);
@@ -203,6 +221,12 @@
     return target.getAttribute("aria-expanded") === "true" || (target.matches("input[type=search]") && target.value !== "");
   }
 
+  function generate() {
+    const now = document.activeElement; // what is typed there counts, though it has not been left
+    if (now?.closest("#lora_list")) now.dispatchEvent(new Event("change", { bubbles: true }));
+    byId("generate_button")?.click();
+  }
+
   function onKey(event) {
     if (composing(event)) return;
     const chord = event.ctrlKey || event.metaKey || event.altKey;
@@ -213,7 +237,7 @@
     }
     if (chord && event.key === "Enter") {
       event.preventDefault();
-      if (!event.repeat) byId("generate_button")?.click();
+      if (!event.repeat) generate();
     } else if (event.key === "Escape" && visible(byId("stop_button")) && !closesSomething(event.target)) {
       byId("stop_button").click();
     } else if ((event.ctrlKey || event.metaKey) && ["ArrowUp", "ArrowDown"].includes(event.key)) {
@@ -228,6 +252,7 @@
   let viewer = null;
   let shots = [];
   let at = 0;
+  let pressed = null; // where in the viewer the pointer went down
 
   function makeViewer() {
     const button = (name, label, sign) => make("button", { type: "button", class: name, "aria-label": label, title: label }, sign);
@@ -243,6 +268,7 @@
         button("close", "Close", "✕")),
       button("previous", "Previous picture", "‹"),
       button("next", "Next picture", "›"));
+    viewer.addEventListener("pointerdown", (event) => { pressed = event.target; });
     viewer.addEventListener("click", (event) => {
       const name = event.target.className;
       if (name === "previous") turn(-1);
@@ -250,10 +276,12 @@
       else if (name === "size") viewer.classList.toggle("actual");
       else if (name === "reuse") reuseSeed();
       else if (name === "use") useShot();
-      else if (!event.target.closest(".save") && !event.target.closest(".caption")) viewer.close();
+      else if (name === "close" || (event.target === pressed && onBackdrop(pressed))) viewer.close();
     });
     document.body.append(viewer);
   }
+
+  const onBackdrop = (element) => element === viewer || element.matches("#viewer img"); // the picture fills it
 
   function look(shot) {
     if (!viewer) makeViewer();
@@ -310,6 +338,7 @@
       write("positive_prompt", chip.dataset.prompt);
       field("positive_prompt")?.focus();
     }
+    if (target) forgetDrafts(target);
     if (target?.closest("#theme_toggle")) switchTheme();
     if (target?.closest("#settings_offer")) {
       window.easel.useSettings(field("positive_prompt").value);
@@ -367,8 +396,51 @@
     server = now || server;
   }
 
+  // ---- what is typed beside the controls comes back after a reload, until it has been used ------------------------
+  const DRAFTS = "easel-drafts";
+  const USED_BY = {
+    prompt_list: "#queue_list", grid_x_values: "#make_grid", grid_y_values: "#make_grid", preset_name: "#preset_save, #preset_replace, #preset_rename",
+  };
+
+  function drafts() {
+    try { return JSON.parse(sessionStorage.getItem(DRAFTS)) || {}; } catch { return {}; }
+  }
+
+  function keepDrafts(changes) {
+    try { sessionStorage.setItem(DRAFTS, JSON.stringify({ ...drafts(), ...changes })); } catch { /* private window */ }
+  }
+
+  function keepDraft(target) {
+    const id = Object.keys(USED_BY).find((one) => target.closest(`#${one}`));
+    if (id) keepDrafts({ [id]: target.value });
+  }
+
+  function forgetDrafts(target) {
+    const used = Object.keys(USED_BY).filter((id) => target.closest(USED_BY[id]));
+    if (used.length) keepDrafts(Object.fromEntries(used.map((id) => [id, ""])));
+  }
+
+  // The fields come later than this script, some only when their part is opened.
+  function bringDraftsBack() {
+    const left = new Map(Object.entries(drafts()).filter(([id, text]) => USED_BY[id] && text));
+    const seen = new MutationObserver(() => {
+      for (const [id, text] of left) {
+        if (!field(id)) continue;
+        left.delete(id);
+        if (!field(id).value) write(id, text);
+      }
+      if (!left.size) seen.disconnect();
+    });
+    if (left.size) seen.observe(document.body, { childList: true, subtree: true });
+  }
+
+  // Gradio keeps the rules of an @media of style.css inside the page; dialogs and messages stand outside.
+  const STILL = "*, ::before, ::after { animation: none !important; transition: none !important; }";
+
   function begin() {
+    document.head.append(make("style", { media: "(prefers-reduced-motion: reduce)" }, STILL));
     keepDressed();
+    bringDraftsBack();
     watchDrops();
     ask();
     setInterval(ask, ASK_EVERY);
@@ -379,6 +451,7 @@
   document.addEventListener("input", (event) => {
     if (event.target.id === "advanced_search") searchAdvanced(event.target.value);
     if (event.target.closest("#positive_prompt")) watchPrompt();
+    keepDraft(event.target);
   });
   document.addEventListener("keydown", onKey, true);
   if (document.body) begin();

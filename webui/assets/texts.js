@@ -7,6 +7,11 @@
   const USUAL = USUAL_LANGUAGE; // for browsers that have chosen none; "": as the browser prefers
   const CHOICE = "easel-language";
   const UNTOUCHED = "script, style, textarea, code, pre, [translate=no], .notranslate, .excerpt:not(.none), .chip, .shot, #viewer img, #viewer .caption, [contenteditable]";
+  const NAMED = ".lora"; // whose label is a name, though not all that is in it
+  // Lists of what people named: of files only what choosing none is called is ours, of presets what the program brought.
+  const OF_FILES = ["base_model", "refiner_model", "vae", "text_encoder_l", "text_encoder_g"].map((id) => `#${id}`).join();
+  const NO_FILE = new Set(["None", "The checkpoint's own"]);
+  const PRESETS = new Set(["Default", "Anime", "Easel", "Fast", "General", "Lcm", "Lightning", "Plain sdxl", "Playground", "Pony", "Realistic", "Sai"]);
   const ATTRIBUTES = ["placeholder", "title", "aria-label", "alt", "data-hint"];
   const JOINT = " · "; // between facts that are translated one by one
 
@@ -120,6 +125,12 @@
   };
 
   // ---- putting it in place --------------------------------------------------------------------------------------
+  /** Whether `text`, an entry of the list around `element`, is a name that people gave. */
+  function isName(element, text) {
+    const ours = element.closest(OF_FILES) ? NO_FILE : element.closest("#preset") ? PRESETS : null;
+    return Boolean(ours) && !ours.has(text.trim());
+  }
+
   const untouched = (node) => {
     const element = node.nodeType === Node.TEXT_NODE ? node.parentElement : node;
     return !element || element.closest(UNTOUCHED) !== null;
@@ -129,7 +140,8 @@
     const kept = originals.get(node) || {};
     const before = kept[name];
     const english = before && now === before.shown ? before.english : now;
-    const shown = say(english);
+    const option = (node.nodeType === Node.TEXT_NODE ? node.parentElement : node).closest("[role=option]");
+    const shown = option && isName(option, english) ? english : say(english);
     if (shown === english && !before) return;
     kept[name] = { english, shown };
     originals.set(node, kept);
@@ -144,7 +156,7 @@
     for (const name of ATTRIBUTES) {
       const now = element.getAttribute(name);
       const own = name === "placeholder" || !untouched(element); // a text area's content is left alone, not its hint
-      if (now && own) put(element, name, now, (text) => element.setAttribute(name, text));
+      if (now && own && !(name === "aria-label" && element.matches(NAMED))) put(element, name, now, (text) => element.setAttribute(name, text));
     }
   }
 
@@ -164,7 +176,7 @@
   // What a closed list shows is the value of an input, which the page reads: the translation is laid over it (style.css).
   function putChosen() {
     for (const input of document.querySelectorAll("input[role=listbox], input[role=combobox]")) {
-      const text = say(input.value);
+      const text = isName(input, input.value) ? input.value : say(input.value);
       const over = input.parentElement;
       if (text === input.value) delete over.dataset.shown;
       else if (over.dataset.shown !== text) over.dataset.shown = text;

@@ -36,7 +36,7 @@ class NameTaken(BadSetting):
 @dataclass(frozen=True)
 class PresetCard:
     """The card's components. `before` (hidden) is the preset that the controls came from, `former` (hidden, JSON) what a
-    choice replaced.
+    choice replaced, `came_to` (hidden, JSON) what the preset came to when it was chosen.
     """
 
     preset: Any
@@ -48,6 +48,7 @@ class PresetCard:
     changes: Any
     before: Any
     former: Any
+    came_to: Any
     keep: Any
     save: Any
     replace: Any
@@ -58,7 +59,7 @@ class PresetCard:
     @property
     def choosing(self) -> list[Any]:
         """What shows which preset is chosen."""
-        return [self.preset, self.before, self.told]
+        return [self.preset, self.before, self.told, self.came_to]
 
 
 def preset_card(shelf: Shelf, *, allowed: bool) -> PresetCard:
@@ -75,6 +76,7 @@ def preset_card(shelf: Shelf, *, allowed: bool) -> PresetCard:
         # Beside the controls in the page, so that they always belong to the values that are sent with them.
         before = gr.Textbox(shelf.first, visible="hidden", elem_id="preset_before")
         former = gr.Textbox("", visible="hidden", elem_id="preset_former")
+        came_to = gr.Textbox("", visible="hidden", elem_id="preset_came_to")
         told = gr.HTML("", elem_id="preset_told")
         undo = gr.Button("Undo", elem_id="preset_undo", size="sm", visible=False)
         again = gr.Button("", elem_id="preset_again", visible="hidden")  # pressed by downloads.js
@@ -100,6 +102,7 @@ def preset_card(shelf: Shelf, *, allowed: bool) -> PresetCard:
         changes,
         before,
         former,
+        came_to,
         keep,
         save,
         replace,
@@ -114,7 +117,7 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
 
     `allowed` is False where the page is open to others: presets and files are for the one who sits at the computer.
     """
-    asked = {*form.inputs, made.preset, made.before, made.former, made.name, made.with_prompt}
+    asked = {*form.inputs, made.preset, made.before, made.former, made.came_to, made.name, made.with_prompt}
     message = form.message
 
     def switch(values: dict[Any, Any]) -> dict[Any, Any]:
@@ -129,12 +132,14 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
         return changed(current, settings, before, chosen, choice)
 
     def again(values: dict[Any, Any]) -> dict[Any, Any]:
-        """The chosen preset's files have come: what it comes to now."""
+        """The chosen preset's files have come: what it comes to now, but for what was changed since it was chosen."""
         chosen = str(values[made.preset] or "")
         try:
             current, settings = form.current(values), shelf.settings(chosen)
-            settings = dataclasses.replace(settings, **{name: getattr(current, name) for name in NOT_OF_A_PRESET})
-            return changed(current, settings, chosen, chosen, shelf.choice(chosen))
+            then, now = _kept_of(chosen, str(values[made.came_to] or "")), shown(current)
+            touched = {name for name in now if name not in then or now[name] != then[name]}
+            kept = {name: getattr(current, name) for name in {*touched, *NOT_OF_A_PRESET}}
+            return changed(current, dataclasses.replace(settings, **kept), chosen, chosen, shelf.choice(chosen))
         except UserError as error:
             return {message: problem(str(error))}
 
@@ -143,6 +148,7 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
         told = told_choice(choice, chosen, allowed=allowed) + told_switch(diff(settings, current))
         former = json.dumps({"preset": before, "values": _without_seed(shown(current))})
         choosing = {made.told: told, made.before: chosen, made.former: former, made.undo: gr.update(visible=True)}
+        choosing |= {made.came_to: _came_to(shelf, chosen)}
         return form.filled(_without_seed(shown(settings))) | choosing
 
     def undo(values: dict[Any, Any]) -> dict[Any, Any]:
@@ -155,6 +161,7 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
             return {message: UNCHANGED}
         typed = {name: value for name, value in form.by_name(values).items() if name in TYPED}
         choosing = {made.preset: preset, made.before: preset, made.told: "", made.undo: gr.update(visible=False)}
+        choosing |= {made.came_to: _came_to(shelf, preset)}
         return form.filled(known | typed) | choosing
 
     def compare(values: dict[Any, Any]) -> str:
@@ -238,7 +245,25 @@ def shown_preset(
         made.preset: gr.update(choices=preset_choices(shelf), value=chosen),
         made.before: chosen,
         made.told: notes + told,
+        made.came_to: _came_to(shelf, chosen),
     }
+
+
+def _came_to(shelf: Shelf, name: str) -> str:
+    """What the preset `name` comes to with the files of now, for `PresetCard.came_to`; "" if it cannot be used."""
+    try:
+        return json.dumps({"preset": name, "values": shown(shelf.settings(name))})
+    except UserError:
+        return ""
+
+
+def _kept_of(name: str, came_to: str) -> dict[str, Any]:
+    """The values of `PresetCard.came_to` if they are those of the preset `name`: the text comes from a browser."""
+    try:
+        kept = json.loads(came_to)
+        return remembered_values(json.dumps(kept["values"])) if kept["preset"] == name else {}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return {}
 
 
 def preset_choices(shelf: Shelf) -> list[tuple[str, str]]:
