@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -409,3 +411,11 @@ def test_a_training_state_comes_back_as_it_was_saved(tmp_path):
     other.load_state_dict(state["optimizers"][0])
     assert torch.equal(other.state[again.weight]["exp_avg"], optimizer.state[module.weight]["exp_avg"])
     assert load(tmp_path / "none.safetensors", "cpu") is None
+
+
+@pytest.mark.parametrize("script", ["prepare", "train_vae", "encode", "train_unet", "export", "evaluate", "companions"])
+def test_every_script_starts_from_any_folder(script, tmp_path):
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, str(TOOLS / f"{script}.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0 and "--work" in done.stdout, done.stderr

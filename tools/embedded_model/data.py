@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.random import Generator
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1]))  # so that scripts of this folder find `core`: all import this module first
 WORK = HERE.parents[1] / ".work" / "embedded_model"
 CHECKPOINT = HERE.parents[1] / "models" / "checkpoints" / "easel-emoji-256.safetensors"  # that ships
 

@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -18,8 +17,6 @@ import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # so that `core` is found when a script of this folder is run
 
 log = logging.getLogger(__name__)
 
