@@ -64,17 +64,17 @@ def refined(prompt: str) -> Pair:
 
 
 EFFECTS = {
-    f"LoRA of a style ({STYLE_LORA})": [
+    "LoRA of a style": [
         style("a fox, pixel art"),
         style("a car on a yellow background, pixel art"),
         style("an ice cream, pixel art"),
     ],
-    f"LoRA of a thing ({THING_LORA})": [
+    "LoRA of a thing": [
         thing("a teapot"),
         thing("a teapot on a green background"),
         thing("a teapot on a black background"),
     ],
-    f"embedding of a thing ({EMBEDDING})": [
+    "embedding of a thing": [
         embedding("a polar bear"),
         embedding("a polar bear on a blue background"),
         embedding("a polar bear on a red background"),
