@@ -75,8 +75,8 @@ class EmptyPart(Generic[Part]):
         return self.module.requires_grad_(False)
 
     def _tensors(self, dtype: torch.dtype | None, check: Check | None) -> dict[str, Tensor]:
-        """All tensors in `dtype`; of 8 bits the weights of linear layers alone are, and tables, norms and biases as stored."""
-        if dtype is None or dtype.itemsize > 1:
+        """All tensors in `dtype`; of a text encoder in 8 bits the linear layers alone, tables, norms and biases as stored."""
+        if dtype is None or dtype.itemsize > 1 or not isinstance(self.module, CLIPText):
             return self.file.tensors(self.entries, dtype, check)
         large = {f"{name}.weight" for name, layer in self.module.named_modules() if isinstance(layer, nn.Linear)}
         linear = {name: entry for name, entry in self.entries.items() if name in large}

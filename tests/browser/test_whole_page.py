@@ -31,6 +31,7 @@ SAME = {
     *NOISE_DEVICES,
     *AUTO_ON_OFF,
     "easel-emoji-256",
+    "easel-pixel-art",
 }
 VISIBLE_TEXTS = """() => {
   const untouched = 'script, style, textarea, code, pre, [translate=no], .notranslate, .excerpt, .chip, .shot, #viewer img, #viewer .caption';
