@@ -4,6 +4,7 @@ top1        share of pictures whose nearest reference (64 px, in the named style
             and scaled a little) is the thing named
 colour      share of pictures whose border is nearest to the named background colour (white if none is named)
 style       share of pictures that style_judge.py, trained on real pictures of other things, sees in the named style
+style_real  the same of real pictures of the model's things
 sharpness   gradient energy of the picture over that of the right reference, at full size, capped at 1 (mean of the root)
 sharp_top1  mean of that over all pictures, counting 0 where the thing is wrong: blobs cannot score
 *_held_out  the same over pairs of thing and colour that were never trained together
@@ -34,7 +35,7 @@ from PIL import Image
 from sample import decode, sample_painter, sheet
 from scene import Mix, Scene, paint, plain
 from start import adopt
-from style_judge import styles_of, train_judge
+from style_judge import examples, styles_of, through, train_judge
 from train_vae import held_pictures, psnr
 from training import load
 from words import Words
@@ -253,8 +254,11 @@ def main() -> None:
         mine = np.asarray([q.style == style for q in asked])
         figures[f"top1_{STYLES[style]}"] = float(scores["top1"][mine].mean())
     if len(styles) > 1:
-        judged = styles_of(train_judge(args.work, styles, args.things), pixels)
+        judge_of_styles = train_judge(args.work, styles, args.things, artist.vae)
+        judged = styles_of(judge_of_styles, pixels)
         figures["style"] = float(np.mean([styles[judged[i]] == q.style for i, q in enumerate(asked)]))
+        real, labels = examples(args.work, styles, range(args.things), 500, np.random.default_rng(9))
+        figures["style_real"] = float(np.mean(styles_of(judge_of_styles, through(artist.vae, real)) == labels.numpy()))
     again = [q.prompt for q in asked if q.colour == WHITE][:12]
     twins = [artist.paint(again, list(range(seed, seed + len(again)))).astype(np.float32) for seed in (1, 501)]
     figures["diversity"] = float(np.abs(twins[0] - twins[1]).mean())

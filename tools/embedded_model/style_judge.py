@@ -1,82 +1,135 @@
 """A small classifier of styles, trained on real pictures of things that the model has no names for.
 
-What it says about generated pictures is evaluate.py's figure for style. Pictures are judged at 96 px; in training they
-are softened and noised by chance, so that it looks at shading, outlines and colours rather than at crisp edges.
+What it says about generated pictures is evaluate.py's figure for style. It looks at no shapes, only at how colours and their
+changes from pixel to pixel are spread over the thing: shading is many small changes, flat colour is none, line art is two
+colours. The real pictures go through the autoencoder first, as every generated one does.
 """
 
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from data import COLOURS, STYLES, pictures_of
-from PIL import Image, ImageFilter
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from scene import Mix, Scene, compose
 from torch import Tensor, nn
+from training import images_to_tensor
+
+from core.models.vae import VAE
 
 log = logging.getLogger(__name__)
 
-SIDE = 96
+SIDE = 128  # pixels
+GROUND = 18  # of 255: what differs less from the corner is ground
+CHANGES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)  # of a colour, from a pixel to the next
+SATURATIONS = (0, 10, 30, 60, 100, 150, 200, 256)
+VALUES = (0, 40, 80, 120, 160, 200, 230, 250, 256)
+LEVELS = 11  # of a channel, for counting colours
+COMMONEST = 8  # colours
+HIDDEN = 48
 
 
-class StyleJudge(nn.Sequential):
-    """Logits (B, styles) of pictures (B, 3, 96, 96) in [-1, 1]."""
+class StyleJudge(nn.Module):
+    """Logits (B, styles) of `features` (B, n)."""
 
-    def __init__(self, styles: int) -> None:
-        layers: list[nn.Module] = []
-        for c_in, c_out in ((3, 24), (24, 48), (48, 64)):
-            layers += [nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), nn.GroupNorm(8, c_out), nn.ReLU()]
-        super().__init__(*layers, nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten(),
-                         nn.Linear(64 * 9, styles))  # fmt: skip
+    def __init__(self, features: int, styles: int) -> None:
+        super().__init__()
+        self.mean, self.spread = (nn.Parameter(torch.zeros(features), requires_grad=False) for _ in range(2))
+        self.layers = nn.Sequential(nn.Linear(features, HIDDEN), nn.ReLU(), nn.Dropout(0.2), nn.Linear(HIDDEN, styles))
 
-
-def to_input(pixels: np.ndarray) -> Tensor:
-    """uint8 (N, H, W, 3) to (N, 3, 96, 96)."""
-    small = [np.asarray(Image.fromarray(p).resize((SIDE, SIDE), Image.Resampling.BOX)) for p in pixels]
-    return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.layers((x - self.mean) / self.spread)
+        return logits
 
 
-def examples(folder: Path, styles: list[int], rows: range, n: int, rng: np.random.Generator, *, soft: bool):  # type: ignore[no-untyped-def]
+def features(pixels: np.ndarray) -> Tensor:
+    """How colours and their changes are spread over the things on pictures uint8 (N, H, W, 3), as rows of shares."""
+    return torch.stack([_features(picture) for picture in pixels])
+
+
+def _features(picture: np.ndarray) -> Tensor:
+    small = Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BOX)
+    whole = torch.from_numpy(np.asarray(small)).permute(2, 0, 1).float()
+    found = [
+        share for x in (whole, F.avg_pool2d(whole, 2)) for share in _shares(_changes(x), _thing(x)[1:, 1:], CHANGES)
+    ]
+    thing, value = _thing(whole), whole.amax(0)
+    found += _shares(value - whole.amin(0), thing, SATURATIONS) + _shares(value, thing, VALUES)
+    red, green, blue = (whole[:, thing] * LEVELS / 256).long()
+    counts = torch.bincount((red * LEVELS + green) * LEVELS + blue, minlength=LEVELS**3)
+    shares = counts / counts.sum().clamp(min=1)
+    variety = -(shares * (shares + 1e-9).log()).sum()
+    return torch.stack([*found, variety, *shares.topk(COMMONEST).values])
+
+
+def _thing(x: Tensor) -> Tensor:
+    """Where (H, W) the picture (3, H, W) is not as in its corner."""
+    return (x - x[:, :3, :3].mean((1, 2))[:, None, None]).abs().amax(0) > GROUND
+
+
+def _changes(x: Tensor) -> Tensor:
+    """The larger of a pixel's differences to the pixels left of it and above it (H - 1, W - 1)."""
+    across, down = (x[:, :, 1:] - x[:, :, :-1]).abs().amax(0)[1:], (x[:, 1:] - x[:, :-1]).abs().amax(0)[:, 1:]
+    return torch.maximum(across, down)
+
+
+def _shares(values: Tensor, where: Tensor, edges: tuple[int, ...]) -> list[Tensor]:
+    """The shares of the values between neighbouring `edges` among those `where`."""
+    chosen = values[where]
+    return [((chosen >= low) & (chosen < high)).sum() / max(1, len(chosen)) for low, high in pairwise(edges)]
+
+
+@torch.inference_mode()
+def through(vae: VAE, pixels: np.ndarray) -> np.ndarray:
+    """Pictures as the autoencoder gives them back."""
+    parts = []
+    for start in range(0, len(pixels), 32):
+        with torch.autocast("cpu", torch.bfloat16):
+            images = vae.decode(vae.encode(images_to_tensor(pixels[start : start + 32])))
+        parts.append(((images.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
+    return np.concatenate(parts)
+
+
+def examples(
+    folder: Path, styles: list[int], rows: range, n: int, rng: np.random.Generator
+) -> tuple[np.ndarray, Tensor]:
     """`n` pictures of real emoji of `rows` on grounds, uint8 (n, 128, 128, 3), and which of `styles` they are."""
     sets = [pictures_of(folder, style) for style in styles]
-    pixels, labels = np.empty((n, 128, 128, 3), np.uint8), rng.integers(len(styles), size=n)
+    pixels, labels = np.empty((n, SIDE, SIDE, 3), np.uint8), rng.integers(len(styles), size=n)
     for i, label in enumerate(labels):
         row = int(rng.choice(rows))
         while not sets[label][row, ..., 3].any():
             row = int(rng.choice(rows))
         scene = Scene(row, style=styles[label], ground=int(rng.integers(len(COLOURS))) if rng.random() < 0.7 else 0)
-        picture = compose(scene, sets[label], rng, (128, 128), Mix().spread)
-        if soft and rng.random() < 0.7:
-            picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.6)))
-        noise = rng.normal(0, rng.uniform(0, 4), (128, 128, 3)) if soft else 0
-        pixels[i] = np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8)
+        pixels[i] = np.asarray(compose(scene, sets[label], rng, (SIDE, SIDE), Mix().spread))
     return pixels, torch.from_numpy(labels)
 
 
-def train_judge(folder: Path, styles: list[int], things: int, *, steps: int = 900, batch: int = 64) -> StyleJudge:
+def train_judge(folder: Path, styles: list[int], things: int, vae: VAE, *, steps: int = 600) -> StyleJudge:
     """A judge of `styles`, kept in the work folder. Real pictures of the model's `things` were not shown to it."""
     path = folder / f"style_judge_{'_'.join(STYLES[style] for style in styles)}.safetensors"
-    judge = StyleJudge(len(styles))
     if path.exists():
-        from safetensors.torch import load_file
-
-        judge.load_state_dict(load_file(path))
+        state = load_file(path)
+        judge = StyleJudge(len(state["mean"]), len(styles))
+        judge.load_state_dict(state)
         return judge.eval()
-    from safetensors.torch import save_file
-
     torch.manual_seed(0)
     rng = np.random.default_rng(3)
-    rows = range(things, len(pictures_of(folder, styles[0])))
-    pixels, labels = examples(folder, styles, rows, 4096, rng, soft=True)
-    inputs = to_input(pixels)
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.01)
-    for step in range(steps):
-        chosen = torch.from_numpy(rng.integers(len(inputs), size=batch))
-        optimizer.param_groups[0]["lr"] = 2e-3 * (1 - step / steps)
-        loss = F.cross_entropy(judge(inputs[chosen]), labels[chosen])
+    pixels, labels = examples(folder, styles, range(things, len(pictures_of(folder, styles[0]))), 3000, rng)
+    known = features(through(vae, pixels))
+    judge = StyleJudge(known.shape[1], len(styles))
+    judge.mean.copy_(known.mean(0))
+    judge.spread.copy_(known.std(0) + 1e-6)
+    optimizer = torch.optim.AdamW(judge.layers.parameters(), lr=3e-3, weight_decay=0.05)
+    for _ in range(steps):
+        chosen = torch.from_numpy(rng.integers(len(known), size=256))
+        loss = F.cross_entropy(judge(known[chosen]), labels[chosen])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -87,5 +140,5 @@ def train_judge(folder: Path, styles: list[int], things: int, *, steps: int = 90
 @torch.inference_mode()
 def styles_of(judge: StyleJudge, pixels: np.ndarray) -> np.ndarray:
     """Which style (index into the judge's own) each picture (N, H, W, 3) has."""
-    found: np.ndarray = judge(to_input(pixels)).argmax(1).numpy()
+    found: np.ndarray = judge(features(pixels)).argmax(1).numpy()
     return found
