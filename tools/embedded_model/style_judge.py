@@ -55,7 +55,7 @@ def features(pixels: np.ndarray) -> Tensor:
 
 def _features(picture: np.ndarray) -> Tensor:
     small = Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BOX)
-    whole = torch.from_numpy(np.asarray(small)).permute(2, 0, 1).float()
+    whole = torch.from_numpy(np.array(small)).permute(2, 0, 1).float()
     found = [
         share for x in (whole, F.avg_pool2d(whole, 2)) for share in _shares(_changes(x), _thing(x)[1:, 1:], CHANGES)
     ]
