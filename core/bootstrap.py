@@ -175,8 +175,9 @@ def enter(python: Path, script: Path, argv: Sequence[str], environ: Mapping[str,
 def process_environment(environ: Mapping[str, str], system: str | None = None, *, own: bool = True) -> dict[str, str]:
     """`environ` with what must be set before the process starts; what the user has set stays.
 
-    No telemetry, no hub; in an environment of the program's `own` no packages from elsewhere; on Linux large tensors are kept by the allocator instead of being given back and faulted in
-    again at every step (about a tenth of a step on a CPU); on macOS operators that MPS lacks run on the CPU.
+    No telemetry, no hub; in an environment of the program's `own` no packages from elsewhere; on Linux large tensors are
+    kept by the allocator instead of being given back and faulted in again at every step (about a tenth of a step on a
+    CPU); on macOS operators that MPS lacks run on the CPU.
     """
     wanted = {
         "GRADIO_ANALYTICS_ENABLED": "False",

@@ -55,10 +55,11 @@ def handler(
     yield from tuple(told)
     try:
         for event in _pictures(task, pipeline, plans, clock, history, created_by):
-            if not (isinstance(event, Warned) and event in told):
-                yield event
             if isinstance(event, Warned):
+                if event in told:
+                    continue
                 told[event] = None
+            yield event
         if not task.stopped and (task.grid or task.settings.image_grid):
             record = _record_of_sheet(task, pipeline, made_now=len(task.made) > before)
             record = replace(record, created_by=created_by)

@@ -29,7 +29,7 @@
   if (!root || root.dataset.ready) return;
   root.dataset.ready = "yes";
 
-  const { make } = window.easel;
+  const { closesBeside, composing, make } = window.easel;
   const button = (text, onClick, attributes = {}) => make("button", { type: "button", click: onClick, ...attributes }, text);
 
   // ---- asking the server -----------------------------------------------------------------------------------------
@@ -455,20 +455,12 @@
       if (back && back.isConnected && !back.closest("[hidden]")) back.focus();
       if (state.stale) refreshIn(300);
     });
-    let pressed = false; // where a selection of text ends is no reason to close
-    dialog.addEventListener("pointerdown", (event) => { pressed = isBeside(dialog, event); });
-    dialog.addEventListener("click", (event) => { if (pressed && isBeside(dialog, event)) dialog.close(); });
+    closesBeside(dialog);
     const back = document.activeElement;
     root.append(dialog);
     dialog.showModal();
     state.open = dialog;
     return dialog;
-  }
-
-  function isBeside(dialog, event) {
-    const box = dialog.getBoundingClientRect();
-    const within = event.clientX >= box.left && event.clientX <= box.right && event.clientY >= box.top && event.clientY <= box.bottom;
-    return event.target === dialog && !within;
   }
 
   const parsed = (text) => { try { return JSON.parse(text); } catch { return {}; } };
@@ -607,7 +599,7 @@
       undo();
       return;
     }
-    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.keyCode === 229) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || composing(event)) return;
     const item = event.target.closest(".tile");
     if (event.target === query) {
       if (event.key === "ArrowDown") { event.preventDefault(); goTo(items()[0]); }

@@ -1,4 +1,5 @@
-// window.easel, which the page's scripts share; and how they make elements: data only ever becomes text.
+// window.easel, which the page's scripts share: how they make elements (data only ever becomes text), and what they ask of keys
+// and dialogs.
 window.easel = {
   // Of the attributes a function is a listener, true is the bare name, and false leaves it out.
   make(tag, attributes = {}, ...children) {
@@ -9,5 +10,19 @@ window.easel = {
     }
     made.append(...children);
     return made;
+  },
+
+  // Whether the key belongs to a word that an input method is about to write.
+  composing: (event) => event.isComposing || event.keyCode === 229,
+
+  // A dialog closes by a press that begins and ends beside it: where a selection of text ends is no reason to.
+  closesBeside(dialog) {
+    const beside = ({ target, clientX, clientY }) => {
+      const box = dialog.getBoundingClientRect();
+      return target === dialog && (clientX < box.left || clientX > box.right || clientY < box.top || clientY > box.bottom);
+    };
+    let pressed = false;
+    dialog.addEventListener("pointerdown", (event) => { pressed = beside(event); });
+    dialog.addEventListener("click", (event) => { if (pressed && beside(event)) dialog.close(); });
   },
 };

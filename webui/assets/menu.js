@@ -3,7 +3,7 @@
 (() => {
   "use strict";
 
-  const { language, make, theme } = window.easel;
+  const { closesBeside, language, make, theme } = window.easel;
   const byId = (id) => document.getElementById(id);
   const SWITCHES = "easel-page"; // { sound, volume, notify }
   const TITLE = document.title || "Easel";
@@ -98,24 +98,16 @@
   }
 
   // ---- the list of keys -----------------------------------------------------------------------------------------
-  function isOutside(element, { clientX, clientY }) {
-    const box = element.getBoundingClientRect();
-    return clientX < box.left || clientX > box.right || clientY < box.top || clientY > box.bottom;
-  }
-
   function showKeys() {
     closeMenu(false);
     const rows = KEYS.map(([keys, words]) => make("tr", {},
       make("th", { scope: "row", class: "notranslate" }, ...keys.split(" ").map((key) => make("kbd", {}, key))), make("td", {}, words)));
     const shut = make("button", { type: "button", class: "plain", click: () => dialog.close() }, "Close");
-    let pressed = null;
     const dialog = make("dialog", { id: "keys", "aria-labelledby": "keys_title", close: () => {
       dialog.remove();
       byId("page_menu_button")?.focus();
-    }, pointerdown: (event) => { pressed = event.target; }, click: (event) => {
-      if (pressed === dialog && event.target === dialog && isOutside(dialog, event)) dialog.close();
-    } },
-    make("h2", { id: "keys_title" }, "Keys"), make("table", {}, make("tbody", {}, ...rows)), shut);
+    } }, make("h2", { id: "keys_title" }, "Keys"), make("table", {}, make("tbody", {}, ...rows)), shut);
+    closesBeside(dialog);
     document.body.append(dialog);
     dialog.showModal();
   }

@@ -2,7 +2,7 @@
 (() => {
   "use strict";
 
-  const { make } = window.easel;
+  const { composing, make } = window.easel;
   const byId = (id) => document.getElementById(id);
   const field = (id) => document.querySelector(`#${id} textarea, #${id} input`);
   const visible = (element) => Boolean(element && element.offsetParent !== null);
@@ -212,8 +212,6 @@
   }
 
   // ---- keys -----------------------------------------------------------------------------------------------------
-  const composing = (event) => event.isComposing || event.keyCode === 229; // a word of an input method is being written
-
   // Whether Escape is for something nearer than the task under way.
   function closesSomething(target) {
     if (document.querySelector("dialog[open]") || visible(byId("page_menu"))) return true;

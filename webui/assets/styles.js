@@ -11,7 +11,7 @@
   if (!root || root.dataset.ready) return;
   root.dataset.ready = "yes";
 
-  const { make } = window.easel;
+  const { composing, make } = window.easel;
   const key = (name) => name.replaceAll("-", " ").split(/\s+/).filter(Boolean).join(" ").toLowerCase();
   const plain = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
 
@@ -300,7 +300,7 @@
   }
 
   function onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.keyCode === 229) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || composing(event)) return;
     const entry = tiles.find(({ box }) => box === event.target);
     if (event.target === search) {
       const first = seen()[0];
