@@ -109,12 +109,12 @@ def serve(config, args):
     preset = chosen_preset(config, catalog)
     # Behind a password everybody has a history of their own: the pictures of others are not theirs to see.
     shared = config.open_to_others or bool(config.users)
-    history = History(config.outputs, config.picture_folders, private=shared)
+    resources = prompt_resources(config, catalog)
+    history = History(config.outputs, config.picture_folders, private=shared, styles=resources.styles.read)
     store, pace = QueueStore(config.queue_file), Pace(config.pace_file)
     carry_out = partial(handler, history=history, created_by=config.created_by)
     most = MOST_OF_ONE if shared else None
     worker = Worker(carry_out, lambda: make_pipeline(config, catalog), store, pace, most_of_one=most)
-    resources = prompt_resources(config, catalog)
     shelf = Shelf(
         catalog=catalog,
         own=config.user_presets,

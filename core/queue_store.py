@@ -55,6 +55,7 @@ _FIELDS = frozenset(f.name for f in fields(Settings))
 class LeftTask:
     """A task that an earlier run did not get to the end of. `made` are the pictures that it made, by their number."""
 
+    id: str = ""
     settings: Settings
     grid: Grid | None = None
     made: dict[int, str] = field(default_factory=dict)
@@ -124,12 +125,19 @@ class QueueStore:
                 self._unseen = []
             return list(self._left.get(owner_mark(owner), ()))
 
-    def forget_left(self, owner: str) -> None:
-        """Drop what an earlier run left of `owner`'s."""
-        statement = "DELETE FROM tasks WHERE offered AND owner = ?"
+    def forget_left(self, owner: str, tasks: Sequence[LeftTask] | None = None) -> None:
+        """Drop those `tasks` of what an earlier run left of `owner`'s; all of it without them."""
+        mark, what = owner_mark(owner), "forget the last run's tasks"
+        if tasks is None:
+            with self._lock:
+                self._left.pop(mark, None)
+            self._change(what, "DELETE FROM tasks WHERE offered AND owner = ?", [(mark,)])
+            return
+        dropped = {task.id for task in tasks}
         with self._lock:
-            self._left.pop(owner_mark(owner), None)
-        self._change("forget the last run's tasks", statement, [(owner_mark(owner),)])
+            self._left[mark] = [task for task in self._left.get(mark, ()) if task.id not in dropped]
+        statement = "DELETE FROM tasks WHERE offered AND owner = ? AND id = ?"
+        self._change(what, statement, [(mark, task_id) for task_id in dropped])
 
     def close(self) -> None:
         """Close the file, for good."""
@@ -140,7 +148,7 @@ class QueueStore:
                 self._open = None
 
     def _read_left(self) -> None:
-        query = "SELECT owner, request, made, running FROM tasks WHERE offered ORDER BY running DESC, place"
+        query = "SELECT owner, id, request, made, running FROM tasks WHERE offered ORDER BY running DESC, place"
         self._read = True
         self._left = {}
         for mark, *row in self._do("find the last run's tasks", lambda db: db.execute(query).fetchall()) or ():
@@ -256,7 +264,7 @@ def _request(task: AsyncTask) -> str:
     return json.dumps({"settings": task.settings.to_dict(), "grid": task.grid.to_dict() if task.grid else None})
 
 
-def _left(request: str, made: str, running: int) -> LeftTask | None:
+def _left(task_id: str, request: str, made: str, running: int) -> LeftTask | None:
     try:
         values = json.loads(request)
         known = {name: value for name, value in values["settings"].items() if name in _FIELDS}
@@ -268,4 +276,4 @@ def _left(request: str, made: str, running: int) -> LeftTask | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, BadSetting) as problem:
         log.warning("A task of the last run cannot be read any more: %s", problem)
         return None
-    return LeftTask(settings=settings, grid=grid, made=pictures, running=bool(running))
+    return LeftTask(id=task_id, settings=settings, grid=grid, made=pictures, running=bool(running))

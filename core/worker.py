@@ -170,9 +170,14 @@ class Worker:
         """What `owner` had asked for when the program ended last time, neither taken up nor forgotten since."""
         return self._store.left(owner) if owner else []
 
-    def forget_left_over(self, owner: str) -> None:
-        """Drop it: it was submitted anew, or nobody wants it."""
-        self._store.forget_left(owner)
+    def forget_left_over(self, owner: str, tasks: Sequence[LeftTask] | None = None) -> None:
+        """Drop it, or those `tasks` of it: they were submitted anew, or nobody wants them."""
+        self._store.forget_left(owner, tasks)
+
+    def room(self, owner: str) -> int:
+        """How many more tasks of `owner` would be taken now."""
+        with self._changed:
+            return min(LONGEST_QUEUE - len(self.async_tasks), self._room_of_one(owner))
 
     def forecast(self, owner: str) -> Forecast:
         """How long the tasks of `owner` will take, as far as this machine has made pictures like theirs."""
@@ -230,13 +235,18 @@ class Worker:
         if self._most_of_one is None:
             return
         for owner, count in Counter(task.owner for task in tasks).items():
-            runs = self._running is not None and self._running.owner == owner
-            room = max(0, self._most_of_one - len(self._waiting(owner)) - runs)
+            room = self._room_of_one(owner)
             if count > room:
                 raise UserError(
                     f"One visitor may have {self._most_of_one} tasks here at a time, so that others have room: now {room} "
                     f"more are possible, and these are {count}. Take fewer, or wait until some are done."
                 )
+
+    def _room_of_one(self, owner: str) -> int:
+        if self._most_of_one is None:
+            return LONGEST_QUEUE
+        runs = self._running is not None and self._running.owner == owner
+        return max(0, self._most_of_one - len(self._waiting(owner)) - runs)
 
     def _all(self) -> list[AsyncTask]:
         running = [self._running] if self._running else []

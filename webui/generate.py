@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,14 @@ from webui.render import View, view
 from webui.task_list import Standing
 
 MOST_PROMPTS = 200  # of one list
-INTERVAL = 0.12  # seconds over which changes are gathered; the bar glides between them
+INTERVAL = 0.12  # seconds over which changes are gathered at first; the bar glides between them
+LONGEST_INTERVAL = 0.5  # seconds
+PACE = 2  # later the interval is the time since the task began over this: five looks in the first second, then fewer
+
+
+def interval_after(seconds: float) -> float:
+    """Seconds over which changes are gathered when a task has run for so long."""
+    return min(max(seconds / PACE, INTERVAL), LONGEST_INTERVAL)
 
 
 class Waker:
@@ -39,11 +47,11 @@ class Waker:
             if urgent and not self.urgent.is_set():
                 self._loop.call_soon_threadsafe(self.urgent.set)
 
-    async def wait(self) -> None:
-        """Until something changed; then for INTERVAL, to gather what else does, or until something is urgent."""
+    async def wait(self, interval: float) -> None:
+        """Until something changed; then for `interval` seconds, to gather what else does, or until something is urgent."""
         await self.rung.wait()
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.urgent.wait(), INTERVAL)
+            await asyncio.wait_for(self.urgent.wait(), interval)
         self.rung.clear()
         self.urgent.clear()
 
@@ -145,8 +153,10 @@ class Desk:
             case "edit":
                 taken = worker.withdraw(task_id, owner)
             case "take_up":
-                self._send([left.task(owner) for left in worker.left_over(owner)])
-                worker.forget_left_over(owner)
+                # What finds no room stays on offer; where there is none at all, one is tried, so that this is told.
+                left = worker.left_over(owner)[: max(1, worker.room(owner))]
+                self._send([one.task(owner) for one in left])
+                worker.forget_left_over(owner, left)
             case "forget":
                 worker.forget_left_over(owner)
         self.bell.ring_all()
@@ -181,14 +191,18 @@ class Desk:
         return view(worker.tasks(owner), lambda task: positions.get(task.id, 0), standing)
 
     async def watch(self, owner: str) -> AsyncGenerator[View, None]:
-        """A View now and after each change (at most one every INTERVAL), until none of `owner`'s tasks is under way."""
+        """A View now and after each change, at most one every `interval_after` seconds, until none of `owner`'s tasks is
+        under way."""
+        running, began = None, 0.0
         with self.bell.listening(owner) as waker:
             while True:
                 under_way = any(not task.done for task in self.app.worker.tasks(owner))
+                if running is not (running := self._running(owner)):
+                    began = time.monotonic()
                 yield self.view(owner)
                 if not under_way:
                     return
-                await waker.wait()
+                await waker.wait(interval_after(time.monotonic() - began))
 
     def _settings(self, values: Mapping[str, Any], any_seed: bool) -> Settings:
         return settings_from(values, self.app.defaults(asked_model(values)), any_seed)

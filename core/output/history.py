@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ from core.output.thumbnails import FOLDER as THUMBNAILS
 from core.output.thumbnails import Thumbnails
 from core.output.trash import TRASH, moved, thrown_away
 from core.owner import owner_mark
+from core.prompt.style_files import Style
 
 log = logging.getLogger(__name__)
 
@@ -62,16 +63,22 @@ class Lineage:
 class History:
     """The pictures of `outputs` and of other programs' `folders`. Making one opens nothing; any thread may use it.
 
-    Every question names the `visitor` who asks. All methods raise HistoryError if the database cannot be used.
+    `styles` gives those that pictures of other programs, which do not name theirs, may have been made with. Every question names the `visitor` who asks. All methods raise HistoryError if the database cannot be used.
     """
 
     def __init__(
-        self, outputs: Path, folders: Sequence[Path] = (), *, private: bool = False, fts5: bool | None = None
+        self,
+        outputs: Path,
+        folders: Sequence[Path] = (),
+        *,
+        private: bool = False,
+        styles: Callable[[], Iterable[Style]] = tuple,
+        fts5: bool | None = None,
     ) -> None:
         self.outputs = Path(outputs).absolute()
         self.private = private
         self.thumbnails = Thumbnails(self.outputs / THUMBNAILS)
-        self._folders = Folders(self.outputs, tuple(folder.absolute() for folder in folders))
+        self._folders = Folders(self.outputs, tuple(folder.absolute() for folder in folders), styles)
         self._store = Store(self.outputs / NAME, self.start, fts5)
         self._starting, self._syncing = threading.Lock(), threading.Lock()
         self._closing = threading.Event()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,8 +14,9 @@ from typing import Any
 
 from core.errors import BadMetadata
 from core.output.fingerprint import fingerprint
-from core.output.metadata import ReadMetadata, read_settings
+from core.output.metadata import ReadMetadata, read_settings, with_recovered_styles
 from core.output.record import Origin
+from core.prompt.style_files import Style
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -63,15 +64,18 @@ def pictures_in(folder: Path, but: tuple[Path, ...] = ()) -> Iterator[PictureFil
                         waiting.append(Path(entry.path))
 
 
-def read_picture(file: Path, path: str) -> Contents | None:
-    """What `file` says, which its folder calls `path`. None if it is no picture or cannot be read."""
+def read_picture(file: Path, path: str, styles: Iterable[Style] = ()) -> Contents | None:
+    """What `file` says, which its folder calls `path`. None if it is no picture or cannot be read.
+
+    `styles` are those that a text which does not name its styles is searched for.
+    """
     from PIL import Image
 
     try:
         with Image.open(file, formats=("PNG", "JPEG", "WEBP")) as image:
             width, height = image.size
             try:
-                read = read_settings(image)
+                read = with_recovered_styles(read_settings(image), styles)
             except BadMetadata:
                 read = None
         mark = fingerprint(file)

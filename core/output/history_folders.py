@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from core.output.history_files import PictureFile, pictures_in, read_picture
 from core.output.history_rows import enter, forget
 from core.output.history_store import Store
 from core.output.trash import TRASH
+from core.prompt.style_files import Style
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,15 @@ class Known:
 
 
 class Folders:
-    """The outputs, called "", and the picture folders of other programs, called by their paths."""
+    """The outputs, called "", and the picture folders of other programs, called by their paths.
 
-    def __init__(self, outputs: Path, others: tuple[Path, ...]) -> None:
+    `styles` gives those that a picture may have been made with.
+    """
+
+    def __init__(self, outputs: Path, others: tuple[Path, ...], styles: Callable[[], Iterable[Style]] = tuple) -> None:
         self.roots = {"": outputs, **{str(folder): folder for folder in others if folder != outputs}}
         self._others = {name: self._inside(name) for name in self.roots}
+        self._styles = styles
         self.reading = Survey()
 
     def file(self, folder: str, path: str) -> Path:
@@ -91,9 +96,9 @@ class Folders:
     def _take_in(
         self, store: Store, fresh: list[tuple[str, PictureFile]], lost: dict[str, int], closing: Event
     ) -> None:
-        entries = iter(fresh)
+        entries, styles = iter(fresh), list(self._styles()) if fresh else []
         while (batch := list(islice(entries, BATCH))) and not closing.is_set():
-            read = [(name, file, read_picture(self.file(name, file.path), file.path)) for name, file in batch]
+            read = [(name, file, read_picture(self.file(name, file.path), file.path, styles)) for name, file in batch]
             with store.writing() as connection:
                 for name, file, contents in read:
                     if contents is not None:

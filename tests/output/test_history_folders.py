@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_samples import FOOOCUS_TEXT
 from PIL import Image, PngImagePlugin
 
 from core.output.fingerprint import fingerprint
@@ -20,6 +21,7 @@ from core.output.history_files import read_picture
 from core.output.history_folders import Folders
 from core.output.record import Origin, Record
 from core.output.save import save_picture
+from core.prompt.style_files import Style
 from core.settings import Settings
 
 NOON = datetime(2026, 11, 23, 12, 0, 0).astimezone()
@@ -286,6 +288,17 @@ def test_a_file_that_vanishes_while_its_folder_is_read_takes_no_other_with_it(op
     monkeypatch.undo()
     history.sync()
     assert prompts(history, "fav") == ["third", "second"]
+
+
+def test_the_styles_of_a_picture_that_does_not_name_them_are_found_by_their_texts(opened, tmp_path):
+    disk = tmp_path / "disk"
+    foreign_png(disk / "a.png", FOOOCUS_TEXT)
+    still = Style("Still", "cinematic still {prompt} . emotional, harmonious", "anime, cartoon")
+    history = opened(disk, styles=lambda: [still, Style("Enhance", "", "low quality, text")])
+    history.sync()
+    assert prompts(history, "style:still") == ["a fox"] and prompts(history, "style:enhance") == []
+    (picture,) = history.search("", ME).pictures
+    assert history.settings(picture)["styles"] == ["Still"]
 
 
 def test_a_file_that_is_back_before_it_would_be_forgotten_is_kept(opened, monkeypatch):

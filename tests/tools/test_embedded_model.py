@@ -30,7 +30,7 @@ from pool import Pool  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from scene import Mix, Scene, draw_scene, paint  # noqa: E402
 from start import start  # noqa: E402
-from train_vae import CONFIG, identity_start, psnr  # noqa: E402
+from train_vae import CONFIG, identity_start, loss_of, psnr, uneven  # noqa: E402
 from training import Average, Budget, load, save  # noqa: E402
 from words import Words, full_table  # noqa: E402
 
@@ -269,6 +269,37 @@ def test_the_judge_names_real_pictures_and_not_blobs():
     wrong = evaluate.judge(right[[1, 2, 3, 4, 5, 0]], asked, 6, {0: pictures})
     assert (wrong["top1"] == 0).all()
     assert (evaluate.judge(np.full_like(right, 90), asked, 6, {0: pictures})["sharpness"] == 0).all()
+
+
+def test_questions_name_a_style_and_a_ground_or_neither_and_some_pairs_were_never_trained():
+    asked = evaluate.questions(206, [0, 1, 2], 3)
+    assert len(asked) == 3 * 206 and sum(q.styled for q in asked) == 2 * 206
+    for q in asked:
+        named = [style for style, words in evaluate.STYLE_WORDS.items() if q.prompt.endswith(words)]
+        assert named == ([data.STYLES[q.style]] if q.styled else [])
+        assert (" on a" in q.prompt.removeprefix("a ")) == q.styled
+        assert q.held_out == ((q.thing, q.colour) in data.held_out())
+    assert {q.style for q in asked if q.styled} == {0, 1, 2} and sum(q.held_out for q in asked) > 150
+
+
+def test_unevenness_is_fine_and_coarse_and_stays_below_its_share_of_the_spread():
+    latents = 7 * torch.randn(200, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    added = uneven(latents, 0.1)
+    spread = added.std((1, 2, 3)) / latents.std()
+    assert spread.max() < 0.1 * 1.1 and spread.min() < 0.02 and 0.02 < spread.mean() < 0.05
+    alike = (added[:, :, :, 1:] * added[:, :, :, :-1]).mean((1, 2, 3)) / added.var((1, 2, 3))
+    assert alike.min() < 0.1 and alike.max() > 0.5  # of a latent and the next one
+
+
+def test_a_decoder_trained_on_uneven_latents_sees_them_and_its_encoder_does_not():
+    vae = VAE(CONFIG)
+    identity_start(vae)
+    image = torch.zeros(2, 3, 64, 64)
+    nothing = torch.zeros(2, 4, 8, 8)
+    plain = loss_of(vae, image, nothing, encoder=False)
+    assert torch.equal(plain, loss_of(vae, image, nothing, encoder=False, most=0.0))
+    assert loss_of(vae, image, nothing, encoder=False, most=0.5) > plain
 
 
 def test_a_low_rank_layer_starts_as_its_base_and_is_what_a_kohya_file_says():

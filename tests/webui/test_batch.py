@@ -5,7 +5,11 @@ import time
 import pytest
 
 from core.errors import BadSetting, UserError
+from core.queue_store import QueueStore
 from core.settings import Settings
+from core.task import AsyncTask
+from core.worker import LONGEST_QUEUE, Worker
+from tests.webui.stand_in import handler, make_app
 from webui.controls import shown
 from webui.generate import MOST_PROMPTS, Desk
 from webui.tabs.batch import axis_label, told
@@ -120,6 +124,25 @@ def test_the_page_is_told_when_the_queue_goes_on(desk, engine):
     while "easel/pictures/" not in desk.view("me").stage:
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_what_finds_no_room_in_the_queue_stays_on_offer(engine, tmp_path):
+    file = tmp_path / "queue.sqlite3"
+    store = QueueStore(file)
+    store.add([AsyncTask(Settings(prompt=f"picture {n}"), "me") for n in range(LONGEST_QUEUE + 1)])
+    store.close()
+    worker = Worker(handler, lambda: engine, QueueStore(file))  # not started: all of them wait
+    desk = Desk(make_app(worker))
+    desk.act("take_up", "me", "", 0)
+    assert len(waiting(desk)) == LONGEST_QUEUE and worker.room("me") == 0
+    assert [left.settings.prompt for left in worker.left_over("me")] == [f"picture {LONGEST_QUEUE}"]
+    with pytest.raises(UserError, match="200 tasks are waiting already"):
+        desk.act("take_up", "me", "", 0)
+    assert len(worker.left_over("me")) == 1
+    desk.cancel(waiting(desk)[0].id, "me")
+    desk.act("take_up", "me", "", 0)
+    assert waiting(desk)[-1].settings.prompt == f"picture {LONGEST_QUEUE}" and worker.left_over("me") == []
+    worker.close()
 
 
 def test_settings_are_called_in_a_grid_what_they_are_called_in_the_page():

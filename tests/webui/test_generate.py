@@ -6,7 +6,7 @@ import pytest
 from core.errors import BadSetting
 from core.settings import Settings
 from webui.controls import shown
-from webui.generate import Desk
+from webui.generate import Desk, interval_after
 
 
 def run(story):
@@ -55,6 +55,14 @@ def test_a_model_that_a_browser_cannot_choose_is_refused_in_a_sentence(desk, mod
     with pytest.raises(BadSetting, match=r"base_model is .*; it must be text"):
         ask(desk, "me", base_model=model)
     assert desk.app.worker.tasks("me") == []
+
+
+def test_a_picture_of_a_second_is_seen_at_least_four_times_and_a_long_run_twice_a_second():
+    times, now = [], 0.0
+    while (now := now + interval_after(now)) < 1:
+        times.append(now)
+    assert times[0] <= 0.15 and 4 <= len(times) <= 6
+    assert interval_after(60) == interval_after(3600) == 0.5
 
 
 def test_previews_arrive_one_by_one_and_then_the_picture(desk, engine):

@@ -3,7 +3,8 @@
 top1        share of pictures whose nearest reference (64 px, in the named style on the named colour, over all things, moved
             and scaled a little) is the thing named
 colour      share of pictures whose border is nearest to the named background colour (white if none is named)
-style       share of pictures that style_judge.py, trained on real pictures of other things, sees in the named style
+style       share of the pictures whose prompt names a style that style_judge.py, trained on real pictures of other things,
+            sees in it; style_unnamed: of the others, that it sees in 3D
 style_real  the same of real pictures of the model's things
 sharpness   gradient energy of the picture over that of the right reference, at full size, capped at 1 (mean of the root)
 sharp_top1  mean of that over all pictures, counting 0 where the thing is wrong: blobs cannot score
@@ -64,10 +65,11 @@ class Question:
     style: int
     prompt: str
     held_out: bool
+    styled: bool = False  # the prompt names the style
 
 
 def questions(things: int, styles: list[int], per_thing: int) -> list[Question]:
-    """For each thing: its name alone, then named grounds, one of them held out, styles in turn from the second on."""
+    """For each thing: its name alone, then named grounds, one of them held out, in named styles that take turns."""
     rng, unseen, found = np.random.default_rng(11), held_out(), []
     for t, thing in enumerate(THINGS[:things]):
         found.append(Question(t, WHITE, 0, with_article(thing.names[0]), False))
@@ -76,9 +78,9 @@ def questions(things: int, styles: list[int], per_thing: int) -> list[Question]:
         picked = [*rng.permutation(new)[:1], *rng.permutation(old)][: per_thing - 1]
         for i, c in enumerate(map(int, picked)):
             style = styles[(t + i) % len(styles)]
-            words = STYLE_WORDS[STYLES[style]] if style or rng.random() < 0.5 else ""
-            prompt = f"{with_article(thing.names[-1])} on a {COLOUR_NAMES[c]} background{words}"
-            found.append(Question(t, c, style, prompt, (t, c) in unseen))
+            ground = f"on a {COLOUR_NAMES[c]} background".replace(" a orange ", " an orange ")
+            prompt = f"{with_article(thing.names[-1])} {ground}{STYLE_WORDS[STYLES[style]]}"
+            found.append(Question(t, c, style, prompt, (t, c) in unseen, styled=True))
     return found
 
 
@@ -256,8 +258,13 @@ def main() -> None:
     if len(styles) > 1:
         judge_of_styles = train_judge(args.work, styles, args.things, artist.vae)
         judged = styles_of(judge_of_styles, pixels)
-        figures["style"] = float(np.mean([styles[judged[i]] == q.style for i, q in enumerate(asked)]))
-        real, labels = examples(args.work, styles, range(args.things), 500, np.random.default_rng(9))
+        seen = np.asarray([styles[judged[i]] == q.style for i, q in enumerate(asked)])
+        styled = np.asarray([q.styled for q in asked])
+        figures["style"], figures["style_unnamed"] = float(seen[styled].mean()), float(seen[~styled].mean())
+        for style in styles:
+            mine = np.asarray([q.styled and q.style == style for q in asked])
+            figures[f"style_{STYLES[style]}"] = float(seen[mine].mean())
+        real, labels = examples(args.work, styles, range(args.things), 300, np.random.default_rng(9))
         figures["style_real"] = float(np.mean(styles_of(judge_of_styles, through(artist.vae, real)) == labels.numpy()))
     again = [q.prompt for q in asked if q.colour == WHITE][:12]
     twins = [artist.paint(again, list(range(seed, seed + len(again)))).astype(np.float32) for seed in (1, 501)]

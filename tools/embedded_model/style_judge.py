@@ -2,7 +2,8 @@
 
 What it says about generated pictures is evaluate.py's figure for style. It looks at no shapes, only at how colours and their
 changes from pixel to pixel are spread over the thing: shading is many small changes, flat colour is none, line art is two
-colours. The real pictures go through the autoencoder first, as every generated one does.
+colours. The real pictures go through the autoencoder first, at full size, as every generated one does, with up to a tenth of
+the latents' spread of noise, so that it learns what shading is and not that real pictures are free of noise.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from core.models.vae import VAE
 
 log = logging.getLogger(__name__)
 
-SIDE = 128  # pixels
+SIDE = 256  # pixels, of the pictures
+SEEN = 128  # pixels, of what is looked at
+NOISE = 0.1  # of the latents' spread, at most
 GROUND = 18  # of 255: what differs less from the corner is ground
 CHANGES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)  # of a colour, from a pixel to the next
 SATURATIONS = (0, 10, 30, 60, 100, 150, 200, 256)
@@ -54,7 +57,7 @@ def features(pixels: np.ndarray) -> Tensor:
 
 
 def _features(picture: np.ndarray) -> Tensor:
-    small = Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BOX)
+    small = Image.fromarray(picture).resize((SEEN, SEEN), Image.Resampling.BOX)
     whole = torch.from_numpy(np.array(small)).permute(2, 0, 1).float()
     found = [
         share for x in (whole, F.avg_pool2d(whole, 2)) for share in _shares(_changes(x), _thing(x)[1:, 1:], CHANGES)
@@ -86,12 +89,14 @@ def _shares(values: Tensor, where: Tensor, edges: tuple[int, ...]) -> list[Tenso
 
 
 @torch.inference_mode()
-def through(vae: VAE, pixels: np.ndarray) -> np.ndarray:
-    """Pictures as the autoencoder gives them back."""
-    parts = []
-    for start in range(0, len(pixels), 32):
+def through(vae: VAE, pixels: np.ndarray, noise: float = 0.0) -> np.ndarray:
+    """Pictures as the autoencoder gives them back, each with up to `noise` of the latents' spread of Gaussian noise."""
+    parts, generator = [], torch.Generator().manual_seed(1)
+    for start in range(0, len(pixels), 20):
         with torch.autocast("cpu", torch.bfloat16):
-            images = vae.decode(vae.encode(images_to_tensor(pixels[start : start + 32])))
+            latents = vae.encode(images_to_tensor(pixels[start : start + 20])).float()
+            strength = noise * torch.rand(len(latents), 1, 1, 1, generator=generator) * latents.std()
+            images = vae.decode(latents + strength * torch.randn(latents.shape, generator=generator))
         parts.append(((images.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
     return np.concatenate(parts)
 
@@ -99,7 +104,7 @@ def through(vae: VAE, pixels: np.ndarray) -> np.ndarray:
 def examples(
     folder: Path, styles: list[int], rows: range, n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, Tensor]:
-    """`n` pictures of real emoji of `rows` on grounds, uint8 (n, 128, 128, 3), and which of `styles` they are."""
+    """`n` pictures of real emoji of `rows` on grounds, uint8 (n, 256, 256, 3), and which of `styles` they are."""
     sets = [pictures_of(folder, style) for style in styles]
     pixels, labels = np.empty((n, SIDE, SIDE, 3), np.uint8), rng.integers(len(styles), size=n)
     for i, label in enumerate(labels):
@@ -121,8 +126,8 @@ def train_judge(folder: Path, styles: list[int], things: int, vae: VAE, *, steps
         return judge.eval()
     torch.manual_seed(0)
     rng = np.random.default_rng(3)
-    pixels, labels = examples(folder, styles, range(things, len(pictures_of(folder, styles[0]))), 3000, rng)
-    known = features(through(vae, pixels))
+    pixels, labels = examples(folder, styles, range(things, len(pictures_of(folder, styles[0]))), 1500, rng)
+    known = features(through(vae, pixels, NOISE))
     judge = StyleJudge(known.shape[1], len(styles))
     judge.mean.copy_(known.mean(0))
     judge.spread.copy_(known.std(0) + 1e-6)

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import STYLES, THINGS, WHITE, WORK, pictures_of
+import torch.nn.functional as F
+from data import CHECKPOINT, STYLES, THINGS, WHITE, WORK, pictures_of
 from scene import Mix, draw_scene, paint, plain
 from torch import Tensor, nn
 from training import Average, Budget, Team, arguments, due, images_to_tensor, load, save
 
 from core.models.configs import VAEConfig
 from core.models.vae import VAE, AttnBlock, Downsample, ResBlock, Upsample
+from core.weights.checkpoint import load_vae
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +86,22 @@ def _spread(conv: nn.Conv2d, kernel: Tensor) -> None:
     conv.weight[range(12), range(12)] = kernel
 
 
-def loss_of(vae: VAE, image: Tensor, noise: Tensor, *, encoder: bool = True) -> Tensor:
-    """L1 + MSE + 0.5 gradient-L1 + 2e-4 KL of a batch (B, 3, H, W)."""
+def uneven(latents: Tensor, most: float) -> Tensor:
+    """What to add to `latents` (B, 4, h, w), so that a decoder learns to smooth what a UNet leaves uneven.
+
+    Fine and coarse noise in a mixture of chance, of up to `most` of the latents' spread.
+    """
+    fine = torch.randn_like(latents)
+    coarse = F.interpolate(torch.randn_like(latents[..., ::2, ::2]), size=latents.shape[2:], mode="bilinear")
+    share, strength = torch.rand(2, len(latents), 1, 1, 1, device=latents.device)
+    return most * strength * latents.std() * (share * fine + (1 - share) * coarse)
+
+
+def loss_of(vae: VAE, image: Tensor, noise: Tensor, *, encoder: bool = True, most: float = 0.0) -> Tensor:
+    """L1 + MSE + 0.5 gradient-L1 + 2e-4 KL of a batch (B, 3, H, W). `most`: see `uneven`."""
     mean, logvar = vae.moments(image)
-    out = vae.decode(mean + (0.5 * logvar).exp() * noise)
+    latents = mean + (0.5 * logvar).exp() * noise
+    out = vae.decode(latents + uneven(latents, most) if most else latents)
     error = out - image
     rows, columns = error.diff(dim=2).abs().mean(), error.diff(dim=3).abs().mean()
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
@@ -145,7 +159,17 @@ def psnr(vae: VAE, pictures: np.ndarray, device: str) -> float:
 
 def main() -> None:
     parser = arguments("Train the autoencoder.", WORK, minutes=15, batch=32, rate=4e-4)
-    parser.add_argument("--decoder-only", action="store_true", help="go on with a frozen encoder (crops of 128)")
+    parser.add_argument(
+        "--decoder-only",
+        action="store_true",
+        help="go on with a frozen encoder (crops of 128) from the work folder's autoencoder, else from the checkpoint's",
+    )
+    parser.add_argument(
+        "--uneven",
+        type=float,
+        default=0.0,
+        help="with --decoder-only: train it to smooth noise of up to this share of the latents' spread (%(default)s)",
+    )
     parser.add_argument("--crop", type=int, default=0, help="side of the crops (default: 64, then 96, then 128)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -172,6 +196,9 @@ def main() -> None:
             optimizer.load_state_dict(start["optimizer"])
             step, average.steps = start["step"], start["step"]
             budget.seconds, budget.seen = start["seconds"], start["seen"]
+    elif args.decoder_only:
+        vae.load_state_dict(load_vae(CHECKPOINT, dtype=torch.float32).state_dict())
+        average = Average(vae, decay=0.998)
     if args.decoder_only:
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
@@ -204,7 +231,7 @@ def main() -> None:
         image = crops(pool, side, batch, rng).to(device)
         noise = torch.randn(batch, 4, side // 8, side // 8, device=device)
         with torch.autocast(device, torch.bfloat16):
-            loss = loss_of(vae, image, noise, encoder=not args.decoder_only)
+            loss = loss_of(vae, image, noise, encoder=not args.decoder_only, most=args.uneven)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         progress = team.share(parameters, budget.progress)
