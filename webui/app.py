@@ -60,8 +60,11 @@ class TaskQueue(Protocol):
     def left_over(self, owner: str) -> list[LeftTask]:
         """What `owner` had asked for when the program ended last time."""
 
-    def forget_left_over(self, owner: str) -> None:
-        """Drop that."""
+    def forget_left_over(self, owner: str, tasks: Sequence[LeftTask] | None = None) -> None:
+        """Drop that, or those `tasks` of it."""
+
+    def room(self, owner: str) -> int:
+        """How many more tasks of `owner` would be taken now."""
 
     def forecast(self, owner: str) -> Forecast:
         """How long the tasks of `owner` will take."""

@@ -53,8 +53,15 @@ def test_what_a_mode_lacks_is_shown_beside_it_and_fetched_by_a_press(page, serve
     expect(strip).to_contain_text("197 MB / 787 MB")
     assert server["sent"] == [{"names": [HYPER]}]
     page.route("**/easel/needs?*", lambda route: route.fulfill(json={"performance": "", "refiner_model": ""}))
+    doing = strip.locator(".doing")
+    server["now"] = {**RUNNING, "text": "Trying again: the connection broke."}
+    expect(doing).to_have_text("Trying again")
+    expect(doing).to_have_attribute("title", "Trying again: the connection broke.")
+    server["now"] = {**RUNNING, "text": "Checking"}
+    expect(doing).to_have_text("Checking")
     server["now"] = DONE
     expect(strip).to_contain_text("Everything is there.")
+    expect(doing).to_have_text("")
     expect(box).to_be_hidden()
     strip.get_by_role("button", name="Close").click()
     expect(strip).to_have_count(0)

@@ -109,7 +109,7 @@
     if (!strip) {
       const bar = make("progress", { max: 1, "aria-label": "Download" });
       strip = make("div", { id: "download", role: "group", "aria-label": "Download" },
-        make("p", { role: "status" }), make("span", { class: "amount" }), bar,
+        make("p", { role: "status" }), make("span", { class: "doing", role: "status" }), make("span", { class: "amount" }), bar,
         make("button", { type: "button", class: "plain stop", click: async () => follow(await send({})) }, "Stop"),
         make("button", { type: "button", class: "plain shut", click: () => strip.remove() }, "Close"));
       document.querySelector("header.masthead").after(strip);
@@ -122,6 +122,9 @@
     const part = (name) => strip.querySelector(name);
     const words = now.problem || (now.done ? "Everything is there." : now.name || "");
     if (part("p").textContent !== words) part("p").textContent = words; // only what is new is read aloud
+    const [doing] = now.busy && now.text && !/^Downloading$/.test(now.text) ? now.text.split(":") : [""]; // behind it is the reason
+    if (part(".doing").textContent !== doing) part(".doing").textContent = doing;
+    part(".doing").title = doing ? now.text : "";
     const facts = [now.total ? `${amount(now.bytes)} / ${amount(now.total)}` : "", now.speed ? `${amount(now.speed)}/s` : ""];
     part(".amount").textContent = now.busy ? facts.filter(Boolean).join(" · ") : "";
     if (typeof now.share === "number") part("progress").value = now.share;
