@@ -257,6 +257,14 @@ def test_the_autoencoder_that_ships_keeps_colours_and_edges(tmp_path):
     assert psnr(vae, pixels, "cpu") > 30
 
 
+def test_latents_of_the_autoencoder_that_ships_have_unit_spread_whatever_an_older_one_left(tmp_path):
+    np.savez(tmp_path / "latent_scale.npz", mean=np.ones((1, 4, 1, 1)), std=np.full((1, 4, 1, 1), 1.5))
+    mean, std = encode.latent_scale(tmp_path)
+    pixels = np.stack([disc(colour)[..., :3] for colour in data.COLOURS.values()])
+    latents = (encode.encode(encode.trained_vae(tmp_path), pixels, "cpu") - mean) / std
+    assert 0.5 < latents.std() < 2
+
+
 def test_the_judge_names_real_pictures_and_not_blobs():
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 255, (6, 16, 16, 4)).astype(np.uint8)

@@ -23,9 +23,10 @@ from core.settings import Lora, Settings
 from core.task import AsyncTask
 from core.weights.files import Catalog
 from webui.app import App
-from webui.prompt_routes import LARGEST_REQUEST, completions, explained, prompt_routes
+from webui.prompt_routes import LARGEST_REQUEST, completions, explained, prompt_routes, sample_sheet
 from webui.visitors import COOKIE, LOOPBACK, Visitors
 
+ASSETS = Path(__file__).parents[2] / "webui" / "assets"
 CHECKPOINTS = Path(__file__).parents[2] / "models" / "checkpoints"
 ME, YOU = "o" * 43, "y" * 43
 INK = {"name": "Ink", "prompt": "ink drawing of {prompt}", "negative_prompt": "photo"}
@@ -102,6 +103,15 @@ def test_names_of_the_reference_lead_to_our_styles_that_are_there(tmp_path):
     told = client_of(PromptResources(), tmp_path).get("/easel/styles").json()
     names = {style["name"] for style in told["styles"]}
     assert len(names) >= 150 and told["aliases"] and set(told["aliases"].values()) <= names
+
+
+def test_every_style_of_ours_has_a_sample_picture_that_ships():
+    told = sample_sheet(ASSETS)
+    assert told is not None
+    assert set(told["cells"]) == {style.name for style in StyleLibrary().read()}
+    with Image.open(ASSETS / "styles.webp") as sheet:
+        cell = sheet.width // told["columns"]
+        assert (sheet.height, cell) == (told["rows"] * cell, 96)
 
 
 def test_sample_pictures_are_kept_for_good_under_an_address_that_changes_with_them(client, tmp_path):

@@ -2,8 +2,8 @@
 
 Writes shards `pool_SIDE/NNN.npz` to the work folder, each of pictures of one shape: `latents` float16 (N, 4, h/8, w/8) of
 zero mean and unit variance in each channel, `scenes` (N, 7) and `sizes` (N, 6). Shards that are there stay; more can be
-written while a training run goes on. The first run also writes `latent_scale.npz`, the mean and spread that were divided
-out; export.py folds them into the file's quant_conv, so that the file is an ordinary SDXL-layout VAE.
+written while a training run goes on. With a VAE of the work folder the first run also writes `latent_scale.npz`, the mean and
+spread that were divided out; export.py folds them into the file's quant_conv, so that the file is an ordinary SDXL-layout VAE.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ from torch import Tensor
 from train_vae import CONFIG
 from training import images_to_tensor, load
 
-from core.models.vae import VAE
+from core.models.vae import SDXL_SCALE, VAE
 from core.weights.checkpoint import load_vae
 
 log = logging.getLogger(__name__)
 
 SHAPE_ORDER = (0, 1, 0, 2, 0, 3, 0, 4, 0, 0)  # of SHAPES: shard n has the n-th of these
 SHARD = 1024
+
+
+def encoder_of_its_own(folder: Path) -> bool:
+    """Whether the work folder's autoencoder has another encoder than the checkpoint that ships."""
+    return (folder / "vae.safetensors").exists()
 
 
 def trained_vae(folder: Path, device: str = "cpu") -> VAE:
@@ -42,7 +47,12 @@ def trained_vae(folder: Path, device: str = "cpu") -> VAE:
 
 
 def latent_scale(folder: Path) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the raw latents, each (1, 4, 1, 1)."""
+    """Mean and standard deviation of the raw latents of `trained_vae`, each (1, 4, 1, 1).
+
+    Those of a checkpoint are what export.py folded in: 0 and 1 / 0.13025.
+    """
+    if not encoder_of_its_own(folder):
+        return torch.zeros(1, 4, 1, 1), torch.full((1, 4, 1, 1), 1 / SDXL_SCALE)
     with np.load(folder / "latent_scale.npz") as stored:
         return torch.from_numpy(stored["mean"]), torch.from_numpy(stored["std"])
 
@@ -137,7 +147,7 @@ def main() -> None:
     folder, mix = args.work, Mix(spread=args.spread)
     (folder / f"pool_{args.side}").mkdir(parents=True, exist_ok=True)
     vae = trained_vae(folder, args.device)
-    if not (folder / "latent_scale.npz").exists():
+    if encoder_of_its_own(folder) and not (folder / "latent_scale.npz").exists():
         measure_scale(folder, Deck(args.things, args.styles, folder, np.random.default_rng(0)), vae, args.device)
     for number in range(args.first, args.first + args.shards):
         if (folder / f"pool_{args.side}" / f"{number:03d}.npz").exists():
