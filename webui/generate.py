@@ -23,7 +23,7 @@ from webui.task_list import Standing
 MOST_PROMPTS = 200  # of one list
 INTERVAL = 0.12  # seconds over which changes are gathered at first; the bar glides between them
 LONGEST_INTERVAL = 0.5  # seconds
-PACE = 2  # later the interval is the time since the task began over this: five looks in the first second, then fewer
+PACE = 5  # later the interval is the time since the task began over this: seven looks in the first second, then fewer
 
 
 def interval_after(seconds: float) -> float:
