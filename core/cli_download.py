@@ -108,8 +108,8 @@ def bar(transfer: Transfer) -> str:
     full = int(share * BAR_WIDTH)
     parts = [f"[{'#' * full}{'-' * (BAR_WIDTH - full)}] {share:4.0%}"]
     parts.append(transfer.name + (f" ({transfer.file} of {transfer.files})" if transfer.files > 1 else ""))
-    if transfer.text != "Downloading":
-        parts.append(transfer.text)
+    if transfer.remark:
+        parts.append(transfer.remark)
     parts.append(_amount(transfer.done) + (f" of {_amount(transfer.total)}" if transfer.total else ""))
     if transfer.speed:
         parts.append(f"{_amount(transfer.speed)}/s")
@@ -135,5 +135,5 @@ def _show(transfer: Transfer, err: TextIO) -> None:
         if transfer.path:
             err.write("\n")
         err.flush()
-    elif transfer.text != "Downloading":
+    elif transfer.remark:
         print(bar(transfer), file=err, flush=True)

@@ -126,18 +126,15 @@ class QueueStore:
             return list(self._left.get(owner_mark(owner), ()))
 
     def forget_left(self, owner: str, tasks: Sequence[LeftTask] | None = None) -> None:
-        """Drop those `tasks` of what an earlier run left of `owner`'s; all of it without them."""
-        mark, what = owner_mark(owner), "forget the last run's tasks"
-        if tasks is None:
-            with self._lock:
-                self._left.pop(mark, None)
-            self._change(what, "DELETE FROM tasks WHERE offered AND owner = ?", [(mark,)])
-            return
-        dropped = {task.id for task in tasks}
+        """Drop those `tasks` of what an earlier run left of `owner`'s, all of it without them; and what cannot be read."""
+        mark = owner_mark(owner)
         with self._lock:
-            self._left[mark] = [task for task in self._left.get(mark, ()) if task.id not in dropped]
-        statement = "DELETE FROM tasks WHERE offered AND owner = ? AND id = ?"
-        self._change(what, statement, [(mark, task_id) for task_id in dropped])
+            left = self._left.pop(mark, [])
+            dropped = {task.id for task in (left if tasks is None else tasks)}
+            self._left[mark] = kept = [task for task in left if task.id not in dropped]
+            others = ", ".join("?" * len(kept))
+            statement = f"DELETE FROM tasks WHERE offered AND owner = ? AND id NOT IN ({others})"
+            self._change("forget the last run's tasks", statement, [(mark, *(task.id for task in kept))])
 
     def close(self) -> None:
         """Close the file, for good."""

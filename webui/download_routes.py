@@ -34,7 +34,7 @@ def download_routes(downloads: Downloads, shelf: Shelf, *, allowed: bool) -> lis
         told = {"busy": now.busy, "done": now.done, "problem": now.problem}
         if transfer:
             told |= {
-                "name": transfer.name, "file": transfer.file, "files": transfer.files, "text": transfer.text,
+                "name": transfer.name, "file": transfer.file, "files": transfer.files, "text": transfer.remark,
                 "share": transfer.share, "bytes": transfer.all_done, "total": transfer.all_total, "speed": transfer.speed,
             }  # fmt: skip
         return told

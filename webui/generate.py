@@ -197,8 +197,8 @@ class Desk:
         with self.bell.listening(owner) as waker:
             while True:
                 under_way = any(not task.done for task in self.app.worker.tasks(owner))
-                if running is not (running := self._running(owner)):
-                    began = time.monotonic()
+                if (now := self._running(owner)) is not running:
+                    running, began = now, time.monotonic()
                 yield self.view(owner)
                 if not under_way:
                     return

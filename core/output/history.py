@@ -63,7 +63,8 @@ class Lineage:
 class History:
     """The pictures of `outputs` and of other programs' `folders`. Making one opens nothing; any thread may use it.
 
-    `styles` gives those that pictures of other programs, which do not name theirs, may have been made with. Every question names the `visitor` who asks. All methods raise HistoryError if the database cannot be used.
+    `styles` gives those that pictures of other programs, which do not name theirs, may have been made with. Every question
+    names the `visitor` who asks. All methods raise HistoryError if the database cannot be used.
     """
 
     def __init__(

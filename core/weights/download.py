@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 ROOM_LEFT = 2**28  # bytes that a download leaves free on the disk
 SPEED_OVER = 3.0  # seconds
+DOWNLOADING = "Downloading"  # the text of a download while nothing else is to be told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,11 @@ class Transfer:
     all_total: int | None
     speed: float = 0.0
     path: Path | None = None
+
+    @property
+    def remark(self) -> str:
+        """`text`, unless it says only that bytes are coming, which the numbers show."""
+        return "" if self.text == DOWNLOADING else self.text
 
     @property
     def share(self) -> float | None:
@@ -259,7 +265,7 @@ def _written(answer: Answer, part: PartFile, start: int, total: int | None, pati
                 while len(marks) > 2 and now - marks[0][0] > SPEED_OVER:
                     marks.popleft()
                 elapsed = now - marks[0][0]
-                yield _State("Downloading", done, total, (done - marks[0][1]) / elapsed if elapsed > 0 else 0.0)
+                yield _State(DOWNLOADING, done, total, (done - marks[0][1]) / elapsed if elapsed > 0 else 0.0)
     if total is not None and done < total:
         raise Broken(f"the server ended the file at byte {done} of {total}")
 

@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from sample import decode, sample, sheet, sigma_table
 from scene import Mix, Scene, paint
 from torch import Tensor, nn
-from training import Average, due, images_to_tensor
+from training import Average, due, images_to_tensor, tensor_to_images
 
 from core.models.preview import TinyDecoder
 from core.models.vae import SDXL_SCALE
@@ -407,7 +407,7 @@ def train_preview(args: argparse.Namespace) -> None:
 
     def show() -> None:
         with torch.no_grad():
-            out = ((decoder(latents[:12]).clamp(-1, 1) + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()
+            out = tensor_to_images(decoder(latents[:12]))
         sheet(np.concatenate([pixels[:12], out]), 12).save(args.work / f"{args.what}.png")
         error = (out.astype(np.float32) - pixels[:12]) / 255
         log.info("PSNR %.1f dB", -10 * np.log10(np.square(error).mean()))

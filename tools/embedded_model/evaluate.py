@@ -78,8 +78,8 @@ def questions(things: int, styles: list[int], per_thing: int) -> list[Question]:
         picked = [*rng.permutation(new)[:1], *rng.permutation(old)][: per_thing - 1]
         for i, c in enumerate(map(int, picked)):
             style = styles[(t + i) % len(styles)]
-            ground = f"on a {COLOUR_NAMES[c]} background".replace(" a orange ", " an orange ")
-            prompt = f"{with_article(thing.names[-1])} {ground}{STYLE_WORDS[STYLES[style]]}"
+            ground = with_article(f"{COLOUR_NAMES[c]} background")
+            prompt = f"{with_article(thing.names[-1])} on {ground}{STYLE_WORDS[STYLES[style]]}"
             found.append(Question(t, c, style, prompt, (t, c) in unseen, styled=True))
     return found
 

@@ -10,6 +10,7 @@ import torch
 from model import Painter, embed_sizes
 from PIL import Image
 from torch import Tensor
+from training import tensor_to_images
 from words import Words
 
 from core.models.unet import UNet
@@ -95,7 +96,7 @@ def decode(vae: VAE, latents: Tensor, scale: tuple[Tensor, Tensor]) -> np.ndarra
     """Normed latents to uint8 pixels (B, H, W, 3)."""
     mean, std = (s.to(latents.device) for s in scale)
     images = torch.cat([vae.decode(z * std + mean) for z in latents.split(8)])
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return tensor_to_images(images)
 
 
 def sheet(pixels: np.ndarray, columns: int) -> Image.Image:

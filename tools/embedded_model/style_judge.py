@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from scene import Mix, Scene, compose
 from torch import Tensor, nn
 from train_vae import uneven
-from training import images_to_tensor
+from training import images_to_tensor, tensor_to_images
 
 from core.models.vae import VAE
 
@@ -97,7 +97,7 @@ def through(vae: VAE, pixels: np.ndarray, most: float = 0.0) -> np.ndarray:
         with torch.autocast("cpu", torch.bfloat16):
             latents = vae.encode(images_to_tensor(pixels[start : start + 20])).float()
             images = vae.decode(latents + uneven(latents, most))
-        parts.append(((images.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
+        parts.append(tensor_to_images(images))
     return np.concatenate(parts)
 
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors import safe_open
@@ -166,3 +167,8 @@ def due(every: float) -> Iterator[bool]:
 def images_to_tensor(pixels: Any, device: str = "cpu") -> Tensor:
     """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1]."""
     return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def tensor_to_images(images: Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [-1, 1] to uint8 (B, H, W, 3); what is beyond is cut off."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()

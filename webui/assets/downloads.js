@@ -122,7 +122,7 @@
     const part = (name) => strip.querySelector(name);
     const words = now.problem || (now.done ? "Everything is there." : now.name || "");
     if (part("p").textContent !== words) part("p").textContent = words; // only what is new is read aloud
-    const [doing] = now.busy && now.text && !/^Downloading$/.test(now.text) ? now.text.split(":") : [""]; // behind it is the reason
+    const [doing] = (now.busy && now.text || "").split(":"); // behind it is the reason
     if (part(".doing").textContent !== doing) part(".doing").textContent = doing;
     part(".doing").title = doing ? now.text : "";
     const facts = [now.total ? `${amount(now.bytes)} / ${amount(now.total)}` : "", now.speed ? `${amount(now.speed)}/s` : ""];
