@@ -68,6 +68,8 @@ def chips(page):
 
 
 def seen(page):
+    # What has just come into sight has no text before it is drawn.
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return [name for name in page.locator(".styles .tile:visible .name").all_inner_texts() if name]
 
 
