@@ -101,7 +101,7 @@ class Form:
         """Updates that show `values` by control name, with what their mode forces, and the lists of files as they are now.
 
         `values` may have "any_seed", and in "own" what the mode replaced before. With `only_changes` what a quick hand
-        typed into a fresh page already stays.
+        typed into a fresh page already stays, and what it was told.
         """
         if "image_number" in values:  # what a slider shows beyond its end would come back as its end
             values = {**values, "image_number": min(values["image_number"], self.controls["image_number"].maximum)}
@@ -132,8 +132,11 @@ class Form:
             updates[self.any_seed] = values["any_seed"]
         chosen = changes["base_model"]["value"]
         updates[self.model] = chosen or ""
-        updates[self.aspect] = self.sizes((values.get("width"), values.get("height")), chosen or "")
-        return updates | {self.message: problem(complaint)}
+        if not only_changes or any(values.get(name) != usual[name] for name in ("width", "height", "base_model")):
+            updates[self.aspect] = self.sizes((values.get("width"), values.get("height")), chosen or "")
+        if not only_changes or complaint:
+            updates[self.message] = problem(complaint)
+        return updates
 
     def follow_mode(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
         """Show what the mode forces, and give back what it forced when it is left."""

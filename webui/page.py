@@ -50,7 +50,7 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private",
 def build_page(app: App) -> gr.Blocks:
     """The page over `app`. Nothing is started or served yet: see `webui.server.serve`."""
     desk = Desk(app)
-    defaults, complaint = defaults_or_problem(app, "")
+    defaults, _ = defaults_or_problem(app, "")
     native = native_size(app, defaults.base_model)
     empty = view([], app.worker.position)
     with gr.Blocks(title=app.title, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
@@ -65,7 +65,7 @@ def build_page(app: App) -> gr.Blocks:
             with gr.Column(elem_id="canvas", min_width=0):
                 stage = gr.HTML(empty.stage, elem_id="stage")
                 progress = gr.HTML("", elem_id="progress-bar")
-                message = gr.HTML(problem(complaint), elem_id="message")
+                message = gr.HTML("", elem_id="message")
                 with gr.Column(elem_id="composer", min_width=0):
                     placed.put("prompt")
                     with gr.Row(elem_id="actions"):

@@ -103,6 +103,29 @@ def test_a_bad_setting_is_explained_and_nothing_starts(page):
     expect(page.locator("ul.tasks li")).to_have_count(0)
 
 
+def test_what_a_quick_hand_is_told_outlasts_the_page_s_late_arrival(page):
+    held = []
+
+    def hold_the_first(route):
+        held.append(route) if not held else route.continue_()
+
+    page.route("**/run/predict*", hold_the_first)
+    page.reload()
+    page.wait_for_function("document.activeElement && document.activeElement.closest('#positive_prompt')")
+    page.fill("#width input", "100")
+    page.fill(PROMPT, "a fox")
+    watches = "**/queue/join*"  # what the page does next, after a press and after its arrival
+    with page.expect_response(watches):
+        page.click("#generate_button")
+    told = page.locator("#message")
+    expect(told).to_contain_text("width is 100")
+    expect(page.locator("#aspect input")).to_have_value("Custom")
+    with page.expect_response(watches):
+        held[0].continue_()
+    expect(told).to_contain_text("width is 100")
+    expect(page.locator("#aspect input")).to_have_value("Custom")
+
+
 def test_a_narrow_phone_needs_no_scrolling_sideways(browser, address):
     with visit(browser, address, width=360, height=740) as page:
         generate(page, "a red apple", steps=100)
