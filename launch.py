@@ -80,6 +80,7 @@ def run(args, argv):
 
 def serve(config, args):
     """Open the page and stay until Ctrl-C or SIGTERM; then end within two seconds, whatever is under way."""
+    import gc
     import signal
     import threading
     from functools import partial
@@ -93,6 +94,7 @@ def serve(config, args):
     if trouble:
         raise UserError(trouble)
     speak("INFO")
+    gc.disable()  # until the page is there: looking again and again through what the imports make took a fifth of their time
     from core.handler import handler
     from core.output.history import History
     from core.pace import Pace
@@ -151,6 +153,7 @@ def serve(config, args):
 
     def ready(address):
         print("Easel is ready at %s   (Ctrl-C ends it)" % address, flush=True)
+        gc.enable()
         worker.start()  # now, so that importing torch does not hold up the page
         history.start()
 

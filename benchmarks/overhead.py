@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.child import Child, memory, serve
-from benchmarks.common import Stopwatch, add_rounds, alternate, command, parser
+from benchmarks.common import Stopwatch, add_rounds, alternate, command, from_one, parser, tell
 from benchmarks.engine import Engine, add_installation, engine_flags, launch_options, make_picture, run
 from benchmarks.page import Server, Visitor
 from benchmarks.report import Report, column, ratio, seconds_row
@@ -31,11 +31,51 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     made = parser(__doc__)
     add_rounds(made, 10)
+    made.add_argument(
+        "--starts",
+        type=from_one,
+        default=3,
+        help="how often both sides are started anew for so many rounds (default 3)",
+    )
     add_installation(made)
     return made.parse_args(argv)
 
 
 def _compare(args: argparse.Namespace, checkpoints: Path | None, folder: Path) -> Report:
+    results: dict[str, list[dict[str, Any]]] = {PAGE: [], BARE: []}
+    same = True
+    for start in range(1, args.starts + 1):
+        tell(f"start {start} of {args.starts}")
+        settings, measured, alike = _one_start(args.rounds, checkpoints, folder / str(start))
+        same = same and alike
+        for side, each in measured.items():
+            results[side] += each
+    report = Report(
+        f"overhead: one picture, {settings.width} x {settings.height}, {settings.steps} steps, {settings.base_model}, "
+        f"{args.starts} starts of {args.rounds} rounds",
+        vars(args),
+        rounds=results,
+    )
+    report.rows.append(seconds_row("page, until shown", results[PAGE]))
+    report.rows.append(seconds_row("page, until saved", [{"seconds": each["saved"]} for each in results[PAGE]]))
+    report.rows.append(seconds_row("bare pipeline", [{"seconds": each["seconds"]} for each in results[BARE]]))
+    shown, saved, plain = (
+        column(results[PAGE], "seconds"),
+        column(results[PAGE], "saved"),
+        column(results[BARE], "seconds"),
+    )
+    report.findings.append(ratio("page until the file is written / bare pipeline", saved, plain, at_most=AT_MOST))
+    report.findings.append(ratio("page until the picture is shown / bare pipeline", shown, plain, at_most=AT_MOST))
+    report.notes.append(f"the same pixels on both sides: {'yes' if same else 'NO'}")
+    if any(each["preview"] is None for each in results[PAGE]):
+        report.notes.append("some pictures came without a preview")
+    return report
+
+
+def _one_start(
+    rounds: int, checkpoints: Path | None, folder: Path
+) -> tuple[Settings, dict[str, list[dict[str, Any]]], bool]:
+    """Both sides started anew and measured in turn: the settings, what was measured, and whether the pixels are the same."""
     outputs = folder / "page"
     flags, environ = launch_options(checkpoints, outputs)
     options = ["--child", BARE, *engine_flags(checkpoints, folder / "bare")]
@@ -58,33 +98,13 @@ def _compare(args: argparse.Namespace, checkpoints: Path | None, folder: Path) -
         first = press(seed=0)
         settings = Settings(**read_settings(first["file"]).settings)
         first_bare = bare.ask(settings=settings.to_dict())
-        seeds = {PAGE: iter(range(1, args.rounds + 1)), BARE: iter(range(1, args.rounds + 1))}
+        seeds = {PAGE: iter(range(1, rounds + 1)), BARE: iter(range(1, rounds + 1))}
 
         def measure(side: str) -> dict[str, Any]:
             seed = next(seeds[side])
             return press(seed) if side == PAGE else bare.ask(settings={**settings.to_dict(), "seed": seed})
 
-        results = alternate((PAGE, BARE), args.rounds, measure)
-    report = Report(
-        f"overhead: one picture, {settings.width} x {settings.height}, {settings.steps} steps, {settings.base_model}, {args.rounds} rounds",
-        vars(args),
-        rounds=results,
-    )
-    report.rows.append(seconds_row("page, until shown", results[PAGE]))
-    report.rows.append(seconds_row("page, until saved", [{"seconds": each["saved"]} for each in results[PAGE]]))
-    report.rows.append(seconds_row("bare pipeline", [{"seconds": each["seconds"]} for each in results[BARE]]))
-    shown, saved, plain = (
-        column(results[PAGE], "seconds"),
-        column(results[PAGE], "saved"),
-        column(results[BARE], "seconds"),
-    )
-    report.findings.append(ratio("page until the file is written / bare pipeline", saved, plain, at_most=AT_MOST))
-    report.findings.append(ratio("page until the picture is shown / bare pipeline", shown, plain, at_most=AT_MOST))
-    same = _pixels(Path(first["file"])) == first_bare["pixels"]
-    report.notes.append(f"the same pixels on both sides: {'yes' if same else 'NO'}")
-    if any(each["preview"] is None for each in results[PAGE]):
-        report.notes.append("some pictures came without a preview")
-    return report
+        return settings, alternate((PAGE, BARE), rounds, measure), _pixels(Path(first["file"])) == first_bare["pixels"]
 
 
 def _pixels(file: Path) -> str:

@@ -42,7 +42,7 @@ COMMANDS = {
     ),
     "reroll": (["--checkpoints", "FOLDER"], ["press to first step begun", "press to first step done"]),
     "overhead": (
-        ["--checkpoints", "FOLDER"],
+        ["--checkpoints", "FOLDER", "--starts", "1"],
         ["page until the file is written / bare pipeline", "page until the picture is shown / bare pipeline"],
     ),
     "preview": (["--checkpoints", "FOLDER"], ["time with previews / without", "making one preview"]),

@@ -202,6 +202,19 @@ def test_a_deck_deals_every_thing_equally_often_and_styles_by_weight(tmp_path):
     assert np.mean([style for t, style in drawn if t != 3]) == pytest.approx(0.25, abs=0.03)
 
 
+def test_a_scene_of_a_deck_shows_only_things_that_have_a_picture_in_its_style(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for style in ("3d", "flat"):
+        pictures = np.full((6, 4, 4, 4), 255, np.uint8)
+        pictures[1, ..., 3] = 0  # thing 1 has none
+        np.save(folder / f"pictures_{style}.npy", pictures)
+    deck = encode.Deck(6, encode.shares("3d=1,flat=1"), tmp_path, np.random.default_rng(0))
+    drawn = [deck.scene(Mix(two=0.9)) for _ in range(300)]
+    assert sum(one.second >= 0 for one in drawn) > 100
+    assert all(1 not in (one.thing, one.second) for one in drawn)
+
+
 def test_a_pool_gives_batches_of_one_shape_and_some_without_caption(tmp_path):
     for number, shape in enumerate(((4, 4), (4, 6))):
         rows = np.asarray([Scene(t).row() for t in range(8)], np.int16)
@@ -452,7 +465,9 @@ def test_a_training_state_comes_back_as_it_was_saved(tmp_path):
     assert load(tmp_path / "none.safetensors", "cpu") is None
 
 
-@pytest.mark.parametrize("script", ["prepare", "train_vae", "encode", "train_unet", "export", "evaluate", "companions"])
+@pytest.mark.parametrize(
+    "script", ["prepare", "train_vae", "encode", "train_unet", "export", "evaluate", "companions"]
+)
 def test_every_script_starts_from_any_folder(script, tmp_path):
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, str(TOOLS / f"{script}.py"), "--help"]

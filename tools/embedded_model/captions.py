@@ -56,6 +56,11 @@ def with_article(name: str) -> str:
     return f"{'an' if vowel else 'a'} {name}"
 
 
+def on_ground(text: str, ground: int) -> str:
+    """`text` on the colour of that number: "a fox on an orange background"."""
+    return f"{text} on {with_article(f'{COLOUR_NAMES[ground]} background')}"
+
+
 def pick(options: Sequence[tuple[str, float]], rng: Generator) -> str:
     return options[int(rng.choice(len(options), p=[share for _, share in options]))][0]
 

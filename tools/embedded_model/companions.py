@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from captions import caption, with_article
-from data import CHECKPOINT, COLOUR_NAMES, COLOURS, STAGES, THINGS, WHITE, WORK, pictures_of
+from captions import caption, on_ground, with_article
+from data import CHECKPOINT, COLOURS, STAGES, THINGS, WHITE, WORK, pictures_of
 from PIL import Image
 from safetensors.torch import save_file
 from sample import decode, sample, sheet, sigma_table
@@ -106,7 +106,7 @@ def thing_lesson(
         scene = Scene(row if new else int(rng.integers(things)), ground=ground)
         pixels[i] = paint(scene, pictures, rng, (side, side), QUIET)[0]
         named = Scene(0, ground=ground)
-        text = caption(scene, rng) if not new else f"a {word} on a {COLOUR_NAMES[ground]} background"
+        text = caption(scene, rng) if not new else on_ground(f"a {word}", ground)
         if new and named.ground == WHITE and rng.random() < 0.5:
             text = f"a {word}" if rng.random() < 0.7 else word
         prompts.append(text)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from data import CHECKPOINT, STAGES, STYLES, THINGS, WORK, held_out, pictures_of
-from scene import SHAPES, Mix, draw_scene, paint
+from scene import SHAPES, Mix, Scene, draw_scene, paint
 from torch import Tensor
 from train_vae import CONFIG
 from training import images_to_tensor, load
@@ -94,19 +94,23 @@ class Deck:
             if self.there[style][thing]:
                 return thing, style
 
+    def scene(self, mix: Mix) -> Scene:
+        """A scene with the next thing; a second one that has no picture in its style is left out."""
+        thing, style = self.draw()
+        scene = draw_scene(thing, style, self.things, held_out(), mix, self.rng)
+        while scene.second >= 0 and not self.there[style][[scene.thing, scene.second]].all():
+            scene = replace(scene, thing=thing, second=-1)
+        return scene
+
 
 def write_shard(folder: Path, side: int, number: int, deck: Deck, vae: VAE, mix: Mix, device: str) -> None:
     """Paint and encode shard `number`."""
     eighths = SHAPES[SHAPE_ORDER[number % len(SHAPE_ORDER)]]
     size = (side * eighths[0] // 8, side * eighths[1] // 8)
-    unseen, rng = held_out(), deck.rng
     pixels, scenes, sizes = np.empty((SHARD, *size, 3), np.uint8), [], []
     for i in range(SHARD):
-        thing, style = deck.draw()
-        scene = draw_scene(thing, style, deck.things, unseen, mix, rng)
-        while scene.second >= 0 and not deck.there[style][[scene.thing, scene.second]].all():
-            scene = replace(scene, thing=thing, second=-1)
-        pixels[i], conditions = paint(scene, deck.pictures[style], rng, size, mix)
+        scene = deck.scene(mix)
+        pixels[i], conditions = paint(scene, deck.pictures[scene.style], deck.rng, size, mix)
         scenes.append(scene.row())
         sizes.append(conditions)
     mean, std = latent_scale(folder)
@@ -121,9 +125,8 @@ def measure_scale(folder: Path, deck: Deck, vae: VAE, device: str) -> None:
     """Write latent_scale.npz from 200 pictures of 256 px."""
     pixels = []
     for _ in range(200):
-        thing, style = deck.draw()
-        scene = draw_scene(thing, style, deck.things, held_out(), Mix(two=0), deck.rng)
-        pixels.append(paint(scene, deck.pictures[style], deck.rng, (256, 256), Mix())[0])
+        scene = deck.scene(Mix(two=0))
+        pixels.append(paint(scene, deck.pictures[scene.style], deck.rng, (256, 256), Mix())[0])
     some = encode(vae, np.stack(pixels), device)
     mean, std = some.mean((0, 2, 3), keepdim=True).numpy(), some.std((0, 2, 3), keepdim=True).numpy()
     np.savez(folder / "latent_scale.npz", mean=mean, std=std)

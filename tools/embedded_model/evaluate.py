@@ -28,8 +28,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from captions import with_article
-from data import CHECKPOINT, COLOUR_NAMES, COLOURS, STAGES, STYLES, THINGS, WHITE, WORK, held_out, pictures_of
+from captions import on_ground, with_article
+from data import CHECKPOINT, COLOURS, STAGES, STYLES, THINGS, WHITE, WORK, held_out, pictures_of
 from encode import latent_scale, trained_vae
 from model import Painter
 from PIL import Image
@@ -78,8 +78,7 @@ def questions(things: int, styles: list[int], per_thing: int) -> list[Question]:
         picked = [*rng.permutation(new)[:1], *rng.permutation(old)][: per_thing - 1]
         for i, c in enumerate(map(int, picked)):
             style = styles[(t + i) % len(styles)]
-            ground = with_article(f"{COLOUR_NAMES[c]} background")
-            prompt = f"{with_article(thing.names[-1])} on {ground}{STYLE_WORDS[STYLES[style]]}"
+            prompt = on_ground(with_article(thing.names[-1]), c) + STYLE_WORDS[STYLES[style]]
             found.append(Question(t, c, style, prompt, (t, c) in unseen, styled=True))
     return found
 
@@ -193,9 +192,7 @@ def sheets(artist: Artist, path: Path, things: int, styles: list[int]) -> None:
     """Contact sheets beside `path`: 64 prompts, styles side by side, guidance and steps."""
     names = [with_article(thing.names[0]) for thing in THINGS[:things]]
     picks = [i * things // 64 for i in range(64)]
-    grounds = [
-        f"{names[t]} on a {COLOUR_NAMES[1 + i % 11]} background" if i % 2 else names[t] for i, t in enumerate(picks)
-    ]
+    grounds = [on_ground(names[t], 1 + i % 11) if i % 2 else names[t] for i, t in enumerate(picks)]
     rows: dict[str, tuple[int, list[tuple[str, dict[str, Any]]]]] = {
         "": (8, [(prompt, {}) for prompt in grounds]),
         "-styles": (8, [(names[t] + STYLE_WORDS[STYLES[s]], {}) for s in styles for t in picks[::8]]),

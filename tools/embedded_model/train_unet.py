@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from captions import with_article
-from data import COLOUR_NAMES, STAGES, THINGS, WORK
+from captions import on_ground, with_article
+from data import STAGES, THINGS, WORK
 from encode import latent_scale, trained_vae
 from model import Painter
 from muon import Muon
@@ -34,7 +34,7 @@ def sheet_prompts() -> list[str]:
     """Thirty-two prompts over things, styles, grounds and compositions; the same at every evaluation."""
     names = [with_article(thing.names[0]) for thing in THINGS[: STAGES[1]]]
     picks = [names[i * 37 % len(names)] for i in range(24)]
-    grounds = [f"{x} on a {COLOUR_NAMES[1 + i % 11]} background" if i % 2 else x for i, x in enumerate(picks[:12])]
+    grounds = [on_ground(x, 1 + i % 11) if i % 2 else x for i, x in enumerate(picks[:12])]
     styled = [f"{x}, {('3d', 'flat', 'line art')[i % 3]}" for i, x in enumerate(picks[12:])]
     return [
         *grounds, *styled, "a red apple and a banana", "a fox next to a cat", "a small dog on a green background", "a car on the left",
