@@ -465,9 +465,7 @@ def test_a_training_state_comes_back_as_it_was_saved(tmp_path):
     assert load(tmp_path / "none.safetensors", "cpu") is None
 
 
-@pytest.mark.parametrize(
-    "script", ["prepare", "train_vae", "encode", "train_unet", "export", "evaluate", "companions"]
-)
+@pytest.mark.parametrize("script", ["prepare", "train_vae", "encode", "train_unet", "export", "evaluate", "companions"])
 def test_every_script_starts_from_any_folder(script, tmp_path):
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, str(TOOLS / f"{script}.py"), "--help"]
