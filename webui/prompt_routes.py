@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from core.prompt.continuation import continues
 from core.prompt.plan import explain, seed_of
 from core.prompt.resolve import Resolved
 from core.prompt.resources import Names, PromptResources
+from core.prompt.styles import StyleLibrary, Styles
 from core.prompt.suggestions import REACH, suggestions
 from core.settings import Settings
 from core.task import AsyncTask
@@ -51,7 +52,7 @@ Foretell = Callable[[Settings, Resolved, int], str | None]
 
 def prompt_routes(app: App, assets: Path = ASSETS) -> list[Route]:
     """All routes of the Styles tab and of the helpers of the prompt; `assets` has the sample pictures, if they are made."""
-    recent = RecentNames(app.resources)
+    recent, ours = RecentNames(app.resources), StyleLibrary()
     foretell = Foreteller(app.shelf.catalog) if app.shelf else None
 
     def styles(request: Request) -> Response:
@@ -63,7 +64,7 @@ def prompt_routes(app: App, assets: Path = ASSETS) -> list[Route]:
             ],
             "aliases": {old: found.by_key[key].name for old, key in found.aliases.items() if key in found.by_key},
             "problems": list(found.problems),
-            "samples": sample_sheet(assets),
+            "samples": sample_sheet(assets, without=redefined(found, ours.read())),
         }
         return JSONResponse(answer, headers=FRESH)
 
@@ -132,8 +133,9 @@ def explained(
     continued = settings.prompt_expansion if given else None
     if foretell and found.expansion and not given:
         continued = foretell(settings, found, seed)
-    kept = ("positive", "negative", "styles", "expansion", "choices", "combinations", "notices")
+    kept = ("positive", "styles", "expansion", "choices", "combinations", "notices")
     return {name: own[name] for name in kept} | {
+        "negative": [text for text in own["negative"] if text["text"]],
         "continued": continued,
         "foretold": continued is not None and not given,
         "loras": [{"name": lora.name, "weight": lora.weight} for lora in found.loras],
@@ -162,8 +164,21 @@ def completions(head: str, tail: str, names: Names) -> list[dict[str, Any]]:
     ]
 
 
-def sample_sheet(assets: Path) -> dict[str, Any] | None:
-    """Where the sample pictures are and which cell is whose, as `tools/style_samples.py` made them; None without them."""
+def redefined(styles: Styles, ours: Styles) -> set[str]:
+    """The names of those of our styles in whose place the user's files have others."""
+    return {
+        style.name
+        for key, style in ours.by_key.items()
+        if (other := styles.by_key.get(key))
+        and (other.prompt, other.negative_prompt) != (style.prompt, style.negative_prompt)
+    }
+
+
+def sample_sheet(assets: Path, without: Collection[str] = ()) -> dict[str, Any] | None:
+    """Where the sample pictures are and which cell is whose, as `tools/style_samples.py` made them; None without them.
+
+    Styles called as in `without` have none.
+    """
     picture, index = assets / "styles.webp", assets / "styles.json"
     try:
         status = picture.stat()
@@ -178,7 +193,7 @@ def sample_sheet(assets: Path) -> dict[str, Any] | None:
         "url": f"easel/styles/samples.webp?v={status.st_mtime_ns:x}-{status.st_size:x}",
         "columns": columns,
         "rows": -(-len(names) // columns),
-        "cells": {name: number for number, name in enumerate(names)},
+        "cells": {name: number for number, name in enumerate(names) if name not in without},
     }
 
 

@@ -168,15 +168,19 @@ def _expanded(settings: Settings, index: int, chance: Random, lookup: Lookup) ->
 
 
 def _found(names: Iterable[str], chance: Random, lookup: Lookup, notices: list[str]) -> list[Style | None]:
-    """The style of each name, None for the expansion; what is not in the library is left out, with a notice."""
+    """The style of each name, None for the expansion; what is not in the library is left out, with a notice.
+
+    Different names of one style count once. The same name twice is how a random draw that hit a chosen style is recorded.
+    """
     found: list[Style | None] = []
+    named: dict[Style | None, str] = {}
     for name in names:
-        if style_key(name) == style_key(EXPANSION):
-            found.append(None)
-        elif style_key(name) == style_key(RANDOM) and len(lookup.styles):
+        style = lookup.styles.find(name)
+        if style_key(name) == style_key(RANDOM) and len(lookup.styles):
             found.append(chance.choice(list(lookup.styles)))
-        elif (style := lookup.styles.find(name)) is not None:
-            found.append(style)
+        elif style is not None or style_key(name) == style_key(EXPANSION):
+            if named.setdefault(style, name) == name:
+                found.append(style)
         else:
             near = lookup.styles.near(name)
             meant = f" Did you mean {near!r}?" if near else ""

@@ -138,6 +138,14 @@ def test_style_tags_add_styles_to_this_prompt(resources):
     assert one(resources, "fox <style:Fooocus V2>").expansion
 
 
+def test_a_style_under_two_names_counts_once(resources):
+    plan = one(resources, "fox <style:BESIDE>", styles=("around", "Beside", "Around", "Fooocus V2", "fooocus-v2"))
+    assert plan.settings.styles == ("Around", "Beside", "Fooocus V2")
+    assert plan.positive == ("nice fox indeed", "plain")
+    found = explain(Settings(prompt="fox <style:Fooocus Sharp>", styles=("Easel Sharp",)), PromptResources())
+    assert found.styles == ("Easel Sharp",)
+
+
 def test_lora_tags_act_in_all_lines_and_per_picture_after_wildcards_and_arrays(resources):
     """Defect D46: in the reference tags in arrays act on all pictures, those from wildcards and other lines are text."""
     first, second = plans(resources, "a [[<lora:film:1>, <lora:other:.5>]]", image_number=2)

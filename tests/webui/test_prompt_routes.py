@@ -114,6 +114,14 @@ def test_every_style_of_ours_has_a_sample_picture_that_ships():
         assert (sheet.height, cell) == (told["rows"] * cell, 96)
 
 
+def test_a_style_of_the_users_in_the_place_of_ours_has_no_sample_of_ours(tmp_path):
+    (tmp_path / "styles").mkdir()
+    own = [{"name": "line-art", "prompt": "{prompt} in my own way"}]
+    (tmp_path / "styles" / "own.json").write_text(json.dumps(own))
+    cells = client_of(PromptResources(styles=StyleLibrary([tmp_path / "styles"])), ASSETS).get("/easel/styles").json()
+    assert "Line Art" not in cells["samples"]["cells"] and "Low Poly" in cells["samples"]["cells"]
+
+
 def test_sample_pictures_are_kept_for_good_under_an_address_that_changes_with_them(client, tmp_path):
     assert client.get("/easel/styles/samples.webp").status_code == 404
     sheet, index = tmp_path / "assets" / "styles.webp", tmp_path / "assets" / "styles.json"
@@ -145,6 +153,7 @@ def test_a_prompt_becomes_the_texts_that_are_encoded(client):
     assert told["choices"] == [{"written": "__metal__", "became": "gold"}]
     assert told["loras"] == [{"name": "looks/film.safetensors", "weight": 0.5}]
     assert (told["expansion"], told["chance"], told["seed"]) == (False, False, "7")
+    assert becomes(client, prompt="a fox")["negative"] == []  # an empty text is encoded, but says nothing
     assert becomes(client, prompt="a fox", styles='["Fooocus V2"]')["expansion"]
 
 

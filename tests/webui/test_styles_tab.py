@@ -297,8 +297,8 @@ def test_the_tiles_of_chosen_styles_come_first_but_never_while_one_clicks(page, 
     tile(page, "Line Art").click()
     tile(page, "Low Poly").click()
     assert order(page) == usual
-    page.fill(SEARCH, "3d")
-    assert order(page) == usual
+    page.fill(SEARCH, "line")
+    assert seen(page)[0] == "Line Art"
     page.fill(SEARCH, "")
     expect(page.locator(".styles .tile .name").first).to_have_text("Line Art")
     expect(page.get_by_role("heading", name="Chosen styles")).to_be_visible()
@@ -314,9 +314,20 @@ def test_the_tiles_of_chosen_styles_come_first_but_never_while_one_clicks(page, 
     come_back(page, address, "Line Art")
     expect(page.locator(".styles .tile .name").first).to_have_text("Line Art")
     page.get_by_role("button", name="Line Art Remove").click()
-    page.get_by_role("tab", name="Settings").click()
-    show(page)
     expect(page.get_by_role("heading", name="Chosen styles")).to_be_hidden()
+    assert order(page) == usual
+
+
+def test_tiles_go_back_to_their_groups_when_the_choice_is_emptied_and_when_one_goes_elsewhere(page):
+    usual, heading = order(page), page.get_by_role("heading", name="Chosen styles")
+    tile(page, "Line Art").click()
+    tile(page, "Low Poly").click()
+    expect(heading).to_be_hidden()
+    page.click("#positive_prompt textarea")
+    expect(heading).to_be_visible()
+    assert order(page)[:2] == ["Line Art", "Low Poly"]
+    page.get_by_role("button", name="Remove all").click()
+    expect(heading).to_be_hidden()
     assert order(page) == usual
 
 

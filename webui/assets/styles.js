@@ -206,7 +206,7 @@
     filter();
   }
 
-  // Not while the tiles are in sight and one is chosen, which would put another one under the pointer.
+  // Not while one clicks on tiles, which would put another one under the pointer.
   function chosenFirst() {
     if (!groups.length) return;
     const first = new Set(chosen.map(entryOf).filter(Boolean));
@@ -332,15 +332,9 @@
     return tile && tiles.find((entry) => entry.tile === tile);
   };
   root.addEventListener("keydown", onKey);
-  let sought = false; // whether there is a search
-  search.addEventListener("input", () => {
-    const cleared = sought && !search.value.trim();
-    sought = Boolean(search.value.trim());
-    if (cleared) chosenFirst();
-    else filter();
-  });
+  search.addEventListener("input", () => { if (tiles.length) chosenFirst(); });
   choice.addEventListener("change", filter);
-  clear.addEventListener("click", () => { choose([]); search.focus(); });
+  clear.addEventListener("click", () => { choose([]); chosenFirst(); search.focus(); });
   refresh.addEventListener("click", read);
   onlyFavourites.addEventListener("click", () => {
     onlyFavourites.setAttribute("aria-pressed", String(onlyFavourites.getAttribute("aria-pressed") !== "true"));
@@ -351,6 +345,7 @@
     if (!away) return;
     const at = [...chips.children].indexOf(away.parentElement);
     choose(chosen.filter((_, index) => index !== at));
+    chosenFirst();
     (chips.querySelectorAll(".away")[Math.min(at, chosen.length - 1)] || search).focus();
   });
   grid.addEventListener("click", (event) => {
@@ -364,6 +359,7 @@
   grid.addEventListener("pointerleave", () => look(null, 80));
   grid.addEventListener("focusin", (event) => look(entryAt(event.target), 0));
   grid.addEventListener("focusout", () => look(null, 80));
+  root.addEventListener("focusout", (event) => { if (!root.contains(event.relatedTarget) && !root.matches(":hover")) chosenFirst(); });
   window.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !shown) return;
     event.stopPropagation(); // Escape stops the running task otherwise
