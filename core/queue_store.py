@@ -78,7 +78,7 @@ class QueueStore:
         self._open: sqlite3.Connection | None = None
         self._left: dict[str, list[LeftTask]] = {}  # by owner's mark
         self._read = False  # whether it has been
-        self._unseen = _files(file) if file else []  # where more of it may be: files of other processes, the own one
+        self._unseen = _files(file) if file else []  # where more of it may be: the files of other processes
         self._start = time.monotonic()
         self._ended = file is None
 
@@ -198,7 +198,8 @@ class QueueStore:
     def _connection(self) -> sqlite3.Connection | None:
         if self._open is None and not self._ended and self._file is not None:
             try:
-                self._open = _opened(self._file)
+                self._open, own = _opened(self._file)
+                self._unseen = [file for file in self._unseen if file != own]
             except (OSError, sqlite3.Error) as problem:
                 log.warning(
                     "The queue %s cannot be used (%s): a restart will not find what is waiting.", self._file, problem
@@ -207,12 +208,12 @@ class QueueStore:
         return self._open
 
 
-def _opened(file: Path) -> sqlite3.Connection:
-    """The first of this installation's files that no other process holds. Raises OSError, sqlite3.Error."""
+def _opened(file: Path) -> tuple[sqlite3.Connection, Path]:
+    """The first of this installation's files that no other process holds, and its path. Raises OSError, sqlite3.Error."""
     file.parent.mkdir(parents=True, exist_ok=True)
     for own in _files(file):
         try:
-            return _held(own)
+            return _held(own), own
         except sqlite3.OperationalError as problem:
             if "locked" not in str(problem):
                 raise
@@ -222,7 +223,7 @@ def _opened(file: Path) -> sqlite3.Connection:
             for ending in ("-wal", "-shm"):
                 Path(f"{own}{ending}").unlink(missing_ok=True)
             own.replace(aside)
-            return _held(own)
+            return _held(own), own
     raise sqlite3.OperationalError(f"{MOST_FILES} other processes use it")
 
 

@@ -62,6 +62,7 @@ class Worker:
         self._pace = pace or Pace()
         self._most_of_one = most_of_one
         self._held: set[str] = set()  # owners whose tasks wait until they say otherwise
+        self._edited: dict[str, AsyncTask] = {}  # by owner, a waiting task that does not begin meanwhile
         self._handler = handler
         self._make_pipeline = make_pipeline
         self._pipeline: Pipeline | None = None
@@ -123,14 +124,42 @@ class Worker:
             tasks = [*self._waiting(owner), *([self._running] if self._running else [])]
         return sum(self.cancel(task.id, owner) for task in tasks)
 
-    def withdraw(self, task_id: str, owner: str) -> AsyncTask | None:
-        """Take a waiting task of `owner` off the queue as if it had never been asked for; None if there is none."""
+    def edit(self, task_id: str, owner: str) -> AsyncTask | None:
+        """Keep a waiting task of `owner` from beginning until `put_back` or `let_go`; None if there is none.
+
+        An owner edits one task at a time: another one that was edited is let go.
+        """
         with self._changed:
             task = next((task for task in self._waiting(owner) if task.id == task_id), None)
             if task is not None:
-                self._store.drop([task])
-                self.async_tasks.remove(task)
+                self._edited[owner] = task
+                self._changed.notify_all()
         return task
+
+    def edited(self, owner: str) -> AsyncTask | None:
+        """The waiting task that `owner` edits."""
+        with self._changed:
+            task = self._edited.get(owner)
+            return task if task in self.async_tasks else None
+
+    def let_go(self, owner: str) -> None:
+        """The task that `owner` edits stays as it was, and may begin."""
+        with self._changed:
+            self._edited.pop(owner, None)
+            self._changed.notify_all()
+
+    def put_back(self, task: AsyncTask) -> bool:
+        """Put `task` in the place of the one that its owner edits. False if there is none."""
+        with self._changed:
+            before = self._edited.pop(task.owner, None)
+            if before is None or before not in self.async_tasks:
+                return False
+            self.async_tasks[self.async_tasks.index(before)] = task
+            self._store.drop([before])
+            self._store.add([task])
+            self._store.order(self.async_tasks)
+            self._changed.notify_all()
+        return True
 
     def move(self, task_id: str, owner: str, place: int) -> bool:
         """Put a waiting task of `owner` at `place` (from 0) among the others of `owner`, who keep the places they have.
@@ -259,7 +288,8 @@ class Worker:
         return [task for task in self.async_tasks if task.owner == owner]
 
     def _next(self) -> AsyncTask | None:
-        return next((task for task in self.async_tasks if task.owner not in self._held), None)
+        edited = self._edited.values()
+        return next((task for task in self.async_tasks if task.owner not in self._held and task not in edited), None)
 
     def _seconds_left(self, task: AsyncTask) -> float | None:
         if task.state != "running":

@@ -170,6 +170,15 @@ def test_a_process_that_starts_while_the_last_one_is_closing_offers_its_tasks_as
     new.close()
 
 
+def test_its_own_file_is_not_looked_at_as_another_ones(file, monkeypatch):
+    store = QueueStore(file)
+    store.add([AsyncTask(Settings(), "me")])
+    looked = []
+    monkeypatch.setattr("core.queue_store._held", looked.append)
+    assert store.left("me") == [] and looked == []
+    store.close()
+
+
 def test_what_another_process_leaves_long_after_the_start_waits_for_the_next_one(file, monkeypatch):
     monkeypatch.setattr("core.queue_store.SETTLING", -1.0)
     other, store = QueueStore(file), QueueStore(file)

@@ -1,4 +1,4 @@
-"""The queue of the worker: order, pause, withdrawing, what a restart finds, forecasts."""
+"""The queue of the worker: order, pause, editing, what a restart finds, forecasts."""
 
 import threading
 import time
@@ -138,11 +138,55 @@ def test_all_of_ones_own_are_cancelled_at_once_and_nothing_of_others(worker):
     assert worker.cancel_all("nobody") == 0
 
 
-def test_a_task_that_is_withdrawn_was_never_there(worker):
+def test_a_task_that_is_edited_keeps_its_place_and_waits_for_what_comes_in_it(worker, engine):
     running, second, third = occupied(worker), submit(worker, "second"), submit(worker, "third")
-    assert worker.withdraw(second.id, "you") is None and worker.withdraw(running.id, "me") is None
-    assert worker.withdraw(second.id, "me") is second
-    assert worker.tasks("me") == [running, third] and worker.find(second.id, "me") is None
+    assert worker.edit(second.id, "you") is None and worker.edit(running.id, "me") is None
+    assert worker.edited("me") is None
+    assert worker.edit(second.id, "me") is second and worker.edited("me") is second
+    engine.steps.release(2)
+    until(lambda: third.done)
+    assert second.state == "waiting"
+    better = AsyncTask(Settings(prompt="better"), "me")
+    fourth = submit(worker, "fourth")
+    until(lambda: fourth.state == "running")
+    submit(worker, "fifth")
+    assert worker.put_back(better) and worker.edited("me") is None
+    assert waiting(worker) == ["better", "fifth"] and worker.find(second.id, "me") is None
+    assert not worker.put_back(AsyncTask(Settings(), "me"))
+    engine.steps.release(3)
+    until(lambda: better.done)
+
+
+def test_a_task_that_is_let_go_begins_as_it_was(worker, engine):
+    running, second = occupied(worker), submit(worker, "second")
+    worker.edit(second.id, "me")
+    engine.steps.release(2)
+    until(lambda: running.done)
+    time.sleep(0.03)
+    assert second.state == "waiting"
+    worker.let_go("me")
+    until(lambda: second.done)
+
+
+def test_one_edits_one_task_at_a_time_and_a_cancelled_one_no_more(worker):
+    occupied(worker)
+    second, third = submit(worker, "second"), submit(worker, "third")
+    worker.edit(second.id, "me")
+    worker.edit(third.id, "me")
+    assert worker.edited("me") is third
+    worker.cancel(third.id, "me")
+    assert worker.edited("me") is None and not worker.put_back(AsyncTask(Settings(), "me"))
+
+
+def test_an_edited_task_is_offered_again_in_its_place_as_it_was_last(make):
+    worker = make()
+    occupied(worker)
+    second = submit(worker, "second")
+    submit(worker, "third")
+    worker.edit(second.id, "me")
+    worker.put_back(AsyncTask(Settings(prompt="better"), "me"))
+    again = make()
+    assert [left.settings.prompt for left in again.left_over("me")][1:] == ["better", "third"]
 
 
 def test_several_tasks_are_taken_all_or_none(worker):

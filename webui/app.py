@@ -42,8 +42,17 @@ class TaskQueue(Protocol):
     def cancel_all(self, owner: str) -> int:
         """Stop or drop all tasks of `owner`."""
 
-    def withdraw(self, task_id: str, owner: str) -> AsyncTask | None:
-        """Take a waiting task of `owner` off the queue as if it had never been there."""
+    def edit(self, task_id: str, owner: str) -> AsyncTask | None:
+        """Keep a waiting task of `owner` from beginning while it is edited."""
+
+    def edited(self, owner: str) -> AsyncTask | None:
+        """The waiting task that `owner` edits."""
+
+    def let_go(self, owner: str) -> None:
+        """That task stays as it was."""
+
+    def put_back(self, task: AsyncTask) -> bool:
+        """Put `task` in its place; False if there is none."""
 
     def move(self, task_id: str, owner: str, place: int) -> bool:
         """Put a waiting task of `owner` at `place` among the others of `owner`."""

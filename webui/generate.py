@@ -98,9 +98,10 @@ class Desk:
         self.bell = Bell()
 
     def submit(self, values: Mapping[str, Any], owner: str, *, any_seed: bool) -> Settings:
-        """Queue a task with the controls' `values` by name; returns its settings. Raises UserError."""
+        """Queue a task with the controls' `values` by name, or put it in the place of the one that `owner` edits; returns
+        its settings. Raises UserError."""
         settings = self._settings(values, any_seed)
-        self._send([AsyncTask(settings, owner)])
+        self._send_one(AsyncTask(settings, owner))
         return settings
 
     def submit_list(self, values: Mapping[str, Any], owner: str, text: str, *, any_seed: bool) -> int:
@@ -118,9 +119,9 @@ class Desk:
     def submit_grid(
         self, values: Mapping[str, Any], owner: str, axes: Mapping[str, str], *, any_seed: bool
     ) -> Settings:
-        """Queue a task for the grid of two settings that `axes` says; returns its settings. See `grid_task`."""
+        """The same for the grid of two settings that `axes` says. See `grid_task`."""
         task = self.grid_task(values, owner, axes, any_seed=any_seed)
-        self._send([task])
+        self._send_one(task)
         return task.settings
 
     def grid_task(self, values: Mapping[str, Any], owner: str, axes: Mapping[str, str], *, any_seed: bool) -> AsyncTask:
@@ -133,7 +134,7 @@ class Desk:
         return AsyncTask(self._settings(values, any_seed), owner, grid=Grid(x, y))
 
     def act(self, action: str, owner: str, task_id: str, place: int) -> AsyncTask | None:
-        """What a button of the task list does, only ever to `owner`'s own tasks. Returns the task to edit, if any.
+        """What a button of the task list does, only ever to `owner`'s own tasks. Returns the task to edit, if it is that.
 
         Raises UserError when the queue has no room for the tasks of the last run.
         """
@@ -151,7 +152,9 @@ class Desk:
             case "release":
                 worker.release(owner)
             case "edit":
-                taken = worker.withdraw(task_id, owner)
+                taken = worker.edit(task_id, owner)
+            case "keep":
+                worker.let_go(owner)
             case "take_up":
                 # What finds no room stays on offer; where there is none at all, one is tried, so that this is told.
                 left = worker.left_over(owner)[: max(1, worker.room(owner))]
@@ -186,7 +189,7 @@ class Desk:
     def view(self, owner: str) -> View:
         """How the tasks of `owner` stand."""
         worker = self.app.worker
-        standing = Standing(worker.held(owner), worker.left_over(owner), worker.forecast(owner))
+        standing = Standing(worker.held(owner), worker.left_over(owner), worker.forecast(owner), worker.edited(owner))
         positions = worker.positions(owner)
         return view(worker.tasks(owner), lambda task: positions.get(task.id, 0), standing)
 
@@ -213,6 +216,17 @@ class Desk:
         self.app.worker.submit(*tasks)
         for task in tasks[:1]:
             self.bell.ring(task)
+
+    def _send_one(self, task: AsyncTask) -> None:
+        """Put `task` in the place of the one that its owner edits, if they edit one of its kind; else queue it."""
+        edited = self.app.worker.edited(task.owner)
+        if edited is None or (edited.grid is None) != (task.grid is None):
+            self._send([task])
+            return
+        task.subscribe(partial(self.bell.ring, task))
+        if not self.app.worker.put_back(task):  # it was cancelled meanwhile
+            self.app.worker.submit(task)
+        self.bell.ring(task)
 
     def _running(self, owner: str) -> AsyncTask | None:
         return next((task for task in self.app.worker.tasks(owner) if task.state == "running"), None)

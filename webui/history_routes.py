@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -18,9 +18,11 @@ from core.errors import BadMetadata, HistoryError
 from core.output.day_page import day_page
 from core.output.history import History
 from core.output.history_rows import Picture
-from core.output.metadata import stripped
+from core.output.metadata import read_settings, read_settings_text, stripped
+from webui.app import App
 from webui.json_requests import NO_COOKIE, BadRequest, refused, sent_object
 from webui.pictures import TYPES
+from webui.reuse import understood
 from webui.visitors import owner_of
 
 ROOT = "/easel/history"
@@ -33,7 +35,7 @@ Answer = Callable[[Request, str], Response]
 Change = Callable[[str, dict[str, Any]], Mapping[str, Any]]
 
 
-def history_routes(history: History) -> list[Route]:
+def history_routes(history: History, app: App) -> list[Route]:
     """All routes of the history. A key of somebody else's picture is answered as one that never was."""
 
     def search(request: Request, visitor: str) -> Response:
@@ -72,6 +74,21 @@ def history_routes(history: History) -> list[Route]:
             "children": [_short(other) for other in line.children],
         }
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+
+    def use(request: Request, visitor: str) -> Response:
+        """What a drop of the file onto the page would be answered, as the text that the page takes.
+
+        Where the file is gone or says nothing, the history knows.
+        """
+        picture = _asked(request, visitor)
+        try:
+            read = read_settings(history.file(picture))
+        except BadMetadata:
+            settings = history.settings(picture)
+            if not settings:
+                raise
+            read = replace(read_settings_text(json.dumps(settings)), source=picture.source)
+        return JSONResponse({"settings": understood(read, app).to_text()}, headers={"Cache-Control": "no-store"})
 
     def whole(request: Request, visitor: str) -> Response:
         picture = _asked(request, visitor)
@@ -143,7 +160,8 @@ def history_routes(history: History) -> list[Route]:
         return picture
 
     reads: dict[str, Answer] = {
-        "": search, "/details/{key}": details, "/picture/{key}": whole, "/thumbnail/{key}": thumbnail, "/day/{day}": day,
+        "": search, "/details/{key}": details, "/use/{key}": use, "/picture/{key}": whole, "/thumbnail/{key}": thumbnail,
+        "/day/{day}": day,
     }  # fmt: skip
     changes: dict[str, Change] = {
         "/favourite": favourite, "/trash": trash, "/restore": restore, "/empty": empty, "/rescan": rescan,

@@ -15,7 +15,7 @@ from webui.app import App
 from webui.controls import remembered_values, shown
 from webui.form import Form, native_size, remembered_beside
 from webui.generate import Desk, defaults_or_problem
-from webui.render import View, problem, view
+from webui.render import View, problem, told_origin, view
 from webui.reuse import as_text, reused
 from webui.sizes import matching_label, parse_label
 from webui.tabs.advanced import advanced_tab
@@ -41,6 +41,7 @@ HEADER = """
 OFFER = '<button type="button" id="settings_offer" hidden>Use the settings in this text</button>'
 KEYS = '<p class="keys hide-on-touch"><kbd>Ctrl</kbd> <kbd>Enter</kbd> generates, <kbd>Esc</kbd> stops</p>'
 BECOMES = '<details id="becomes"><summary>What the prompt becomes</summary><div class="body"></div></details>'
+PUT_BACK = "Put it back"
 SESSION = "() => [window.easel.session()]"
 NO_COOKIE = "This browser sent no cookie, so Easel cannot tell whose pictures are whose. Allow cookies for this page and reload it."
 # Not through Gradio's queue, which would look for them only every IDLE_SLEEP: Stop is to act at once.
@@ -100,12 +101,31 @@ def build_page(app: App) -> gr.Blocks:
                 raise gr.Error(NO_COOKIE, print_exception=False)
             return found
 
+        makers = {button: "Generate", tab.batch.make_grid: tab.batch.make_grid.value}
+        drew_seeds: set[str] = (
+            set()
+        )  # visitors who did before they began to edit a task, which brings a seed of its own
+
+        def editing(visitor: str) -> dict[Any, Any]:
+            """What the buttons that make pictures say: the one that the edited task was made with puts it back."""
+            edited = app.worker.edited(visitor)
+            maker = None if edited is None else tab.batch.make_grid if edited.grid else button
+            updates: dict[Any, Any] = {
+                each: gr.update(value=PUT_BACK if each is maker else usual) for each, usual in makers.items()
+            }
+            if edited is None and visitor in drew_seeds:
+                drew_seeds.discard(visitor)
+                updates[any_seed] = True
+            return updates
+
         def generate(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
+            visitor = owner(request)
+            edited = app.worker.edited(visitor)
             try:
-                settings = desk.submit(form.by_name(values), owner(request), any_seed=bool(values[any_seed]))
+                settings = desk.submit(form.by_name(values), visitor, any_seed=bool(values[any_seed]))
             except UserError as error:
                 return {message: problem(str(error))}
-            return {message: "", controls["seed"]: str(settings.seed)}
+            return {message: "", controls["seed"]: str(settings.seed)} | (editing(visitor) if edited else {})
 
         async def watch(request: gr.Request) -> AsyncIterator[tuple[str, ...]]:
             old: View | None = None
@@ -122,6 +142,8 @@ def build_page(app: App) -> gr.Blocks:
             values = shown(settings) | remembered_values(session)
             chosen, own = remembered_beside(session)
             updates = form.filled(values | {"own": own}, complaint, only_changes=True)
+            if app.worker.edited(owner(request)):
+                updates |= editing(owner(request))
             if presets and shelf:
                 updates |= shown_preset(presets, shelf, chosen, app.notices, allowed=alone)
             return updates
@@ -132,10 +154,11 @@ def build_page(app: App) -> gr.Blocks:
                 return {incoming: gr.skip()}
             now = form.plain(values)
             try:
-                changes, told = reused(str(values[incoming]), app, now)
+                changes, found = reused(str(values[incoming]), app, now)
             except UserError as error:
                 return {incoming: "", message: problem(str(error))}
-            return form.filled(now | changes, told) | {incoming: ""}
+            told = told_origin(found.program, found.missing, found.unused)
+            return form.filled(now | changes) | {incoming: "", message: told}
 
         def reset_all(values: dict[Any, Any]) -> dict[Any, Any]:
             """What the chosen preset comes to; what was typed stays."""
@@ -162,16 +185,19 @@ def build_page(app: App) -> gr.Blocks:
         def typed_size(width: int | None, height: int | None, name: str | None) -> str:
             return matching_label((width, height), native_size(app, name or ""), app.aspect_ratios)
 
-        def act(event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
-            """A button of the task list. A task to edit gives its settings back to the page."""
-            place = event.place if isinstance(event.place, int) else 0
+        def act(draws_seeds: bool, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
+            """A button of the task list. A task to edit gives its settings to the page."""
+            visitor, place = owner(request), event.place if isinstance(event.place, int) else 0
+            edited = app.worker.edited(visitor)
             try:
-                taken = desk.act(str(event.action), owner(request), str(event.task), place)
+                taken = desk.act(str(event.action), visitor, str(event.task), place)
             except UserError as error:
                 return {message: problem(str(error))}
             if taken is None:
-                return {message: ""}
-            return {incoming: as_text(taken.settings), **filled_axes(tab.batch, taken)}
+                return {message: "", **(editing(visitor) if edited else {})}
+            if draws_seeds:
+                drew_seeds.add(visitor)
+            return {incoming: as_text(taken.settings), **filled_axes(tab.batch, taken), **editing(visitor)}
 
         def stop_running(request: gr.Request) -> None:
             desk.stop(owner(request))
@@ -190,12 +216,11 @@ def build_page(app: App) -> gr.Blocks:
             "concurrency_limit": None,
         }
         asked = {*controls.values(), any_seed}
-        pressed = button.click(
-            generate, asked, [message, controls["seed"]], trigger_mode="multiple", preprocess=False, **QUIET
-        )
+        sent = [message, controls["seed"], any_seed, *makers]
+        pressed = button.click(generate, asked, sent, trigger_mode="multiple", preprocess=False, **QUIET)
         pressed.then(watch, **watching)
         chosen = presets.choosing if presets else []
-        page.load(arrive, session, [*form.outputs, *chosen], js=SESSION, **QUIET).then(watch, **watching)
+        page.load(arrive, session, [*form.outputs, *chosen, *makers], js=SESSION, **QUIET).then(watch, **watching)
         kept = {**controls, "any_seed": any_seed, "own": own, **({"preset": presets.before} if presets else {})}
         gr.on(
             [component.change for component in kept.values()],
@@ -214,8 +239,10 @@ def build_page(app: App) -> gr.Blocks:
         skip.click(skip_picture, **QUIET)
         # One after the other, so that keys pressed quickly add up in their order.
         in_order: dict[str, Any] = {**QUIET, "queue": True, "concurrency_limit": 1, "trigger_mode": "multiple"}
-        acted = tasks.click(act, None, [incoming, message, tab.batch.grid, *tab.batch.axes.values()], **in_order)
-        for event in (acted, *batch_events(tab.batch, desk, controls, any_seed, message, owner, QUIET)):
+        given_back = [incoming, message, any_seed, tab.batch.grid, *tab.batch.axes.values(), *makers]
+        acted = tasks.click(act, any_seed, given_back, **in_order)
+        queued = batch_events(tab.batch, desk, controls, any_seed, message, owner, editing, [*makers], QUIET)
+        for event in (acted, *queued):
             event.then(watch, **watching)
         base_model, size = controls["base_model"], [controls["width"], controls["height"]]
         base_model.input(form.follow_model, form.inputs, form.model_outputs, **raw)

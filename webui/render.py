@@ -19,6 +19,7 @@ EXAMPLES = (
     "a rocket on a yellow background",
 )
 MOST_PICTURES = 60
+MOST_NAMED = 12  # in a sentence
 IDLE = Standing()
 
 
@@ -47,12 +48,25 @@ def view(tasks: Sequence[AsyncTask], position: Callable[[AsyncTask], int], stand
 
 def problem(message: str) -> str:
     """`message`, written for the user, as a box."""
-    return f'<div class="problem" role="alert">{escape(message)}</div>' if message else ""
+    return _problem_box(escape(message)) if message else ""
 
 
 def notice(message: str) -> str:
     """`message`, written for the user, which is no problem, as a box."""
-    return f'<div class="notice" role="status">{escape(message)}</div>' if message else ""
+    return _notice_box(escape(message)) if message else ""
+
+
+def told_origin(program: str, missing: Sequence[str], unused: Sequence[str]) -> str:
+    """Of settings from elsewhere: who wrote them, which files and styles are not here, and what else could not be used.
+
+    It looks like a problem only if something could not be used.
+    """
+    written = f"<p>{escape(f'Written by {program}.')}</p>" if program else ""
+    not_here = _listed(missing, "Not here, and left out: {}.", "Not here, and left out: {} and {} more.", "no")
+    not_used = _listed(unused, "These could not be used: {}.", "These could not be used: {} and {} more.", "yes")
+    if not_here or not_used:
+        return _problem_box(written + not_here + not_used)
+    return _notice_box(written) if written else ""
 
 
 def picture_url(task: AsyncTask, index: int) -> str:
@@ -73,6 +87,31 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _problem_box(html: str) -> str:
+    return f'<div class="problem" role="alert">{html}</div>'
+
+
+def _notice_box(html: str) -> str:
+    return f'<div class="notice" role="status">{html}</div>'
+
+
+def _listed(names: Sequence[str], sentence: str, longer: str, translate: str) -> str:
+    """`names` in a `sentence`; many in a `longer` one that has the first and how many more, and all to open below.
+
+    `translate` is HTML's "yes" or "no".
+    """
+    if not names:
+        return ""
+    first, more = ", ".join(names[:MOST_NAMED]), len(names) - MOST_NAMED
+    if more <= 0:
+        return f"<p>{escape(sentence.format(first))}</p>"
+    entries = "".join(f"<li>{escape(name)}</li>" for name in names)
+    return (
+        f"<p>{escape(longer.format(first, more))}</p>"
+        f'<details><summary>All of them</summary><ul class="names" tabindex="0" translate="{translate}">{entries}</ul></details>'
+    )
 
 
 def _stage(task: AsyncTask | None) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -29,7 +29,6 @@ from webui.controls import CONTROLS, shown
 from webui.visitors import owner_of
 
 LARGEST_PICTURE = 2**26  # bytes
-MOST_TOLD = 12  # names of what could not be used
 LONGEST_VALUE = 20  # characters that are told of what could not be used
 KINDS = ("checkpoints", "loras", "vae", "text_encoders")
 PROGRAMS = {
@@ -37,28 +36,42 @@ PROGRAMS = {
     "invokeai": "InvokeAI", "novelai": "NovelAI", "swarmui": "SwarmUI",
 }  # fmt: skip
 
-# A JSON object that a person may have written by hand tells of a whole picture if it has these.
+# Forms that a person may write by hand. Such a one tells of a whole picture if it has these, usable or not, and a size.
 BY_HAND = ("easel", "fooocus")
-WHOLE = {"prompt", "seed", "width", "sampler"}
+WHOLE = {"prompt", "seed", "sampler"}
+SIZES = {"width", "resolution", "size"}
 # What stays as the page has it unless a picture tells of it.
 KEPT = {*NOT_OF_THE_PICTURE, "prompt", "seed"}
 
 
-def reused(text: str, app: App, current: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """What controls have to change to for the settings in `text`, by name, and sentences about what could not be used.
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The Settings fields of a picture or a text that can be used here, and what there is to tell of the rest.
+
+    `whole`: they are those of a whole picture. `program` wrote them, "" if it was ours. `missing` are the files and styles
+    that are not here, `unused` is what else could not be used.
+    """
+
+    settings: dict[str, Any]
+    whole: bool
+    program: str = ""
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+    def to_text(self) -> str:
+        """The text that `reused` takes for it."""
+        return json.dumps(asdict(self))
+
+
+def reused(text: str, app: App, current: Mapping[str, Any]) -> tuple[dict[str, Any], Found]:
+    """What controls have to change to for the settings in `text`, by name, and what was found in it.
 
     `current` is what they show. What tells of a whole picture starts from the recommendation for its checkpoint (the one
     on the page, if its own is not here), without styles, LoRAs and mode; anything else changes only what it contains.
     "any_seed" is among the changes if there is a seed. Raises UserError if `text` holds no settings.
     """
-    answered = _understood_already(text)
-    if answered:
-        given, told = answered
-        whole = True
-    else:
-        read = read_settings_text(text)
-        given, told = understood(read, app)
-        whole = read.source not in BY_HAND or given.keys() >= WHOLE
+    found = _found_already(text) or understood(read_settings_text(text), app)
+    given, whole = found.settings, found.whole
     here = current["base_model"] if current["base_model"] in app.models() else ""
     model = str(given.get("base_model") or here)
     start = app.recommended(model) if whole else Settings()
@@ -72,16 +85,16 @@ def reused(text: str, app: App, current: Mapping[str, Any]) -> tuple[dict[str, A
         values["prompt"] = ""  # the text of the settings was typed there
     if "seed" in given:
         values["any_seed"] = False
-    return values, told
+    return values, found
 
 
 def as_text(settings: Settings) -> str:
     """A text that `reused` gives exactly these settings for."""
-    return json.dumps({"settings": settings.to_dict(), "told": ""})
+    return Found(settings=settings.to_dict(), whole=True).to_text()
 
 
-def understood(read: ReadMetadata, app: App) -> tuple[dict[str, Any], str]:
-    """The Settings fields of `read` that can be used here, and what is to be told of the rest.
+def understood(read: ReadMetadata, app: App) -> Found:
+    """What of `read` can be used here.
 
     A field for which only things were named that are not here is as if none was named; but the checkpoint, which nothing
     works without, is not there then.
@@ -94,23 +107,17 @@ def understood(read: ReadMetadata, app: App) -> tuple[dict[str, Any], str]:
 
     names = {kind: app.files(kind) for kind in KINDS} | {"styles": styles.names()}
     hashes = {kind: app.hashes(kind) for kind in KINDS}
+    whole = _is_whole(read)
     read = resolve(with_recovered_styles(read, styles), names, hashes, find_style)
-    told = []
-    if read.source != "easel":
-        told.append(f"Written by {PROGRAMS.get(read.source, read.source)}.")
-    if read.named:
-        first, more = _listed(dict.fromkeys(one.name or one.hash for one in read.named))
-        told.append(
-            f"Not here, and left out: {first} and {more} more." if more else f"Not here, and left out: {first}."
-        )
-    if read.unknown:
-        first, more = _listed(_with_value(*one) for one in sorted(read.unknown.items()))
-        told.append(
-            f"These could not be used: {first} and {more} more." if more else f"These could not be used: {first}."
-        )
     usual = Settings()
     none = {one.field: getattr(usual, one.field) for one in read.named if one.field != "base_model"}
-    return none | read.settings, " ".join(told)
+    return Found(
+        settings=none | read.settings,
+        whole=whole,
+        program="" if read.source == "easel" else PROGRAMS.get(read.source, read.source),
+        missing=tuple(dict.fromkeys(one.name or one.hash for one in read.named)),
+        unused=tuple(_with_value(*one) for one in sorted(read.unknown.items())),
+    )
 
 
 def read_route(app: App) -> Route:
@@ -125,46 +132,42 @@ def read_route(app: App) -> Route:
             if len(data) > LARGEST_PICTURE:
                 return PlainTextResponse(f"Pictures of up to {LARGEST_PICTURE >> 20} MB are read.", status_code=413)
         try:
-            settings, told = await run_in_threadpool(lambda: understood(read_settings(bytes(data)), app))
+            found = await run_in_threadpool(lambda: understood(read_settings(bytes(data)), app))
         except UserError as error:
             return JSONResponse({"problem": str(error)})
-        return JSONResponse(
-            {
-                "settings": {
-                    name: value for name, value in Settings.from_dict(settings).to_dict().items() if name in settings
-                },
-                "told": told,
-            }
-        )
+        return Response(found.to_text(), media_type="application/json")
 
     return Route("/easel/read", read, methods=["POST"])
 
 
-def _understood_already(text: str) -> tuple[dict[str, Any], str] | None:
+def _found_already(text: str) -> Found | None:
     """What `read_route` answered; None for any other text."""
     with suppress(ValueError, RecursionError):
-        values = json.loads(text)
-        if isinstance(values, dict) and set(values) == {"problem"}:
-            raise BadMetadata(str(values["problem"])[:500])
-        if (
-            isinstance(values, dict)
-            and isinstance(values.get("told"), str)
-            and isinstance(values.get("settings"), dict)
-        ):
-            return values["settings"], values["told"]
+        match json.loads(text):
+            case {"problem": problem, **rest} if not rest:
+                raise BadMetadata(str(problem)[:500])
+            case {
+                "settings": dict(settings),
+                "whole": bool(whole),
+                "program": str(program),
+                "missing": list(missing),
+                "unused": list(unused),
+            }:
+                names = {"missing": tuple(map(str, missing)), "unused": tuple(map(str, unused))}
+                return Found(settings=settings, whole=whole, program=program, **names)
     return None
+
+
+def _is_whole(read: ReadMetadata) -> bool:
+    """Whether `read` tells of a whole picture, and not of some settings alone."""
+    said = {key.casefold() for key in (*read.settings, *read.unknown)}
+    return read.source not in BY_HAND or (said >= WHOLE and not said.isdisjoint(SIZES))
 
 
 def _overrules(given: Mapping[str, Any], performance: Any) -> bool:
     """Whether `given` has another value for a setting that the mode `performance` forces."""
     wanted = forced(performance) if performance in MODES else {}
     return any(given.get(name, value) != value for name, value in wanted.items())
-
-
-def _listed(names: Iterable[str]) -> tuple[str, int]:
-    """The first MOST_TOLD of `names` as a list, and how many more there are."""
-    names = list(names)
-    return ", ".join(names[:MOST_TOLD]), max(0, len(names) - MOST_TOLD)
 
 
 def _with_value(key: str, value: str) -> str:

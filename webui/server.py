@@ -12,6 +12,7 @@ import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
+from importlib.util import find_spec
 from typing import Any
 
 import gradio as gr
@@ -51,6 +52,7 @@ SCRIPTS = (
     "loras.js",
     "prompt.js",
     "downloads.js",
+    "presets.js",
 )  # in this order: the first makes window.easel
 
 
@@ -98,6 +100,8 @@ def start(
     trouble = port_trouble(host, port)
     if trouble:
         raise BadConfig(trouble)
+    if find_spec("matplotlib") is None:
+        sys.modules["matplotlib"] = None  # type: ignore[assignment]  # Gradio seeks it in all folders twice a call
     page = build_page(app)
     page.queue(default_concurrency_limit=None, max_size=500)
     for name, seconds in (("sleep_when_free", IDLE_SLEEP), ("progress_update_sleep_when_free", PROGRESS_SLEEP)):
@@ -183,7 +187,7 @@ def _routes(app: App) -> list[Route]:
     routes = [read_route(app), picture_route(app.worker), *prompt_routes(app)]
     routes += lora_routes(lambda: list(app.files("loras")), app.lora_info)
     if app.history:
-        routes += history_routes(app.history)
+        routes += history_routes(app.history, app)
     if app.downloads and app.shelf:
         routes += download_routes(app.downloads, app.shelf, allowed=not app.open_to_others)
     return routes

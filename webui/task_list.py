@@ -26,6 +26,7 @@ class Standing:
     held: bool = False
     left: Sequence[LeftTask] = ()
     forecast: Forecast = field(default_factory=Forecast)
+    edited: AsyncTask | None = None
 
 
 def queue_script() -> str:
@@ -129,7 +130,8 @@ def _task(
     buttons = _button("cancel", "Cancel", words)
     grip = ""
     if task in waiting:
-        buttons = _button("edit", "Edit", words) + buttons
+        edited = task is standing.edited
+        buttons = (_button("keep", "Leave as it was", words) if edited else _button("edit", "Edit", words)) + buttons
         if len(waiting) > 1:
             grip = '<span class="grip" aria-hidden="true" title="Drag to another place">⠿</span>'
             buttons = _button("up", "↑", words, "Move up") + _button("down", "↓", words, "Move down") + buttons
@@ -160,6 +162,8 @@ def _state(task: AsyncTask, position: Callable[[AsyncTask], int], standing: Stan
         return "stopping"
     if task.state == "running":
         return "running"
+    if task is standing.edited:
+        return "being edited"
     return "paused" if standing.held else f"waiting, {position(task)} ahead"
 
 

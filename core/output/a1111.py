@@ -36,7 +36,7 @@ _OWN = f"{PROGRAM} "
 _NEGATIVE = "Negative prompt:"
 _PROMPTS = ("prompt", "negative_prompt")
 _BEGIN = "Steps: "  # of the line of parameters
-_KEY = re.compile(r"\w[\w \-/]{0,60}(?=:)")
+_KEY = re.compile(r"\w[\w \-/]{0,60}")
 
 
 def to_text(record: Record) -> str:
@@ -75,7 +75,10 @@ def from_text(text: str) -> ReadMetadata:
     """Read a text form, ours or another program's. Raises BadMetadata if there is no line of parameters."""
     lines = text.strip().split("\n")
     at = next((i for i in reversed(range(len(lines))) if lines[i].startswith(_BEGIN)), len(lines) - 1)
-    pairs = dict(islice(_pairs(lines[at]), MOST_PAIRS))
+    pairs: dict[str, str] = {}
+    others: dict[str, str] = {}
+    for key, value in islice(_pairs(lines[at]), MOST_PAIRS):
+        (others if value is None or not _KEY.fullmatch(key) else pairs)[key] = value or ""
     if len(pairs) < 3:
         raise BadMetadata('The text has no line of parameters such as "Steps: 30, Sampler: Euler, Seed: 1".')
     version = pairs.get("Version", "")
@@ -100,8 +103,11 @@ def from_text(text: str) -> ReadMetadata:
         hashes = {name: parts[0] for name, parts in entries(pairs.get("Lora hashes", ""))}
         for lora in loras:
             reading.name("loras", lora.name, hashes.get(stem_of(lora.name)), weight=lora.weight, enabled=lora.enabled)
-    if not reading.settings.keys() - set(_PROMPTS) and not reading.named:
-        raise BadMetadata("The text has parameters, but none that this program knows.")
+    usable = reading.named or reading.settings.keys() - set(_PROMPTS)
+    if not usable and not (lines[at].startswith(_BEGIN) and any(prompts)):
+        raise BadMetadata("The text has parameters, but none that this program can use.")
+    for key, value in others.items():
+        reading.reject(key, value)
     if rest := " ".join(lines[at + 1 :]).strip():
         reading.reject("Text after the parameters", rest)
     return reading.done()
@@ -169,21 +175,25 @@ def _quoted(value: Any) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _pairs(line: str) -> Iterator[tuple[str, str]]:
-    """The `key: value` pairs of a line. A value may be quoted as JSON text, or be JSON; what is no pair is passed over."""
+def _pairs(line: str) -> Iterator[tuple[str, str | None]]:
+    """The `key: value` pairs of a line, None as the value of what is no pair.
+
+    A value may be quoted as JSON text, or be JSON.
+    """
     decoder = json.JSONDecoder()
     at = 0
     while at < len(line):
         if line[at] in " ,\t\r":
             at += 1
             continue
-        key = _KEY.match(line, at)
         comma = line.find(",", at)
         end = comma if comma >= 0 else len(line)
-        if key is None:
+        key, colon, _ = line[at:end].partition(":")
+        if not colon:
+            yield key.rstrip(), None
             at = end
             continue
-        start = key.end() + 1
+        start = at + len(key) + 1
         while start < len(line) and line[start] == " ":
             start += 1
         value = line[start:end].strip()
@@ -191,7 +201,7 @@ def _pairs(line: str) -> Iterator[tuple[str, str]]:
             with suppress(ValueError, RecursionError):  # an unclosed quote: taken as it stands
                 decoded, end = decoder.raw_decode(line, start)
                 value = decoded if isinstance(decoded, str) else line[start:end]
-        yield key.group(), value
+        yield key, value
         at = max(end, start)
 
 

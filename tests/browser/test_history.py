@@ -303,7 +303,7 @@ def test_a_picture_opens_with_its_lineage_and_gives_its_settings_to_the_page(pag
     dialog.get_by_role("button", name="Use these settings").click()
     expect(page.locator("dialog")).to_have_count(0)
     given = page.title()  # the stand-in for the page's hook puts them there
-    assert json.loads(given)["prompt"] == "a red fox on snow" and f'"seed": {2**60}' in given
+    assert json.loads(given)["settings"]["prompt"] == "a red fox on snow" and f'"seed": {2**60}' in given
 
 
 def test_selecting_text_beyond_its_end_closes_no_dialog_and_a_click_beside_it_does(page):

@@ -136,6 +136,32 @@ def test_values_out_of_range_are_named_and_left_out():
     assert read.unknown.keys() == {"Steps", "Sampler", "CFG scale", "Seed", "Size"}
 
 
+def test_a_prompt_is_taken_though_all_that_follows_is_out_of_range():
+    """D26."""
+    read = from_text("a cat\nSteps: 99999, Sampler: Nope, CFG scale: nan, Seed: -3, Size: 99999x1, Version: v1.10")
+    assert read.settings == {"prompt": "a cat", "negative_prompt": ""}
+    assert read.unknown == {
+        "Steps": "99999", "Sampler": "Nope", "CFG scale": "nan", "Seed": "-3", "Size": "99999x1",
+    }  # fmt: skip
+    with pytest.raises(BadMetadata, match="none that this program can use"):
+        from_text("Steps: 99999, Sampler: Nope, Seed: -3")
+
+
+def test_pairs_with_any_key_and_pieces_without_one_are_listed():
+    read = from_text(
+        'a (cat:1.2), a: dog\nSteps: 20, <b>Odd</b>: 1, DPM++ (2): "x, y", Seed: 7, alone, Clip skip: 2, '
+        + "k" * 99
+        + ": 3"
+    )
+    assert (read.settings["prompt"], read.settings["clip_skip"]) == ("a (cat:1.2), a: dog", 2)
+    assert read.unknown == {"<b>Odd</b>": "1", "DPM++ (2)": "x, y", "alone": "", "k" * 99: "3"}
+
+
+def test_a_prompt_with_colons_is_no_line_of_parameters():
+    with pytest.raises(BadMetadata, match="no line of parameters"):
+        from_text("a cat\n(red:1.2), (blue:1.1), (green:0.9), Seed: 1, Steps: 20")
+
+
 @pytest.mark.parametrize("text", ["", "a cat", "a cat, a dog: 3", "a: 1, b: 2, c: 3, d: 4"])
 def test_a_text_without_parameters_is_an_error(text):
     with pytest.raises(BadMetadata):

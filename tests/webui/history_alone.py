@@ -66,7 +66,7 @@ def serve(app: App, port: int) -> None:
         server_port=port, prevent_thread_lock=False, quiet=True, footer_links=[], run_history=False, ssr_mode=False,
         theme=easel_theme(), css=(files("webui") / "assets" / "style.css").read_text("utf-8"), head=HEAD,
         app_kwargs={
-            "middleware": [Middleware(Visitors, hosts=LOOPBACK)], "routes": history_routes(app.history)
+            "middleware": [Middleware(Visitors, hosts=LOOPBACK)], "routes": history_routes(app.history, app)
         },
     )  # fmt: skip
 

@@ -93,15 +93,25 @@ def test_a_grid_says_how_much_work_it_is(desk):
     assert told(task, None) == "2 × 3 = 6 pictures"
     assert told(task, 300.0) == "2 × 3 = 6 pictures, about 5 min"
     assert told(desk.grid_task(values(), "", axes(), any_seed=True), None) == "2 pictures"
+    assert told(desk.grid_task(values(), "", axes(x_values="3"), any_seed=True), None) == "1 picture"
 
 
-def test_a_task_to_edit_leaves_the_queue_and_gives_its_settings_back(desk):
-    desk.submit(values(prompt="first"), "me", any_seed=True)
-    desk.submit(values(prompt="second"), "me", any_seed=True)
+def test_a_task_that_is_edited_gets_what_is_asked_for_next_in_its_place(desk):
+    for prompt in ("first", "second"):
+        desk.submit(values(prompt=prompt), "me", any_seed=True)
     first, second = waiting(desk)
     assert desk.act("edit", "you", first.id, 0) is None
     assert desk.act("edit", "me", first.id, 0) is first
-    assert waiting(desk) == [second]
+    desk.submit_list(values(), "me", "of a list", any_seed=True)
+    desk.submit_grid(values(prompt="a grid"), "me", axes(), any_seed=True)
+    desk.submit(values(prompt="better"), "me", any_seed=True)
+    desk.submit(values(prompt="another"), "me", any_seed=True)
+    prompts = [task.settings.prompt for task in waiting(desk)]
+    assert prompts == ["better", "second", "of a list", "a grid", "another"]
+    assert desk.act("edit", "me", second.id, 0) is second
+    assert desk.act("keep", "me", second.id, 0) is None
+    desk.submit(values(prompt="last"), "me", any_seed=True)
+    assert [task.settings.prompt for task in waiting(desk)] == [*prompts, "last"]
 
 
 def test_nobody_moves_holds_or_cancels_the_tasks_of_others(desk):

@@ -2,12 +2,15 @@
 
 import json
 import threading
+from dataclasses import replace
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 
 import pytest
+from foreign_samples import A1111
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
@@ -15,15 +18,17 @@ from starlette.testclient import TestClient
 from core.output.history import NAME, History
 from tests.webui.history_alone import MADE, fill
 from webui.history_routes import LARGEST_REQUEST, MOST_KEYS, ROOT, history_routes
+from webui.reuse import read_route
 from webui.visitors import COOKIE, LOOPBACK, Visitors
 
 ME, YOU = "o" * 43, "y" * 43  # `fill` makes all pictures for the first
 TODAY = datetime.now().date().isoformat()
 
 
-def client_of(history, owner=ME):
-    app = Starlette(routes=history_routes(history), middleware=[Middleware(Visitors, hosts=LOOPBACK)])
-    return TestClient(app, base_url="http://127.0.0.1:7865", cookies={COOKIE: owner} if owner else {})
+def client_of(history, app, owner=ME):
+    routes = [*history_routes(history, app), read_route(app)]
+    served = Starlette(routes=routes, middleware=[Middleware(Visitors, hosts=LOOPBACK)])
+    return TestClient(served, base_url="http://127.0.0.1:7865", cookies={COOKIE: owner} if owner else {})
 
 
 @pytest.fixture
@@ -35,8 +40,22 @@ def history(tmp_path):
 
 
 @pytest.fixture
-def client(history):
-    return client_of(history)
+def client(history, app):
+    return client_of(history, app)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """The history of a page that is open to nobody else: pictures of ours, one of another program, one without settings."""
+    history = History(tmp_path / "own")
+    fill(history.outputs, history)
+    for name, text in (("foreign.png", A1111), ("bare.png", "")):
+        info = PngInfo()
+        info.add_text("parameters", text)
+        Image.new("RGB", (8, 8)).save(history.outputs / name, pnginfo=info)
+    history.sync()
+    yield history
+    history.close()
 
 
 def listed(client, **params):
@@ -60,6 +79,39 @@ def test_details_have_the_very_settings_and_the_lineage(client):
     answer = client.get(f"{ROOT}/details/{key_of(client, 'larger')}").json()
     assert f'"seed": {2**60 + 1},' in answer["settings"]
     assert [other["prompt"] for other in answer["ancestors"]] == ["a red fox on snow"]
+
+
+def test_use_gives_what_a_drop_of_the_file_gives(own, app):
+    """The program that wrote it, what could not be used, and a renamed model by its hash; from the trash, too."""
+    known = {"checkpoints": {"large.safetensors": "31e35c80fc" + "0" * 54}}
+    client = client_of(own, replace(app, hashes=lambda kind: known.get(kind, {})))
+    key = key_of(client, "lighthouse")
+    file = own.file(own.picture(key, ME))
+    used = client.get(f"{ROOT}/use/{key}").json()["settings"]
+    assert used == client.post("/easel/read", content=file.read_bytes()).text
+    found = json.loads(used)
+    assert (found["program"], found["settings"]["base_model"]) == ("A1111 or a program like it", "large.safetensors")
+    assert "Denoising strength (0.35)" in found["unused"]
+    client.post(f"{ROOT}/trash", json={"keys": [key]})
+    assert not file.exists() and client.get(f"{ROOT}/use/{key}").json()["settings"] == used
+
+
+@pytest.mark.parametrize(
+    ("words", "program", "seed"), [("boat", "", 2**60 + 3), ("lighthouse", "A1111 or a program like it", 2**32 - 1)]
+)
+def test_use_gives_what_the_history_knows_of_a_file_that_is_gone(own, app, words, program, seed):
+    client = client_of(own, app)
+    key = key_of(client, words)
+    own.file(own.picture(key, ME)).unlink()
+    found = json.loads(client.get(f"{ROOT}/use/{key}").json()["settings"])
+    assert (found["program"], found["whole"], found["settings"]["seed"]) == (program, True, seed)
+
+
+def test_use_of_a_picture_without_settings_says_so(own, app):
+    client = client_of(own, app)
+    (bare,) = (one for one in listed(client)["pictures"] if one["name"] == "bare.png")
+    answer = client.get(f"{ROOT}/use/{bare['key']}")
+    assert answer.status_code == 422 and answer.json()["error"].startswith("The picture carries no settings.")
 
 
 def test_the_file_comes_as_it_is_and_its_thumbnail_as_webp(client, history):
@@ -106,11 +158,11 @@ def test_favourite_trash_undo_and_emptying(client):
     assert client.get(f"{ROOT}/picture/{key}").status_code == 404
 
 
-def test_to_others_nothing_of_mine_is_there_and_nothing_can_be_done_to_it(client, history):
+def test_to_others_nothing_of_mine_is_there_and_nothing_can_be_done_to_it(client, history, app):
     key = key_of(client, "boat")
-    other = client_of(history, YOU)
+    other = client_of(history, app, YOU)
     assert listed(other)["total"] == 0
-    for kind in ("details", "picture", "thumbnail"):
+    for kind in ("details", "use", "picture", "thumbnail"):
         assert other.get(f"{ROOT}/{kind}/{key}").status_code == 404
     assert "<article>" not in other.get(f"{ROOT}/day/{TODAY}").text
     for change in ("favourite", "trash", "restore"):
@@ -120,11 +172,12 @@ def test_to_others_nothing_of_mine_is_there_and_nothing_can_be_done_to_it(client
 
 
 @pytest.mark.parametrize("owner", ["", "no cookie of ours"])
-def test_without_our_cookie_there_is_nothing_even_on_a_page_of_ones_own(tmp_path, owner):
+def test_without_our_cookie_there_is_nothing_even_on_a_page_of_ones_own(tmp_path, app, owner):
     history = History(tmp_path)
     fill(tmp_path, history)
-    stranger = client_of(history, owner)
-    answers = [stranger.get(ROOT + path) for path in ("", "/details/x", "/picture/x", "/thumbnail/x", f"/day/{TODAY}")]
+    stranger = client_of(history, app, owner)
+    asked = ("", "/details/x", "/use/x", "/picture/x", "/thumbnail/x", f"/day/{TODAY}")
+    answers = [stranger.get(ROOT + path) for path in asked]
     answers += [
         stranger.post(f"{ROOT}/{change}", json={"keys": []}) for change in ("favourite", "trash", "empty", "rescan")
     ]
@@ -191,7 +244,7 @@ def test_a_file_that_is_gone_is_not_found(client, history):
     assert client.get(f"{ROOT}/thumbnail/{key}").status_code == 404
 
 
-def test_a_history_that_cannot_be_used_says_so(tmp_path):
+def test_a_history_that_cannot_be_used_says_so(tmp_path, app):
     (tmp_path / "file").write_text("in the way")
-    answer = client_of(History(tmp_path / "file")).get(ROOT)
+    answer = client_of(History(tmp_path / "file"), app).get(ROOT)
     assert answer.status_code == 503 and "pictures themselves are safe" in answer.json()["error"]

@@ -287,6 +287,14 @@ def test_what_was_set_comes_back_after_a_reload_without_having_been_sent(page, a
     expect(page.locator(PROMPT)).to_have_value("a half-written se")
 
 
+def test_what_was_typed_in_the_very_moment_before_a_reload_comes_back(page, address):
+    page.fill("#height input", "328")
+    page.fill(PROMPT, "just now")
+    arrive(page, address)
+    expect(page.locator(PROMPT)).to_have_value("just now")
+    expect(page.locator("#height input")).to_have_value("328")
+
+
 def test_each_tab_has_its_own_form_and_a_new_one_the_latest(page, address):
     page.fill(PROMPT, "a fox in the snow")
     page.wait_for_function("(sessionStorage['easel-session'] || '').includes('snow')")
@@ -438,6 +446,22 @@ def test_dropping_a_foreign_picture_fills_the_controls(page):
     expect(page.locator("#message")).to_contain_text("Written by A1111 or a program like it.")
     expect(page.locator("#message")).to_contain_text("Denoising strength (0.35)")
     expect(page.locator("body")).not_to_have_class("dropping")
+
+
+def test_settings_from_elsewhere_are_a_notice_and_a_long_list_of_what_could_not_be_used_opens_within_bounds(page):
+    understood = "a bear\nSteps: 9, Sampler: Euler, Seed: 5"
+    page.evaluate("text => window.easel.useSettings(text)", understood)
+    expect(page.locator("#message .notice")).to_have_text("Written by A1111 or a program like it.")
+    keys = ", ".join(f"<b>key</b> {number}: {number}" for number in range(150))
+    page.evaluate("text => window.easel.useSettings(text)", f"{understood}, {keys}")
+    told = page.locator("#message .problem")
+    expect(told).to_contain_text("and 138 more.")
+    told.locator("summary").click()
+    entries = told.locator("li")
+    expect(entries).to_have_count(150)
+    entries.last.scroll_into_view_if_needed()
+    expect(entries.last).to_be_in_viewport()
+    assert told.bounding_box()["height"] < page.viewport_size["height"] / 2
 
 
 def test_a_part_of_settings_leaves_the_rest_of_the_page_as_it_is(page):

@@ -68,6 +68,7 @@ def test_the_queue_survives_a_kill_of_the_server_and_is_offered_again(browser, t
         offer, theirs = page.locator(".left-over"), other.locator(".left-over")  # both pages come back by themselves
         expect(offer).to_contain_text("1 task was under way and 3 were waiting when Easel ended", timeout=60_000)
         expect(offer).to_contain_text("running; a red fox; a green tree and 1 more")
+        expect(offer).to_be_in_viewport(ratio=1)
         expect(page.locator("ul.tasks li")).to_have_count(0)
         expect(theirs).to_contain_text("1 task was waiting when Easel ended: my secret", timeout=60_000)
         assert "my secret" not in page.content() and "red fox" not in other.content()
@@ -138,17 +139,27 @@ def test_a_task_is_dragged_to_another_place(shared):
     cancel_all(shared)
 
 
-def test_a_waiting_task_is_edited_by_taking_it_back_into_the_page(shared):
+def test_a_waiting_task_is_edited_and_keeps_its_place(shared):
     queue(shared, "a red fox", "a blue boat", steps=7)
-    shared.fill(PROMPT, "something else")
+    expect(shared.locator("#random_seed input")).to_be_checked()
     press(shared, "edit", "a red fox")
+    button = shared.locator("#generate_button")
+    expect(button).to_have_text("Put it back")
     expect(shared.locator(PROMPT)).to_have_value("a red fox")
     expect(shared.locator(STEPS)).to_have_value("7")
     expect(shared.locator("#random_seed input")).not_to_be_checked()
-    expect(shared.locator(WAITING)).to_have_text(["a blue boat"])
+    expect(shared.locator(WAITING)).to_have_text(["a red fox", "a blue boat"])
+    expect(shared.locator("ul.tasks li.waiting .state").first).to_have_text("being edited")
     shared.fill(PROMPT, "a brown fox")
     shared.keyboard.press("Control+Enter")
-    expect(shared.locator(WAITING)).to_have_text(["a blue boat", "a brown fox"])
+    expect(shared.locator(WAITING)).to_have_text(["a brown fox", "a blue boat"])
+    expect(button).to_have_text("Generate")
+    expect(shared.locator("#random_seed input")).to_be_checked()
+    press(shared, "edit", "a blue boat")
+    expect(button).to_have_text("Put it back")
+    press(shared, "keep", "a blue boat")
+    expect(button).to_have_text("Generate")
+    expect(shared.locator(WAITING)).to_have_text(["a brown fox", "a blue boat"])
     cancel_all(shared)
 
 
@@ -203,6 +214,22 @@ def test_a_list_of_prompts_from_a_file_becomes_a_task_each(page, tmp_path):
     expect(page.locator("#message")).to_contain_text("The list is empty")
 
 
+def test_a_folder_of_prompts_is_read_whatever_its_files_were_written_with(page, tmp_path):
+    folder = tmp_path / "prompts"
+    (folder / "more").mkdir(parents=True)
+    (folder / "a.txt").write_bytes("Käse\r\nBär".encode("latin-1"))
+    (folder / "b.md").write_bytes("крот".encode("utf-16"))
+    (folder / "more" / "c.txt").write_text("a fox", encoding="utf-8-sig")
+    (folder / "picture.png").write_bytes(bytes(range(256)))
+    open_part(page, "A list of prompts")
+    page.set_input_files("#read_prompt_folder", folder)
+    expect(page.locator("#prompt_list textarea")).to_have_value("Käse\nBär\nкрот\na fox")
+    page.fill("#prompt_list textarea", "")
+    page.set_input_files("#read_prompts", [{"name": "odd.txt", "mimeType": "text/plain", "buffer": bytes(range(256))}])
+    expect(page.locator("#message")).to_contain_text("odd.txt: no text, so it was left out.")
+    expect(page.locator("#prompt_list textarea")).to_have_value("")
+
+
 def choose(page, box, name):
     page.click(f"#{box} input")
     page.get_by_role("option", name=name, exact=True).click()
@@ -240,9 +267,13 @@ def test_a_waiting_grid_is_edited_with_its_axes(page, address):
     press(page, "edit", "grid of steps")
     expect(page.locator(PROMPT)).to_have_value("grid of steps")
     expect(page.locator("#grid_x_values :is(input, textarea)")).to_have_value("3, 5")
-    cancel = page.locator("ul.tasks li.running [data-action=cancel]")
-    cancel.click()
-    expect(page.locator("ul.tasks li")).to_have_count(0)
+    expect(page.locator("#make_grid")).to_have_text("Put it back")
+    expect(page.locator("#generate_button")).to_have_text("Generate")
+    page.fill("#grid_x_values :is(input, textarea)", "3, 5, 7")
+    page.click("#make_grid")
+    expect(page.locator("ul.tasks li.waiting .facts")).to_contain_text("grid of 3 images")
+    expect(page.locator("#make_grid")).to_have_text("Make the grid")
+    cancel_all(page)
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -7,10 +7,10 @@ import pytest
 from core.events import Failed, Finished, Progress, Saved, Warned
 from core.settings import Settings
 from core.task import AsyncTask
-from webui.render import duration, pictures, problem, view
+from webui.render import MOST_NAMED, duration, pictures, problem, told_origin, view
 
 HOSTILE = "</textarea><img src=x onerror=alert(1)><script>alert(2)</script>\"' onload=alert(3) {{x}} ${alert(4)}"
-OURS = {"div", "span", "p", "ul", "li", "button", "a", "img"}
+OURS = {"div", "span", "p", "ul", "li", "button", "a", "img", "details", "summary"}
 
 
 class Reader(HTMLParser):
@@ -60,13 +60,29 @@ def test_a_hostile_prompt_is_only_text_wherever_it_is_shown():
     broken.publish(Failed(message=HOSTILE))
     for tasks in ([done], [now, done], [broken]):
         shown = view(tasks, first)
-        for html in (shown.stage, shown.progress, shown.tasks, shown.gallery, problem(HOSTILE)):
+        told = told_origin(HOSTILE, [HOSTILE] * 20, [HOSTILE] * 20)
+        for html in (shown.stage, shown.progress, shown.tasks, shown.gallery, problem(HOSTILE), told):
             for tag, attributes in Reader(html).tags:
                 assert tag in OURS
                 assert not [name for name in attributes if name.startswith("on")]
                 assert attributes.get("src") != "x"
     assert HOSTILE in Reader(view([broken], first).stage).text
     assert Reader(view([done], first).gallery).one("shot")["data-prompt"] == HOSTILE
+
+
+def test_settings_of_another_program_are_a_notice_and_look_like_a_problem_only_if_some_could_not_be_used():
+    assert Reader(told_origin("Fooocus", (), ())).one("notice")["role"] == "status"
+    assert Reader(told_origin("Fooocus", ("ink",), ())).one("problem")["role"] == "alert"
+    assert Reader(told_origin("", (), ("hat (1)",))).text == "These could not be used: hat (1)."
+    assert told_origin("", (), ()) == ""
+
+
+def test_long_lists_of_what_could_not_be_used_can_be_opened():
+    names = [f"key{i:02}" for i in range(MOST_NAMED + 3)]
+    told = Reader(told_origin("", (), names))
+    assert told.text.startswith(f"These could not be used: {', '.join(names[:MOST_NAMED])} and 3 more.")
+    assert [tag for tag, _ in told.tags if tag in ("details", "li")] == ["details", *["li"] * len(names)]
+    assert told.text.endswith("".join(names))
 
 
 def test_the_newest_preview_is_on_the_stage_as_it_came():

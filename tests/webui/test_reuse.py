@@ -1,13 +1,17 @@
 """What settings from elsewhere change in the page, and what they leave alone."""
 
+import io
 import json
 from dataclasses import replace
 
 import pytest
-from foreign_samples import A1111, COMFYUI, INVOKEAI_OLD
+from foreign_samples import A1111, COMFYUI, FOOOCUS, FOOOCUS_RECORD, INVOKEAI_OLD
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from core.errors import UserError
-from core.output.metadata import read_settings_text, to_json
+from core.output.metadata import read_settings, read_settings_text, to_json
+from core.output.reading import MOST_UNKNOWN
 from core.output.record import Record
 from core.settings import Lora, Settings
 from tests.webui.stand_in import settings_of
@@ -27,17 +31,45 @@ def app(app):
 
 
 def changed(text, app, **page):
-    changes, told = reused(text, app, shown(replace(PAGE, **page)))
+    changes, found = reused(text, app, shown(replace(PAGE, **page)))
     assert changes.keys() <= {*CONTROLS, "any_seed"}
-    return changes, told
+    return changes, found
+
+
+def dropped(text, app, **page):
+    """The same for a picture that has `text` in it: its settings come by way of the browser."""
+    return changed(understood(read_settings(png_of(text)), app).to_text(), app, **page)
+
+
+def png_of(text):
+    info, file = PngInfo(), io.BytesIO()
+    info.add_text("parameters", text)
+    Image.new("RGB", (8, 8)).save(file, "PNG", pnginfo=info)
+    return file.getvalue()
 
 
 def test_d25_a_part_of_settings_changes_only_what_it_contains(app):
     """D25: pasting {"steps": 20} used to empty every other control, set the seed to 0 and untick Random."""
-    assert changed('{"steps": 20}', app) == ({"steps": 20}, "")
+    assert changed('{"steps": 20}', app)[0] == {"steps": 20}
     assert changed('{"seed": 5}', app)[0] == {"seed": "5", "any_seed": False}
     assert changed('{"styles": ["Low Poly"], "vae": ""}', app)[0] == {"styles": '["Low Poly"]', "vae": ""}
     assert changed('{"Sharpness": 4, "Image Number": 2}', app)[0] == {"sharpness": 4.0, "image_number": 2}
+
+
+@pytest.mark.parametrize("part", [{"prompt": "a fox", "metadata_scheme": "fooocus"}, {"prompt": "a fox", "steps": 9}])
+def test_d25_a_picture_with_a_part_of_settings_changes_only_what_it_contains(app, part):
+    assert dropped(json.dumps(part), app)[0] == {name: part[name] for name in part if name != "metadata_scheme"}
+
+
+def test_a_whole_picture_stays_one_when_some_of_it_cannot_be_used(app):
+    """Fooocus notes the size of an enlarged picture, which may be none that a picture can be made in."""
+    for record in (FOOOCUS, json.dumps(FOOOCUS_RECORD | {"sampler": "magic", "resolution": "(1023, 1531)"})):
+        changes, found = dropped(record, app)
+        assert found.whole and (changes["negative_prompt"], changes["loras"], changes["freeu"]) == (
+            "blurry",
+            "[]",
+            False,
+        )
 
 
 def test_d25_no_settings_are_an_error_and_change_nothing(app):
@@ -75,7 +107,9 @@ def test_a_whole_picture_of_ours_gives_all_of_its_settings_back_however_it_comes
     """The history's object has no wrapping; a key that Fooocus has too must not make it one of Fooocus's."""
     settings = replace(PAGE, prompt="a fox", image_number=2, seed=2**63 - 1, final_decoder="preview", freeu=False)
     for text in (as_text(settings), json.dumps(settings.to_dict()), to_json(Record(settings))):
-        assert changed(text, app) == (shown(settings) | {"any_seed": False}, "")
+        changes, found = changed(text, app)
+        assert changes == shown(settings) | {"any_seed": False}
+        assert (found.program, found.missing, found.unused) == ("", (), ())
 
 
 def test_an_older_picture_of_ours_takes_nothing_from_the_page(app):
@@ -100,17 +134,17 @@ def test_the_text_of_the_settings_does_not_stay_in_the_prompt(app):
 
 
 def test_what_is_named_and_not_here_is_not_what_the_page_had(app):
-    changes, told = changed('{"loras": [{"name": "lost", "weight": 1}], "base_model": "lost too"}', app)
+    changes, found = changed('{"loras": [{"name": "lost", "weight": 1}], "base_model": "lost too"}', app)
     assert changes == {"loras": "[]"}
-    assert told == "Not here, and left out: lost too, lost."
+    assert found.missing == ("lost too", "lost")
 
 
 def test_renamed_files_are_found_by_the_hashes_that_are_known(app):
     known = {"checkpoints": {"large.safetensors": "31e35c80fc" + "0" * 54}, "loras": {"felt.safetensors": "a1b2c3d4e5f6" + "0" * 52}}  # fmt: skip
-    changes, told = changed(A1111, replace(app, hashes=lambda kind: known.get(kind, {})))
+    changes, found = changed(A1111, replace(app, hashes=lambda kind: known.get(kind, {})))
     assert changes["base_model"] == "large.safetensors"
     assert json.loads(changes["loras"]) == [{"name": "felt.safetensors", "weight": 0.7, "enabled": True}]
-    assert "oil_paint" not in told
+    assert "oil_paint" not in found.missing
 
 
 def test_the_styles_of_a_fooocus_text_are_recovered_with_the_library_of_the_page(app):
@@ -121,23 +155,21 @@ def test_the_styles_of_a_fooocus_text_are_recovered_with_the_library_of_the_page
         f"{style.prompt.replace('{prompt}', 'a fox')}\nNegative prompt: {style.negative_prompt}\n"
         'Steps: 30, Sampler: Euler, Seed: 1, Raw prompt: "a fox", Raw negative prompt: "", Version: Fooocus v2.5.5'
     )
-    changes, told = changed(text, app)
+    changes, found = changed(text, app)
     assert json.loads(changes["styles"]) == [style.name]
-    assert told == "Written by Fooocus."
+    assert (found.program, found.missing, found.unused) == ("Fooocus", (), ())
 
 
-def test_long_lists_end_with_how_many_more_there_are(app):
-    keys = {f"key{i:02}": i for i in range(15)}
+def test_all_that_cannot_be_used_is_named_within_reason(app):
+    keys = {f"key{i:03}": i for i in range(1000)}
     loras = [{"name": f"lora{i:02}", "weight": 1} for i in range(14)]
-    _, told = understood(read_settings_text(json.dumps({"steps": 1, "loras": loras, **keys})), app)
-    assert told == (
-        f"Not here, and left out: {', '.join(f'lora{i:02}' for i in range(12))} and 2 more. "
-        f"These could not be used: {', '.join(f'key{i:02} ({i})' for i in range(12))} and 3 more."
-    )
+    found = understood(read_settings_text(json.dumps({"steps": 1, "loras": loras, **keys})), app)
+    assert found.missing == tuple(lora["name"] for lora in loras)
+    assert found.unused == tuple(f"key{i:03} ({i})" for i in range(MOST_UNKNOWN))
 
 
 def test_a_value_that_cannot_be_used_is_told_if_it_is_short(app):
-    _, told = understood(read_settings_text(A1111), app)
-    assert "Denoising strength (0.35), Hires steps (12)" in told
-    _, told = understood(read_settings_text('{"steps": 1, "a": {"b": 1}, "c": "two words", "d": ""}'), app)
-    assert told == "These could not be used: a ({...}), c, d."
+    found = understood(read_settings_text(A1111), app)
+    assert {"Denoising strength (0.35)", "Hires steps (12)"} <= {*found.unused}
+    found = understood(read_settings_text('{"steps": 1, "a": {"b": 1}, "c": "two words", "d": ""}'), app)
+    assert found.unused == ("a ({...})", "c", "d")

@@ -57,6 +57,13 @@ def test_a_waiting_task_can_be_moved_edited_and_cancelled_a_running_one_only_can
     assert found.buttons == ["hold", "cancel_all"]
 
 
+def test_a_task_that_is_edited_can_be_left_as_it_was():
+    tasks = [task("now", "running"), task("next")]
+    found = listed(tasks, edited=tasks[1])
+    assert found.items[1] == (tasks[1].id, ["keep", "cancel"])
+    assert "being edited" in task_list(tasks, lambda task: 1, Standing(edited=tasks[1]))
+
+
 def test_a_single_waiting_task_has_nowhere_to_be_moved():
     assert listed([task()]).items[0][1] == ["edit", "cancel"]
 

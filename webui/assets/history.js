@@ -12,7 +12,7 @@
     use: "Use these settings", download: "Download", bare: "Download without settings", previous: "Previous picture", next: "Next picture",
     undo: "Undo", trashedOne: "1 picture is in the trash.", trashed: "{n} pictures are in the trash.",
     restored: "{n} put back.", deleted: "{n} deleted for good.", used: "Its settings are in the page now.",
-    copied: "Its settings are in the clipboard.", noSettings: "This picture does not say how it was made.",
+    copied: "Its settings are in the clipboard.",
     emptyAsk: "Delete everything in the trash for good? This cannot be undone.", cancel: "Cancel",
     madeFrom: "Made from", madeOfIt: "Made from this picture", divide: "Divide between the two pictures",
     same: "Their settings are the same.", rescan: "Look for new pictures", foreign: "Of another program", yes: "yes", no: "no",
@@ -539,11 +539,12 @@
     return make("nav", { class: "lineage", "aria-label": title }, make("h4", {}, title), list);
   }
 
-  function use(picture) {
-    if (Object.keys(parsed(picture.settings)).length === 0) { inform(say("noSettings")); state.open?.close(); return; }
+  async function use(picture) {
     state.open?.close();
+    const found = await attempt(() => ask(`/use/${picture.key}`));
+    if (!found) return;
     if (window.easel && window.easel.useSettings) {
-      window.easel.useSettings(picture.settings);
+      window.easel.useSettings(found.settings);
       inform(say("used"));
     } else if (navigator.clipboard) {
       navigator.clipboard.writeText(picture.settings).then(() => inform(say("copied")), () => {});

@@ -18,6 +18,27 @@
   const SESSION = "easel-session";
   let leaving = 0;
 
+  function keepSession() {
+    clearTimeout(leaving);
+    leaving = 0;
+    for (const store of ["sessionStorage", "localStorage"]) {
+      try { window[store].setItem(SESSION, JSON.stringify(window.easel.current)); } catch { /* private window */ }
+    }
+  }
+
+  // What was typed a moment ago may not have come through the controls yet.
+  window.addEventListener("pagehide", () => {
+    const { current } = window.easel;
+    if (!current) return;
+    let fresh = leaving > 0;
+    for (const [name, id] of [["prompt", "positive_prompt"], ["negative_prompt", "negative_prompt"]]) {
+      const typed = field(id)?.value ?? current[name];
+      fresh = fresh || typed !== current[name];
+      current[name] = typed;
+    }
+    if (fresh) keepSession(); // an older window that is closed leaves the latest alone
+  });
+
   Object.assign(window.easel, {
     session() {
       // A tab has its own; a new one begins with the latest of all.
@@ -28,11 +49,7 @@
       window.easel.current = kept; // for those parts of the page that follow the controls
       document.dispatchEvent(new CustomEvent("easel:settings", { detail: kept }));
       clearTimeout(leaving);
-      leaving = setTimeout(() => {
-        for (const store of ["sessionStorage", "localStorage"]) {
-          try { window[store].setItem(SESSION, JSON.stringify(kept)); } catch { /* private window */ }
-        }
-      }, 150);
+      leaving = setTimeout(keepSession, 150);
       return [];
     },
     useSettings(text) {

@@ -5,7 +5,8 @@ const WORDS = {
   moved: (place, count) => `Moved to place ${place} of ${count}`,
   first: "It is the first already",
   last: "It is the last already",
-  edit: "Its settings are back in the page; it is no longer in the list",
+  edit: "Its settings are in the page; it keeps its place, and waits for them",
+  keep: "It stays as it was",
   cancelled: "Cancelled",
   held: "Paused",
   released: "Going on",
@@ -71,7 +72,7 @@ function moveBy(item, by) {
 }
 
 // ---- buttons and keys ---------------------------------------------------------------------------------------------
-const SAID = { edit: WORDS.edit, cancel: WORDS.cancelled, cancel_all: WORDS.cancelled, hold: WORDS.held, release: WORDS.released };
+const SAID = { edit: WORDS.edit, keep: WORDS.keep, cancel: WORDS.cancelled, cancel_all: WORDS.cancelled, hold: WORDS.held, release: WORDS.released };
 
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-action]");
@@ -96,12 +97,32 @@ element.addEventListener("keydown", (event) => {
 });
 
 // ---- a list of prompts from text files ----------------------------------------------------------------------------
+const UTF8_OR_16 = [["utf-8", []], ["utf-16le", [0xff, 0xfe]], ["utf-16be", [0xfe, 0xff]]];
+
+// The text of a file; null if it is none. What is not UTF-8 (or UTF-16 that says so) is read as older Windows editors write.
+async function textOf(file) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const [name] = UTF8_OR_16.findLast(([, mark]) => mark.every((byte, place) => bytes[place] === byte));
+  let text;
+  try {
+    text = new TextDecoder(name, { fatal: true }).decode(bytes);
+  } catch {
+    text = new TextDecoder("windows-1252").decode(bytes);
+  }
+  return text.includes("\0") ? null : text;
+}
+
 document.addEventListener("change", async (event) => {
-  if (event.target.id !== "read_prompts") return;
+  if (event.target.id !== "read_prompts" && event.target.id !== "read_prompt_folder") return;
   const input = document.querySelector("#prompt_list textarea");
-  const texts = await Promise.all([...event.target.files].map((file) => file.text()));
+  const all = [...event.target.files].sort((one, other) => one.webkitRelativePath.localeCompare(other.webkitRelativePath));
+  const files = event.target.id === "read_prompts" ? all : all.filter((file) => /\.(txt|md)$/i.test(file.name));
+  const texts = await Promise.all(files.map(textOf));
   event.target.value = "";
-  input.value = [input.value, ...texts].map((text) => text.trim()).filter(Boolean).join("\n");
+  const refused = files.filter((_, place) => texts[place] === null).map((file) => file.name);
+  if (refused.length) window.easel.tell(`${refused.slice(0, 5).join(", ")}: no text, so it was left out.`);
+  else if (!files.length && all.length) window.easel.tell("The folder has no text files (.txt or .md).");
+  input.value = [input.value, ...texts].map((text) => (text || "").trim()).filter(Boolean).join("\n");
   input.dispatchEvent(new Event("input", { bubbles: true }));
 });
 

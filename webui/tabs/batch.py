@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -16,7 +16,7 @@ from webui.controls import label_of
 from webui.generate import Desk
 from webui.render import problem
 from webui.tabs.place import Placed, card
-from webui.task_list import about
+from webui.task_list import about, counted
 
 FIRST = ("steps", "guidance_scale", "seed", "sampler", "scheduler", "styles", "prompt", "loras", "base_model")
 WORDS = {
@@ -28,6 +28,8 @@ NONE = ("None", "")
 READ_PROMPTS = (
     '<label class="file-button">Read text files'
     '<input type="file" id="read_prompts" accept=".txt,.md,text/plain" multiple></label>'
+    '<label class="file-button">Read a folder of text files'
+    '<input type="file" id="read_prompt_folder" webkitdirectory></label>'
 )
 HOW = "Choose a setting, and write its values: <code>1, 2, 3</code> or <code>1-9 (+2)</code>. Each pair is one picture."
 
@@ -74,9 +76,14 @@ def batch_events(
     any_seed: Any,
     message: Any,
     owner: Callable[[gr.Request], str],
+    editing: Callable[[str], dict[Any, Any]],
+    makers: Sequence[Any],
     quiet: Mapping[str, Any],
 ) -> tuple[Any, Any]:
-    """Connect the card. Returns the two events that queue tasks, so that the page can watch what becomes of them."""
+    """Connect the card. Returns the two events that queue tasks, so that the page can watch what becomes of them.
+
+    `editing` tells what the buttons of `makers` say to a visitor whose edited task may have been put back.
+    """
     asked = {*controls.values(), any_seed}
     fields = set(made.axes.values())
 
@@ -96,11 +103,13 @@ def batch_events(
         return {message: ""}
 
     def make_grid(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
+        visitor = owner(request)
+        edited = desk.app.worker.edited(visitor)
         try:
-            used = desk.submit_grid(settings(values), owner(request), axes(values), any_seed=values[any_seed])
+            used = desk.submit_grid(settings(values), visitor, axes(values), any_seed=values[any_seed])
         except UserError as error:
             return {message: problem(str(error))}
-        return {message: "", controls["seed"]: str(used.seed)}
+        return {message: "", controls["seed"]: str(used.seed)} | (editing(visitor) if edited else {})
 
     def describe(values: dict[Any, Any]) -> str:
         written = axes(values)
@@ -117,7 +126,7 @@ def batch_events(
         control.change(describe, asked | fields, made.told, trigger_mode="always_last", **quiet)
     listed = made.queue_list.click(queue_list, asked | {made.prompts}, message, trigger_mode="multiple", **quiet)
     grid = made.make_grid.click(
-        make_grid, asked | fields, [message, controls["seed"]], trigger_mode="multiple", **quiet
+        make_grid, asked | fields, [message, controls["seed"], any_seed, *makers], trigger_mode="multiple", **quiet
     )
     return listed, grid
 
@@ -138,7 +147,8 @@ def told(task: AsyncTask, seconds: float | None) -> str:
     """How much work the grid of `task` is: `4 x 3 = 12 pictures, about 2 min`."""
     assert task.grid is not None
     columns, rows = len(task.grid.x.values), len(task.grid.y.values) if task.grid.y else 1
-    size = f"{columns} × {rows} = {task.pictures} pictures" if rows > 1 else f"{task.pictures} pictures"
+    pictures = counted(task.pictures, "picture", "pictures")
+    size = f"{columns} × {rows} = {pictures}" if rows > 1 else pictures
     return size + (f", {about(seconds)}" if seconds is not None else "")
 
 
