@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -12,21 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from core.access import Users, read_users, user_from_text
+from core.config_defaults import Offered, read_defaults
 from core.config_keys import MODEL_KINDS, READERS
-from core.errors import BadConfig, BadSetting
+from core.config_reference import UNUSED, Reference
+from core.config_sources import list_or_text, read_object
+from core.errors import BadConfig
 from core.near import meant
 from core.other_programs import folders_of, hub_folder
 from core.output.files import write_new
-from core.output.literals import literal
-from core.presets import Preset, our_name, preset_from
+from core.presets import Preset, our_name
 from core.reference_keys import KEYS as REFERENCE_KEYS
-from core.reference_keys import Reading, legacy_paths, meaning_of, read_reference
+from core.reference_keys import meaning_of
 from core.settings import ASPECT_RATIOS
 from core.weights.sources import HOSTS
 
 __all__ = ["FLAGS", "MODEL_KINDS", "READERS", "Config", "make_config_file"]
-
-log = logging.getLogger(__name__)
 
 HOW_TO_SET_A_PASSWORD = (
     "Set one with: python launch.py add-user NAME   (or --auth USER:PASSWORD, or the environment variable EASEL_AUTH)"
@@ -36,7 +35,7 @@ NEW_CONFIG_FILE = {
     "$help": "Choices of this installation, only those that differ from the usual. docs/configuration.md lists all names. "
     'For example: "port": 7870, "outputs": "D:/pictures". Names that begin with $ are comments.'
 }
-REFERENCE_FILES = ("config.txt", "user_path_config.txt")  # of the reference; read, never written
+LORA_WEIGHTS = {"lora_min_weight": "default_loras_min_weight", "lora_max_weight": "default_loras_max_weight"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +85,7 @@ class Config:
     vae_in_cpu: bool = False
     memory_budget: float | None = None  # GiB; None: what is free
     offload: bool = False
-    notices: tuple[str, ...] = ()  # sentences for the user: what of other programs' files is not used
+    notices: tuple[str, ...] = ()  # sentences for the user: what of all this is not used
 
     @property
     def hash_cache(self) -> Path:
@@ -120,10 +119,8 @@ class Config:
         Raises BadConfig naming where the value came from, and when the page is to be open to others without a password.
         """
         values = _gathered(_spelled_out(args), environ, root)
-        reference, notices = _of_reference(environ, root)
-        values = {**_checked_reference(reference, root, notices), **values}
-        ours = values.pop("defaults", {})
-        reference = _within(values.get("max_image_number", cls.max_image_number), ours, reference, notices)
+        reference = Reference(environ, root)
+        values = {**_without_crossed_weights(reference.config(root), values, reference), **values}
         models = values.pop("models", root / "models")
         hosts = tuple(dict.fromkeys((*HOSTS, *values.pop("download_hosts", ()))))
         shared = _shared(values.pop("use_models_of", {}), environ)
@@ -131,6 +128,16 @@ class Config:
             kind: values.pop(kind, tuple(dict.fromkeys((models / kind, root / "models" / kind))))
             for kind in ("checkpoints", *MODEL_KINDS)
         }
+        styles = (*values.pop("styles", (root / "styles",)), *shared.get("styles", ()))
+        offered = Offered(
+            max_image_number=values.get("max_image_number", cls.max_image_number),
+            aspect_ratios=values.get("aspect_ratios", cls.aspect_ratios),
+            styles=styles,
+            hosts=hosts,
+        )
+        file = root / CONFIG_FILE
+        whose = "EASEL_DEFAULTS" if environ.get("EASEL_DEFAULTS") else f"defaults of {file}"
+        defaults = read_defaults(reference, values.pop("defaults", {}), file, whose, offered)
         folders = {kind: tuple(dict.fromkeys((*places, *shared.get(kind, ())))) for kind, places in own.items()}
         settings = {
             "root": root,
@@ -140,21 +147,20 @@ class Config:
             "presets": root / "presets",
             "user_presets": root / "user_presets",
             "wildcards": (*values.pop("wildcards", (root / "wildcards",)), *shared.get("wildcards", ())),
-            "styles": (*values.pop("styles", (root / "styles",)), *shared.get("styles", ())),
+            "styles": styles,
             "languages": values.pop("languages", (root / "language",)),
             "model_folders": folders,
-            "defaults": _defaults(reference, ours, root, hosts),
+            "defaults": defaults,
             "download_hosts": hosts,
             "users": _users(args, environ, root),
-            "notices": tuple(notices),
+            "notices": (*reference.notices, *defaults.notes),
         }
         config = cls(**(settings | values))
         config = replace(config, preset=our_name(config.preset, *config.preset_folders))
-        if config.lora_min_weight > config.lora_max_weight:
-            raise BadConfig(f"lora_min_weight is {config.lora_min_weight:g}, more than lora_max_weight. Swap them.")
         if config.open_to_others and not config.users:
-            flag = "--share" if config.share else f"--listen {config.host}"
-            raise BadConfig(f"{flag} opens the page to others, and nobody has a password yet. {HOW_TO_SET_A_PASSWORD}")
+            name, value = ("share", "") if config.share else ("host", f" {config.host}")
+            given = FLAGS.get(name, f"--{name}") if name in args else name
+            raise BadConfig(f"{given}{value} opens the page to others, and nobody has a password yet. {HOW_TO_SET_A_PASSWORD}")
         return config
 
 
@@ -190,42 +196,22 @@ def _gathered(flags: Mapping[str, Any], environ: Mapping[str, str], root: Path) 
         if name in flags:
             values[name] = read(flags[name], flag, here)
         elif environ.get(variable):
-            values[name] = read(_several(environ[variable]), variable, here)
+            values[name] = read(list_or_text(environ[variable]), variable, here)
         elif name in in_file:
             values[name] = read(in_file[name], f"{name} in {file}", root)
     return values
 
 
-def _several(text: str) -> Any:
-    """A variable's text, or the list that it writes as JSON."""
-    found = _literal(text) if text.startswith("[") else text
-    return found if isinstance(found, list) else text
-
-
 def _read_file(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
-    values = _json(file)
+    values = read_object(file)
     for name in values:
         if name not in READERS and not name.startswith("$"):
             words = meant(name, READERS, f"The names are: {', '.join(READERS)}.")
             if meaning_of(name):
                 words = f"That is a name of config.txt; here it is {_our_name(name)}."
             raise BadConfig(f"{file}: there is no {name[:100]!r}. {words}")
-    return values
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """The object in `file`. Raises BadConfig with what usually goes wrong."""
-    try:
-        values = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadConfig(
-            f"{file} cannot be read ({error}). Mend it, or delete it to take the defaults. Often it is a comma before the "
-            "last brace, a missing quotation mark, or a backslash in a path: write it twice, or write / instead."
-        ) from None
-    if not isinstance(values, dict):
-        raise BadConfig(f'{file} must hold a JSON object such as {{"port": 7866}}.')
     return values
 
 
@@ -236,77 +222,29 @@ def _our_name(key: str) -> str:
     return f"{meaning.to!r}" + (" in defaults" if meaning.place == "settings" else "")
 
 
-def _of_reference(environ: Mapping[str, str], root: Path) -> tuple[dict[str, Any], list[str]]:
-    """What the reference's variables and files say, by its keys, and what is to be told. A broken file is told, no more."""
-    values: dict[str, Any] = {}
-    notices: list[str] = []
-    named = environ.get("config_path")
-    for file in (Path(named).expanduser() if named else root / REFERENCE_FILES[0], root / REFERENCE_FILES[1]):
-        if file.is_file():
-            try:
-                values = {**values, **legacy_paths(_json(file))}
-            except BadConfig as error:
-                notices.append(str(error))
-    for key, meaning in REFERENCE_KEYS.items():
-        if key in environ:
-            values[key] = environ[key] if meaning.is_text else _literal(environ[key])
-    return values, notices
+def _without_crossed_weights(
+    theirs: Mapping[str, Any], ours: Mapping[str, Any], reference: Reference
+) -> dict[str, Any]:
+    """`theirs` without LoRA weights of which the least is above the greatest, which is told. Raises BadConfig for `ours`."""
+    kept = dict(theirs)
+    least, most = _lora_weights({**kept, **ours})
+    if least > most:
+        for name, key in LORA_WEIGHTS.items():
+            if name in theirs and name not in ours:
+                sentence = f"with {key} {theirs[name]:g}, LoRA weights would go from {least:g} to {most:g}."
+                reference.leave_out(key, f"{sentence} {UNUSED}")
+                del kept[name]
+        least, most = _lora_weights({**kept, **ours})
+    if least > most:
+        raise BadConfig(
+            f"lora_min_weight is {least:g}, more than lora_max_weight, which is {most:g}. Lower the one or raise the other."
+        )
+    return kept
 
 
-def _literal(text: str) -> Any:
-    """What a variable's text writes as JSON or as Python does; the text itself if it writes nothing of the kind."""
-    try:
-        return json.loads(text.lower() if text.lower() in ("true", "false") else text)
-    except (ValueError, RecursionError):
-        with suppress(BadSetting):
-            return literal(text)
-    return text
-
-
-def _checked_reference(values: Mapping[str, Any], root: Path, notices: list[str]) -> dict[str, Any]:
-    """The fields of Config among the reference's `values`, checked; what does not fit goes into `notices`."""
-    reading: Reading = read_reference(values)
-    notices += [f"config.txt: {problem}" for problem in reading.problems]
-    if reading.unused:
-        notices.append(f"config.txt: these mean nothing here: {', '.join(reading.unused)}.")
-    found = {}
-    for name, value in reading.config.items():
-        try:
-            found[name] = READERS[name](value, f"{name} in config.txt", root)
-        except BadConfig as error:
-            notices.append(f"{error} It is not used.")
-    return found
-
-
-def _within(most: int, ours: Mapping[str, Any], reference: dict[str, Any], notices: list[str]) -> dict[str, Any]:
-    """`reference` without a number of pictures over `most`, which is told. Raises BadConfig for one in our own defaults."""
-    for name in ("image_number", "default_image_number"):
-        if _is_over(ours.get(name), most):
-            raise BadConfig(
-                f"defaults in {CONFIG_FILE}: {name} is {ours[name]}, and max_image_number is {most}. Lower the one or raise "
-                "the other."
-            )
-    if not _is_over(reference.get("default_image_number"), most):
-        return reference
-    notices.append(
-        f"config.txt: default_image_number is {reference['default_image_number']}, and max_image_number is {most}. It is not used."
-    )
-    return {key: value for key, value in reference.items() if key != "default_image_number"}
-
-
-def _is_over(number: Any, most: int) -> bool:
-    return isinstance(number, (int, float)) and number > most
-
-
-def _defaults(reference: Mapping[str, Any], ours: Mapping[str, Any], root: Path, hosts: tuple[str, ...]) -> Preset:
-    """The settings under every preset: config.txt's, and over them the object `defaults` of config.json."""
-    theirs = {
-        key: value for key, value in reference.items() if (m := meaning_of(key)) and m.place in ("settings", "preset")
-    }
-    try:
-        return preset_from(CONFIG_FILE, root / CONFIG_FILE, {**theirs, **ours}, hosts)
-    except BadSetting as error:
-        raise BadConfig(str(error).replace("The preset", "defaults in", 1)) from None
+def _lora_weights(values: Mapping[str, Any]) -> tuple[float, float]:
+    least, most = (values.get(name, getattr(Config, name)) for name in LORA_WEIGHTS)
+    return least, most
 
 
 def _shared(programs: Mapping[str, tuple[Path | None, ...]], environ: Mapping[str, str]) -> dict[str, tuple[Path, ...]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from core.arguments import CLIP_PRECISIONS, PRECISIONS, UNET_PRECISIONS
 from core.errors import BadConfig
 from core.other_programs import PROGRAMS
 from core.reference_keys import size_of
-from core.settings import Settings
+from core.settings import Settings, quoted
 
 Reader: TypeAlias = Callable[[Any, str, Path], Any]  # (value, where it is from, folder that relative paths start at)
 
@@ -33,21 +35,16 @@ class Key:
     help: str
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
 def _folder(value: Any, origin: str, base: Path) -> Path:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise BadConfig(f"{origin} is {_shown(value)}; it must be the path of a folder.")
+        raise BadConfig(f"{origin} is {quoted(value)}; it must be the path of a folder.")
     try:
         folder = base / Path(value).expanduser()
         if folder.exists() and not folder.is_dir():
-            raise BadConfig(f"{origin} is {_shown(value)}, which is a file; it must be a folder.")
+            raise BadConfig(f"{origin} is {quoted(value)}, which is a file; it must be a folder.")
         return folder.resolve()
-    except (OSError, RuntimeError) as error:  # too long a name, a circle of links, a home that nobody has
-        raise BadConfig(f"{origin} is {_shown(value)}; that is no folder ({str(error)[:200]}).") from None
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a circle of links, nobody's home, half a letter
+        raise BadConfig(f"{origin} is {quoted(value)}; that is no folder ({str(error)[:200]}).") from None
 
 
 def _folders(value: Any, origin: str, base: Path) -> tuple[Path, ...]:
@@ -58,29 +55,42 @@ def _folders(value: Any, origin: str, base: Path) -> tuple[Path, ...]:
 
 
 def _text(value: Any, origin: str, base: Path) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise BadConfig(f"{origin} is {_shown(value)}; it must be text.")
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise BadConfig(f"{origin} is {quoted(value)}; it must be a line of text.")
     return value
+
+
+def _host(value: Any, origin: str, base: Path) -> str:
+    text = _text(value, origin, base).strip()
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        if not re.fullmatch(r"([\w-]{1,63}\.)*(?!\d+$)[\w-]{1,63}", text):
+            raise BadConfig(
+                f"{origin} is {quoted(value)}; it must be an address of this computer such as 127.0.0.1, or 0.0.0.0 for all "
+                "of them."
+            ) from None
+    return text
 
 
 def _line(value: Any, origin: str, base: Path) -> str:
     """One line of text, which may be empty."""
     if not isinstance(value, str) or len(value) > 200 or not value.isprintable():
-        raise BadConfig(f"{origin} is {_shown(value)}; it must be one line of text, at most 200 characters long.")
+        raise BadConfig(f"{origin} is {quoted(value)}; it must be one line of text, at most 200 characters long.")
     return value.strip()
 
 
 def _address(value: Any, origin: str, base: Path) -> str:
     text = _text(value, origin, base).strip().rstrip("/")
     if not text.startswith(("https://", "http://127.0.0.1", "http://localhost")):
-        raise BadConfig(f"{origin} is {_shown(value)}; it must be an address that begins with https://.")
+        raise BadConfig(f"{origin} is {quoted(value)}; it must be an address that begins with https://.")
     return text
 
 
 def _texts(value: Any, origin: str, base: Path) -> tuple[str, ...]:
     several = value.split(",") if isinstance(value, str) else value
     if not isinstance(several, list) or not all(isinstance(each, str) and each.strip() for each in several):
-        raise BadConfig(f"{origin} is {_shown(value)}; it must be a list of texts.")
+        raise BadConfig(f"{origin} is {quoted(value)}; it must be a list of texts.")
     return tuple(each.strip() for each in several)
 
 
@@ -89,7 +99,7 @@ def _switch(value: Any, origin: str, base: Path) -> bool:
     if isinstance(value, bool):
         return value
     if not isinstance(value, str) or value.lower() not in words:
-        raise BadConfig(f"{origin} is {_shown(value)}; it must be true or false.")
+        raise BadConfig(f"{origin} is {quoted(value)}; it must be true or false.")
     return words[value.lower()]
 
 
@@ -97,10 +107,10 @@ def _whole(low: int, high: int) -> Reader:
     def read(value: Any, origin: str, base: Path) -> int:
         try:
             number = int(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = low - 1
         if isinstance(value, (bool, float)) or not low <= number <= high:
-            raise BadConfig(f"{origin} is {_shown(value)}; it must be a whole number from {low} to {high}.")
+            raise BadConfig(f"{origin} is {quoted(value)}; it must be a whole number from {low} to {high}.")
         return number
 
     return read
@@ -110,10 +120,10 @@ def _number(low: float, high: float) -> Reader:
     def read(value: Any, origin: str, base: Path) -> float:
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if isinstance(value, bool) or not low <= number <= high:
-            raise BadConfig(f"{origin} is {_shown(value)}; it must be a number from {low:g} to {high:g}.")
+            raise BadConfig(f"{origin} is {quoted(value)}; it must be a number from {low:g} to {high:g}.")
         return number
 
     return read
@@ -127,14 +137,14 @@ def _budget(value: Any, origin: str, base: Path) -> float | None:
         return float(_number(0.25, 4096)(value, origin, base))
     except BadConfig:
         raise BadConfig(
-            f"{origin} is {_shown(value)}; it must be auto, or gibibytes of memory: a number from 0.25."
+            f"{origin} is {quoted(value)}; it must be auto, or gibibytes of memory: a number from 0.25."
         ) from None
 
 
 def _one_of(*choices: str) -> Reader:
     def read(value: Any, origin: str, base: Path) -> str:
         if value not in choices:
-            raise BadConfig(f"{origin} is {_shown(value)}; it must be one of: {', '.join(choices)}.")
+            raise BadConfig(f"{origin} is {quoted(value)}; it must be one of: {', '.join(choices)}.")
         return str(value)
 
     return read
@@ -143,7 +153,7 @@ def _one_of(*choices: str) -> Reader:
 def _sizes(value: Any, origin: str, base: Path) -> tuple[tuple[int, int], ...]:
     several = value.split(",") if isinstance(value, str) else value
     if not isinstance(several, list) or not several:
-        raise BadConfig(f'{origin} is {str(value)[:100]!r}; it must be a list such as ["1152*896", "1024*1024"].')
+        raise BadConfig(f'{origin} is {quoted(value, 100)}; it must be a list such as ["1152*896", "1024*1024"].')
     sizes = []
     for each in several:
         try:
@@ -162,7 +172,7 @@ def _object(value: Any, origin: str, base: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise BadConfig(f'{origin} is {str(value)[:100]!r}; it must be a JSON object such as {{"steps": 20}}.')
+        raise BadConfig(f'{origin} is {quoted(value, 100)}; it must be a JSON object such as {{"steps": 20}}.')
     return found
 
 
@@ -171,7 +181,7 @@ def _programs(value: Any, origin: str, base: Path) -> dict[str, tuple[Path | Non
     found: dict[str, tuple[Path | None, ...]] = {}
     for program, places in _object(value, origin, base).items():
         if program not in PROGRAMS:
-            raise BadConfig(f"{origin} names {program!r}; the programs are: {', '.join(PROGRAMS)}.")
+            raise BadConfig(f"{origin} names {quoted(program, 100)}; the programs are: {', '.join(PROGRAMS)}.")
         if places is True and program == "huggingface":
             found[program] = (None,)
         elif places is not False and places is not None:
@@ -222,7 +232,7 @@ KEYS: dict[str, Key] = {
     "download_hosts": Key(
         _texts, "nothing", "hosts that presets may name beside huggingface.co, github.com, civitai.com"
     ),
-    "host": Key(_text, "127.0.0.1", "the address that the page listens at; any other needs a user and password"),
+    "host": Key(_host, "127.0.0.1", "the address that the page listens at; any other needs a user and password"),
     "port": Key(_whole(1, 65535), "7865", "the port of the page"),
     "share": Key(_switch, "false", "make a public address; needs a user and password"),
     "theme": Key(
@@ -240,7 +250,7 @@ KEYS: dict[str, Key] = {
         _one_of("auto", *UNET_PRECISIONS),
         "auto",
         f"of the denoising network: auto, {', '.join(PRECISIONS)}; or fp8, fp8-e5m2, int8: weights of 8 bits, half the memory, "
-        "pictures off by about 2, 3 and 1 % (docs/memory.md)",
+        "pictures off by about 5, 10 and 2 % (docs/memory.md)",
     ),
     "int8_linears": Key(
         _switch,
@@ -251,12 +261,12 @@ KEYS: dict[str, Key] = {
     "vae_precision": Key(
         _one_of("auto", *PRECISIONS),
         "auto",
-        f"of the image decoder: auto, {', '.join(PRECISIONS)}; bf16 is about 54 dB from fp32, fp16 about 64 (docs/memory.md)",
+        f"of the image decoder: auto, {', '.join(PRECISIONS)}; bf16 is about 52 dB from fp32, fp16 about 63 (docs/memory.md)",
     ),
     "clip_precision": Key(
         _one_of("auto", *CLIP_PRECISIONS),
         "auto",
-        f"of the text encoders: auto, {', '.join(CLIP_PRECISIONS)}; pictures off by about 2 % in fp8, 3 % in fp8-e5m2 "
+        f"of the text encoders: auto, {', '.join(CLIP_PRECISIONS)}; pictures off by about 2 % in fp8, 4 % in fp8-e5m2 "
         "(docs/memory.md)",
     ),
     "vae_in_cpu": Key(_switch, "false", "the image decoder on the processor"),

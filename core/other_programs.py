@@ -152,7 +152,15 @@ def _configured(file: Path, root: Path) -> dict[str, tuple[Path, ...]]:
         {key: value for key, value in values.items() if key.startswith("path_")}
     ).config.items():
         listed = places if isinstance(places, list) else [places]
-        folders = (root / Path(place).expanduser() for place in listed if isinstance(place, str) and "\0" not in place)
-        found[kind] = tuple(folder for folder in folders if folder.is_dir())
+        found[kind] = tuple(folder for place in listed if isinstance(place, str) and (folder := _there(root, place)))
     found.pop("outputs", None)
     return found
+
+
+def _there(root: Path, place: str) -> Path | None:
+    """The folder `place`, from `root` on; None if there is none."""
+    try:
+        folder = root / Path(place).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # a home that nobody has, half a letter
+        return None

@@ -109,7 +109,7 @@ def test_a_config_txt_is_read_in_our_names(tmp_path: Path) -> None:
     assert config.defaults.previous == ("old.safetensors",)
     assert config.aspect_ratios == ((1024, 1024), (896, 1152))
     assert (config.max_image_number, config.lora_rows, config.lora_min_weight) == (12, 7, -1.0)
-    assert config.notices == ("config.txt: these mean nothing here: default_uov_method.",)
+    assert config.notices == ("In config.txt: these mean nothing here: default_uov_method.",)
     assert json.loads((tmp_path / "config.txt").read_text()) == before
 
 
@@ -174,6 +174,8 @@ def test_a_forced_switch_step_is_taken_as_a_share_of_the_steps_that_are_made() -
 
 def test_variables_may_be_written_as_python_writes_them(tmp_path: Path) -> None:
     """Section 7.1 of the specification: its literals, and text that only looks like one."""
+    (tmp_path / "styles").mkdir()
+    (tmp_path / "styles/mine.json").write_text('[{"name": "a", "prompt": "x"}, {"name": "b\'s", "prompt": "y"}]')
     environ = {
         "default_styles": "['a', \"b's\"]",
         "default_loras": "[[True, 'x.safetensors', 0.5], ('y.safetensors', -1)]",
@@ -196,11 +198,13 @@ def test_more_pictures_to_start_with_than_the_page_offers_are_told(tmp_path: Pat
     write(tmp_path, {"default_image_number": 50, "default_max_image_number": 10})
     config = load(tmp_path)
     assert config.max_image_number == 10 and "image_number" not in config.defaults.settings
-    assert config.notices == ("config.txt: default_image_number is 50, and max_image_number is 10. It is not used.",)
+    assert config.notices == (
+        "In config.txt: default_image_number is 50; it must be at most max_image_number, which is 10. It is not used.",
+    )
     write(tmp_path, {"default_image_number": 10, "default_max_image_number": 10})
     assert load(tmp_path).defaults.settings == {"image_number": 10}
     write(tmp_path, {"defaults": {"image_number": 50}}, "config.json")
-    with pytest.raises(BadConfig, match="image_number is 50, and max_image_number is 10"):
+    with pytest.raises(BadConfig, match="image_number is 50; it must be at most max_image_number, which is 10"):
         load(tmp_path)
 
 
@@ -216,7 +220,24 @@ def test_who_made_the_pictures_is_a_choice_of_the_installation(tmp_path: Path, g
 
 @pytest.mark.parametrize(
     "value",
-    [None, True, -1, 10**30, 1e308, "x", "x" * 10**5, [], [[]], [[[]]], {}, {"a": {}}, [None] * 99],
+    [
+        None,
+        True,
+        -1,
+        10**30,
+        10**400,
+        1e308,
+        float("inf"),
+        "x",
+        "\ud800",
+        "x" * 10**5,
+        [],
+        [[]],
+        [[[]]],
+        {},
+        {"a": {}},
+        [None] * 99,
+    ],
     ids=lambda value: repr(value)[:12],
 )
 def test_no_value_of_any_key_stops_a_start(tmp_path: Path, value: Any) -> None:
@@ -230,6 +251,80 @@ def test_a_broken_file_of_the_reference_is_told_and_left_alone(tmp_path: Path) -
     config = load(tmp_path)
     assert config.outputs == tmp_path / "outputs"
     assert "config.txt cannot be read" in config.notices[0] and "write it twice" in config.notices[0]
+
+
+def test_a_broken_file_that_a_variable_names_is_told_too(tmp_path: Path) -> None:
+    assert load(tmp_path, environ={"config_path": "x" * 5000}).notices[0].endswith("there is no such file.")
+    assert "~nobody/x" in load(tmp_path, environ={"config_path": "~nobody/x"}).notices[0]
+
+
+def test_what_is_left_out_is_told_once_with_where_it_is_from(tmp_path: Path) -> None:
+    """D28: these are the sentences that the page shows."""
+    write(
+        tmp_path,
+        {"default_cfg_scale": "high", "default_max_lora_number": 0, "checkpoint_downloads": {"x": "http://a/b"}},
+    )
+    write(tmp_path, {"lorafile_path": 5, "default_sampler": "magic"}, "user_path_config.txt")
+    write(tmp_path, {"defaults": {"default_uov_method": "Disabled", "downloads": {"cakes": {}}}}, "config.json")
+    notices = load(tmp_path, environ={"default_scheduler": "slow"}).notices
+    for where, words in (
+        ("config.txt", "default_cfg_scale: guidance_scale is 'high'"),
+        ("config.txt", "default_max_lora_number is 0; it must be a whole number from 1 to 50."),
+        ("config.txt", "'x' is no safetensors file"),
+        ("user_path_config.txt", "path_loras is 5"),
+        ("user_path_config.txt", "default_sampler: sampler is 'magic'"),
+        ("the environment", "default_scheduler: scheduler is 'slow'"),
+        (f"defaults of {tmp_path / 'config.json'}", "these mean nothing here: default_uov_method."),
+        (f"defaults of {tmp_path / 'config.json'}", "downloads has 'cakes'"),
+    ):
+        assert [notice for notice in notices if words in notice and notice.startswith(f"In {where}: ")], (
+            words,
+            notices,
+        )
+    assert len(notices) == 8
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "kept"),
+    [
+        ({"default_loras_min_weight": 3}, {}, (-2.0, 2.0)),
+        ({"default_loras_min_weight": 3, "default_loras_max_weight": -3}, {}, (-2.0, 2.0)),
+        ({"default_loras_min_weight": 1, "default_loras_max_weight": 3}, {"lora_max_weight": 0}, (-2.0, 0.0)),
+    ],
+)
+def test_a_least_lora_weight_above_the_greatest_is_told_and_left_out(
+    tmp_path: Path, theirs: dict[str, Any], ours: dict[str, Any], kept: tuple[float, float]
+) -> None:
+    write(tmp_path, theirs)
+    write(tmp_path, ours, "config.json")
+    config = load(tmp_path)
+    assert (config.lora_min_weight, config.lora_max_weight) == kept
+    assert config.notices[0].startswith("In config.txt: with default_loras_min_weight ")
+
+
+def test_what_is_not_offered_is_told_and_left_out(tmp_path: Path) -> None:
+    """Section 3.3: styles that there are, a size of the list, a list of several sizes, a whole step."""
+    values = {
+        "default_styles": ["Fooocus V2", "No such style"],
+        "available_aspect_ratios": ["1024*1024", "896*1152"],
+        "default_aspect_ratio": "768*768",
+        "default_overwrite_switch": 12.5,
+    }
+    write(tmp_path, values)
+    config = load(tmp_path)
+    assert config.defaults.settings == {} and len(config.notices) == 3
+    for words in ("'No such style'; there is no such style", "it must be one of: 1024*1024, 896*1152", "whole number"):
+        assert words in " ".join(config.notices)
+    write(tmp_path, {**values, "default_styles": ["fooocus v2", "SAI Anime"], "available_aspect_ratios": ["768*768"]})
+    config = load(tmp_path)
+    assert config.defaults.settings == {"styles": ("fooocus v2", "SAI Anime")}
+    assert "two or more sizes" in config.notices[0] and len(config.aspect_ratios) == 26
+
+
+def test_a_variable_may_name_several_folders(tmp_path: Path) -> None:
+    config = load(tmp_path, environ={"path_loras": f'["{tmp_path / "a"}", "{tmp_path / "b"}"]', "path_vae": "[v]"})
+    assert config.model_folders["loras"] == (tmp_path / "a", tmp_path / "b")
+    assert config.model_folders["vae"] == (tmp_path / "[v]",)
 
 
 def test_our_file_wins_over_theirs_and_their_variables_over_their_file(tmp_path: Path) -> None:
@@ -259,7 +354,8 @@ def test_models_of_other_programs_are_used_in_place_after_ones_own(tmp_path: Pat
     fooocus, a1111, comfyui = tmp_path / "Fooocus", tmp_path / "webui", tmp_path / "ComfyUI"
     tensors(fooocus / "models/checkpoints/f.safetensors", "a")
     tensors(tmp_path / "disk/g.safetensors", "a")
-    write(fooocus, {"path_checkpoints": [str(tmp_path / "disk"), "models/checkpoints"], "path_outputs": "/"})
+    there = [str(tmp_path / "disk"), "~nobody_at_all/models", "\ud800", "models/checkpoints"]
+    write(fooocus, {"path_checkpoints": there, "path_outputs": "/"})
     (fooocus / "wildcards").mkdir()
     tensors(a1111 / "models/Stable-diffusion/a.safetensors", "a")
     tensors(a1111 / "models/Lora/l.safetensors", "a")
@@ -348,16 +444,29 @@ def test_a_file_from_a_windows_editor_is_read(tmp_path: Path) -> None:
     [
         (
             {"defaults": {"stepps": 3}},
-            r"defaults in .*config\.json: there is no setting called 'stepps'. Did you mean 'steps'",
+            r"defaults of .*config\.json: there is no setting called 'stepps'. Did you mean 'steps'",
         ),
-        ({"defaults": {"steps": 0}}, r"defaults in .*steps is 0"),
+        ({"defaults": {"steps": 0}}, r"defaults of .*steps is 0"),
+        (
+            {"defaults": {"default_cfg_scale": "x"}},
+            r"defaults of .*default_cfg_scale: guidance_scale is 'x'.* a number\.$",
+        ),
+        ({"defaults": {"default_cfg_scale": 5, "stepps": 3}}, "'stepps'. Did you mean 'steps'"),
+        ({"defaults": {"styles": ["Ink Animee"]}}, r"'Ink Animee'; there is no such style\. Did you mean 'Ink Anime'"),
+        ({"defaults": {"default_aspect_ratio": "768*768"}}, r"'768\*768'; it must be one of: 704\*1408, "),
         ({"defaults": []}, "must be a JSON object"),
         ({"default_cfg_scale": 3}, "a name of config.txt; here it is 'guidance_scale' in defaults"),
         ({"path_loras": "x"}, "here it is 'loras'"),
         ({"aspect_ratios": ["1000*1001"]}, "multiple of 8"),
         ({"aspect_ratios": ["wide"]}, "no size such as 1152"),
-        ({"lora_min_weight": 3}, "more than lora_max_weight"),
+        ({"lora_min_weight": 3}, "lora_min_weight is 3, more than lora_max_weight, which is 2"),
         ({"lora_max_weight": float("nan")}, "a number from -10 to 10"),
+        ({"lora_max_weight": 10**400}, "a number from -10 to 10"),
+        ({"port": float("inf")}, "a whole number from 1 to 65535"),
+        ({"outputs": "\ud800x"}, r"outputs in .* is '\\ud800x'; that is no folder"),
+        ({"preset": "a\ud800"}, "a line of text"),
+        ({"host": "not a host"}, r"host in .*config\.json is 'not a host'; it must be an address"),
+        ({"host": "300.1.1.1"}, "it must be an address"),
         ({"max_image_number": 0}, "from 1 to 100"),
         ({"created_by": "two\nlines"}, "one line of text"),
         ({"created_by": 5}, "one line of text"),

@@ -119,6 +119,39 @@ def test_an_occupied_port_is_told_in_a_sentence() -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_what_of_the_configuration_is_not_used_is_told_once_and_in_the_page(tmp_path: Path) -> None:
+    """D28: on the console alone nobody sees it."""
+    (tmp_path / "config.txt").write_text('{"default_cfg_scale": "high", "default_clip_skip": 1}')
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = (
+        "import sys, launch, webui.server\n"
+        "webui.server.serve = lambda app, **others: print(*app.notices, sep='\\n')\n"
+        "launch.main(sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--skip-install", "--port", str(port)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "config_path": str(tmp_path / "config.txt"),
+            "EASEL_LANGUAGE": "xx",
+            "EASEL_ENTERED": "1",
+            "EASEL_OUTPUTS": str(tmp_path),
+        },
+    )
+    shown = done.stdout.splitlines()
+    assert [words.partition(";")[0] for words in shown] == [
+        "In config.txt: default_cfg_scale: guidance_scale is 'high'",
+        "There is no language 'xx'. There are: en, de, es, fr, ja, ru, zh.",
+    ]
+    assert [done.stderr.count(words) for words in shown] == [1, 1]
+
+
 def test_the_doctor_installs_nothing(tmp_path: Path) -> None:
     done = launch("doctor", EASEL_VENV=str(tmp_path / "venv"))
     assert "System:" in done.stdout and "Traceback" not in done.stderr

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from core.arguments import WITHOUT_EFFECT
-from core.config import CONFIG_FILE, REFERENCE_FILES, VARIABLES
+from core.config import CONFIG_FILE, VARIABLES
 from core.config_keys import KEYS
+from core.config_reference import FILES as REFERENCE_FILES
 from core.other_programs import LAYOUTS
 from core.presets import PARTS, REFERENCE_NAMES
 from core.reference_keys import KEYS as REFERENCE_KEYS
@@ -74,12 +75,14 @@ DOWNLOADS = """## Downloads
 fetches it. Ended at any byte, the same command goes on. A file gets its name only when its size, its SHA-256 (of the table or of the hub) and its
 header are right. Connections are https with verified certificates; `HF_MIRROR` or `--hf-mirror` names an address that serves the hub's files.
 Addresses in presets must be on {hosts}, or on a host that `download_hosts` names.
+A file of the table below keeps its size and its SHA-256 where a preset gives another address for it, unless the preset gives a SHA-256 too. For a
+file whose size nobody knows, the page asks the host before it offers the download.
 """
 REFERENCE = """## Files of the reference
 
 `{files}` beside `launch.py` (or where the environment variable `config_path` points) are read, never written or renamed, and so is every
-environment variable that has the name of one of their keys (a list as JSON or as Python writes it). A value that does not fit is told and
-left out. `sorted_styles.json` and `hash_cache.txt` are not read, and users come in by `python launch.py add-user NAME`: passwords in its
+environment variable that has the name of one of their keys (a list as JSON or as Python writes it). A value that does not fit is told, in the
+page too, and left out. `sorted_styles.json` and `hash_cache.txt` are not read, and users come in by `python launch.py add-user NAME`: passwords in its
 `auth.json` are refused, because they are kept plain or as bare SHA-256. What the keys are here:
 """
 FLAGS = """## Flags that are accepted and change nothing

@@ -9,7 +9,6 @@ third), and `{=}`, `{=1}` take what has a translation of its own, which then sta
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -18,8 +17,6 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-
-log = logging.getLogger(__name__)
 
 ENGLISH = "en"
 # Each in its own words, as a person looks for it.
@@ -44,11 +41,12 @@ class Language:
 class Languages:
     """All languages by their codes (English needs no table); `usual` is the one for browsers that have chosen none.
 
-    "" as `usual` means: as the browser prefers.
+    "" as `usual` means: as the browser prefers. `problems` are sentences on what of the user's is left out.
     """
 
     by_code: Mapping[str, Language] = field(default_factory=dict)
     usual: str = ""
+    problems: tuple[str, ...] = ()
 
     def menu(self) -> dict[str, str]:
         """The languages' names by code, for the page's menu."""
@@ -56,20 +54,22 @@ class Languages:
 
 
 def read_languages(folders: Sequence[Path] = (), usual: str = "") -> Languages:
-    """Ours, and those in the user's `folders`, the first folder last. A file that cannot be read is told and left out.
+    """Ours, and those in the user's `folders`, the first folder last. A file that cannot be read is left out.
 
-    `usual` is a code or a file's name without its ending; one that there is not is told.
+    `usual` is a code or a file's name without its ending; one that there is not counts as "".
     """
+    problems = []
     found = {code: Language(name, own_texts(code)) for code, name in NAMES.items()}
     for folder in reversed(folders):
         for file in sorted(folder.glob("*.json")):
-            texts = _read(file)
+            texts, problem = _read(file)
+            problems += [problem] if problem else []
             if texts and file.stem != ENGLISH:  # en.json of the reference is a list of its own texts
                 found[file.stem] = _over(found.get(file.stem), file.stem, texts)
     if usual and usual != ENGLISH and usual not in found:
-        log.warning("There is no language %r. There are: %s.", usual, ", ".join((ENGLISH, *found)))
+        problems.append(f"There is no language {usual!r}. There are: {', '.join((ENGLISH, *found))}.")
         usual = ""
-    return Languages(found, usual or (USUAL if USUAL in found else ""))
+    return Languages(found, usual or (USUAL if USUAL in found else ""), tuple(problems))
 
 
 def own_texts(code: str) -> dict[str, str]:
@@ -110,7 +110,8 @@ def own_keys() -> tuple[str, ...]:
     return tuple(own_texts(next(iter(NAMES))))
 
 
-def _read(file: Path) -> dict[str, object]:
+def _read(file: Path) -> tuple[dict[str, object], str]:
+    """What `file` holds, or a sentence on why it cannot be used."""
     try:
         if file.stat().st_size > LARGEST_FILE:
             raise ValueError(f"it has more than {LARGEST_FILE >> 20} MB")
@@ -118,6 +119,5 @@ def _read(file: Path) -> dict[str, object]:
         if not isinstance(texts, dict):
             raise ValueError("it is no JSON object of texts")
     except (OSError, ValueError, RecursionError) as error:
-        log.warning("The language file %s is left out: %s", file, error)
-        return {}
-    return texts
+        return {}, f"The language file {file} is left out: {error}."
+    return texts, ""

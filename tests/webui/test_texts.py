@@ -68,15 +68,18 @@ def test_a_file_called_default_is_taken_where_nobody_has_chosen(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "\udcff"])
-def test_a_broken_file_is_told_and_left_out(tmp_path, caplog, text):
+def test_a_broken_file_is_told_and_left_out(tmp_path, text):
     (tmp_path / "mine.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    assert "mine" not in read_languages([tmp_path]).by_code
-    assert "mine.json is left out" in caplog.text
+    languages = read_languages([tmp_path])
+    assert "mine" not in languages.by_code
+    assert "mine.json is left out" in languages.problems[0]
 
 
-def test_a_language_that_there_is_not_is_told(tmp_path, caplog):
-    assert read_languages([tmp_path], "xx").usual == ""
-    assert "There is no language 'xx'. There are: en, de," in caplog.text
+def test_a_language_that_there_is_not_is_told(tmp_path):
+    languages = read_languages([tmp_path], "xx")
+    assert languages.usual == ""
+    assert languages.problems[0].startswith("There is no language 'xx'. There are: en, de,")
+    assert read_languages([tmp_path], "fr").problems == ()
 
 
 def test_the_page_fetches_a_table_by_its_code():

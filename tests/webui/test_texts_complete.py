@@ -24,25 +24,41 @@ SCRIPTS = sorted(path.name for path in (ROOT / "webui" / "assets").glob("*.js"))
 OF_THE_COMMAND_LINE = {
     f"core/{name}.py"
     for name in (
-        "access", "arguments", "bootstrap", "cli", "cli_convert", "cli_download", "config", "config_keys", "doctor", "other_programs",
+        "access", "arguments", "bootstrap", "cli", "cli_convert", "cli_download", "doctor", "other_programs",
         "pip", "port", "torch_build", "weights/convert",
     )
 }  # fmt: skip
 # Pages and files of their own, or answers to requests that the page never makes.
 NOT_IN_THE_PAGE = {
     "core/output/day_page.py", "core/models/preview.py", "webui/guard.py",
-    "webui/json_requests.py", "webui/texts.py", "webui/visitors.py",
+    "webui/json_requests.py", "webui/visitors.py",
 }  # fmt: skip
 # Their words are names in the files of other programs, or of files for reading; they say only what they raise and reject.
-ONLY_RAISED = ("core/output/a1111", "core/output/embedded.py", "core/output/foreign/", "core/output/log.py",
+ONLY_RAISED = ("core/config_keys.py", "core/output/a1111", "core/output/embedded.py", "core/output/foreign/", "core/output/log.py",
     "core/output/resolve.py",
 )  # fmt: skip
 # Their ValueErrors become a part of a sentence; everywhere else they are for who calls.
 VALUE_ERRORS_TOLD = {
-    "core/presets.py", "core/reference_keys.py", "core/prompt/style_files.py", "core/prompt/wildcards.py",
+    "core/presets.py", "core/reference_keys.py", "core/prompt/style_files.py", "core/prompt/wildcards.py", "webui/texts.py",
 }  # fmt: skip
 NOT_SAID = {  # module -> what there looks like a sentence and is none, or is never shown
     "core/axes.py": ("true, false",),
+    "core/config.py": (  # the file's comment, and what ends the start
+        "Choices of this installation",
+        "{} in {}",
+        "{}: there is no {}. {}",
+        "The names are:",
+        "That is a name of config.txt",
+        "lora_min_weight is",
+        "--listen {}",
+        "{} opens the page to others",
+    ),
+    "core/config_keys.py": (  # keys of config.json alone, a wrong value of which ends the start
+        "{} is {}; it must be a line of text",
+        "{} is {}; it must be an address",
+        "{} is {}; it must be auto, or",
+        "{} names {}",
+    ),
     "core/output/a1111_keys.py": ("Lora hashes",),  # a key of that form
     "core/output/history_words.py": ("({}) NOT",),
     "core/performance.py": (  # descriptions for the documentation
@@ -119,6 +135,7 @@ NOT_SAID = {  # module -> what there looks like a sentence and is none, or is ne
     "webui/history_routes.py": ('"on" must', '"keys" must'),  # the page sends what is right
     "webui/prompt_routes.py": ("There are no sample pictures", '"head" and', '"settings" must'),
     "webui/task_list.py": ("excerpt none",),  # a class
+    "webui/texts.py": ("There is no such language",),  # the page asks for those of its menu
     "webui/theme.py": ("Segoe UI",),
 }
 LOGS = {"debug", "info", "warning", "error", "exception"}
