@@ -99,6 +99,7 @@ def serve(config, args):
     from core.output.history import History
     from core.pace import Pace
     from core.queue_store import QueueStore
+    from core.weights.download import announced_size
     from core.weights.download import download as fetch
     from core.weights.fetching import Downloads
     from core.weights.files import Catalog
@@ -106,9 +107,13 @@ def serve(config, args):
     from core.worker import MOST_OF_ONE, Worker
     from webui import server
     from webui.app import App
+    from webui.texts import read_languages
 
     catalog = Catalog(config.checkpoints, hash_cache=config.hash_cache, others=config.model_folders)
     preset = chosen_preset(config, catalog)
+    problems = read_languages(config.languages, config.language).problems
+    for words in problems:
+        print(words, file=sys.stderr)
     # Behind a password everybody has a history of their own: the pictures of others are not theirs to see.
     shared = config.open_to_others or bool(config.users)
     resources = prompt_resources(config, catalog)
@@ -132,7 +137,7 @@ def serve(config, args):
         worker=worker,
         history=history,
         shelf=shelf,
-        downloads=Downloads(partial(fetch, mirror=config.hf_mirror)),
+        downloads=Downloads(partial(fetch, mirror=config.hf_mirror), partial(announced_size, mirror=config.hf_mirror)),
         open_to_others=config.open_to_others,
         max_image_number=config.max_image_number,
         lora_rows=config.lora_rows,
@@ -140,7 +145,7 @@ def serve(config, args):
         aspect_ratios=config.aspect_ratios,
         languages=config.languages,
         language=config.language,
-        notices=config.defaults.notes,
+        notices=config.notices + problems,
         models=catalog.names,
         files=lambda kind: catalog.files(kind).names(),
         hashes=catalog.known_hashes,
@@ -226,7 +231,7 @@ def chosen_preset(config, catalog):
         stand_in=STAND_IN,
         older_models=config.older_models,
     )
-    for note in config.notices + config.defaults.notes + choice.notes:
+    for note in config.notices + choice.notes:
         print(note, file=sys.stderr)
     return choice.settings
 

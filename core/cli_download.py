@@ -10,7 +10,7 @@ from core.cli import BAR_WIDTH, DONE, FAILED, INTERRUPTED
 from core.errors import BadSetting
 from core.weights.download import DownloadFailed, Transfer
 from core.weights.download import download as fetch
-from core.weights.needs import Need
+from core.weights.needs import Need, told_amount, told_size, told_total
 from core.weights.sources import SOURCES
 
 REFUSED = 2
@@ -83,25 +83,6 @@ def told_need(need: Need) -> str:
     return f"missing   {need.name} ({need.kind}, {size}) {origin}{pickle}"
 
 
-def told_total(needs: Sequence[Need]) -> str:
-    """How large `needs` are together, as far as that is known."""
-    total = told_size(sum(need.bytes or 0 for need in needs))
-    some = any(need.bytes for need in needs) and not all(need.bytes for need in needs)
-    return f"more than {total}" if some else total
-
-
-def told_size(size: float | None) -> str:
-    """Such as `6.94 GB`; no file has 0 bytes: that, like None, is a size that nobody knows."""
-    return _amount(size) if size else "size unknown"
-
-
-def _amount(size: float) -> str:
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.3g} {name}"
-    return f"{size:.0f} bytes"
-
-
 def bar(transfer: Transfer) -> str:
     """Such as `[####----]  47 %  x.safetensors (1 of 2)  3.3 of 6.94 GB  41 MB/s  1:28 left`."""
     share = transfer.share or 0.0
@@ -110,9 +91,9 @@ def bar(transfer: Transfer) -> str:
     parts.append(transfer.name + (f" ({transfer.file} of {transfer.files})" if transfer.files > 1 else ""))
     if transfer.remark:
         parts.append(transfer.remark)
-    parts.append(_amount(transfer.done) + (f" of {_amount(transfer.total)}" if transfer.total else ""))
+    parts.append(told_amount(transfer.done) + (f" of {told_amount(transfer.total)}" if transfer.total else ""))
     if transfer.speed:
-        parts.append(f"{_amount(transfer.speed)}/s")
+        parts.append(f"{told_amount(transfer.speed)}/s")
         if transfer.all_total:
             minutes, seconds = divmod(round((transfer.all_total - transfer.all_done) / transfer.speed), 60)
             parts.append(f"{minutes}:{seconds:02d} left")

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from core.errors import BadSetting
 from core.near import meant
 from core.output.record import VERSION
-from core.reference_keys import meaning_of, read_reference
+from core.reference_keys import KEYS, meaning_of, read_reference
 from core.settings import Settings
 from core.weights.sources import HOSTS, Source, address_trouble, name_trouble
 
@@ -190,7 +190,8 @@ def _read(name: str, file: Path, hosts: Collection[str]) -> Preset:
 def preset_from(name: str, file: Path, values: Mapping[str, Any], hosts: Collection[str] = HOSTS) -> Preset:
     """A preset from what its file holds: our keys, the reference's, comments ("$..."). Raises BadSetting for unknown ones."""
     own = {key: value for key, value in values.items() if key in FIELDS}
-    theirs = {key: value for key, value in values.items() if key not in FIELDS and meaning_of(key)}
+    meanings = {key: meaning for key in values if key not in FIELDS and (meaning := meaning_of(key))}
+    theirs = {key: values[key] for key in meanings}
     unknown = [key for key in values if not (key in own or key in theirs or key in PARTS or key.startswith("$"))]
     newer = _is_newer(values.get("version"))
     if unknown and not theirs and not newer:
@@ -206,7 +207,7 @@ def preset_from(name: str, file: Path, values: Mapping[str, Any], hosts: Collect
     if newer and unknown:
         notes.append(f"The preset {name!r} was written by Easel {values['version']}, this is {VERSION}.")
     notes += [f"The preset {name!r}: there is no {key!r}; it is left out. {_meant(key)}" for key in unknown]
-    beside = [*reading.unused, *reading.config]
+    beside = [key for key, meaning in meanings.items() if meaning.place in ("config", "nothing")]
     if beside:
         notes.append(f"The preset {name!r} also has what means nothing in a preset of Easel: {', '.join(beside)}.")
     asked = _merged(reading.preset.get("downloads", {}), values.get("downloads", {}))
@@ -285,4 +286,4 @@ def _same(name: str) -> str:
 
 
 def _meant(key: str) -> str:
-    return meant(key, (*FIELDS, *PARTS), f"The settings are: {', '.join(FIELDS)}.")
+    return meant(key, (*FIELDS, *PARTS, *KEYS), f"The settings are: {', '.join(FIELDS)}.")

@@ -12,7 +12,7 @@ from core.performance import MODES
 from core.presets import DEFAULT, RECOMMENDABLE, Preset, load_preset
 from core.settings import Lora, Settings
 from core.weights.needs import FIELDS as NEED_FIELDS
-from core.weights.needs import FilesByKind, Need, find_name, needed
+from core.weights.needs import FilesByKind, Need, find_name, needed, told_total
 
 TYPED = ("prompt", "negative_prompt")  # what a person writes; no preset takes it away
 SIZE = ("width", "height")
@@ -146,9 +146,8 @@ def _how(preset: Preset, missing: Sequence[Need]) -> str:
     if not known:
         names = ", ".join(PurePosixPath(need.name).name for need in missing)
         return f"Put {names} into your models folder."
-    total = sum(need.bytes or 0 for need in known)
     return (
-        f"To download what is missing ({total / 1e9:.1f} GB): python launch.py download --preset {quoted(preset.name)}"
+        f"To download what is missing ({told_total(known)}): python launch.py download --preset {quoted(preset.name)}"
     )
 
 

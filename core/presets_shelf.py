@@ -44,6 +44,10 @@ class Shelf:
         """Those that the user may rename and delete."""
         return list_presets(self.own)
 
+    def own_name(self, name: str) -> str:
+        """The user's preset that `name` would take the place of, large and small letters alike; "" if there is none."""
+        return next((own for own in self.own_names() if own.casefold() == name.casefold()), "")
+
     def program_names(self) -> list[str]:
         """Those that came with the program."""
         return list_presets(self.program)
@@ -71,14 +75,19 @@ class Shelf:
 
     def switched(self, current: Settings, before: str, after: str) -> tuple[Settings, Choice]:
         """`current` after the change from preset `before` to preset `after`. Raises as `settings`."""
+        return self._switched(current, self._plain(before), after)
+
+    def _switched(self, current: Settings, before: Settings, after: str) -> tuple[Settings, Choice]:
         choice = self.choice(after)
-        try:
-            plain = self.settings(before)
-        except BadSetting:  # it was deleted meanwhile
-            plain = self.settings(self.start)
         new = settings_of(self.catalog, choice.settings, {})
-        contained = choice.preset.settings
-        return switched(current, plain, new, contained), choice
+        return switched(current, before, new, choice.preset.settings), choice
+
+    def _plain(self, name: str) -> Settings:
+        """What preset `name` comes to; if it was deleted meanwhile, what the first one does."""
+        try:
+            return self.settings(name)
+        except BadSetting:
+            return self.settings(self.start)
 
     def held(self, current: Settings, *, with_prompt: bool = False) -> dict[str, tuple[Any, Any]]:
         """What a preset made of `current` would hold: field -> (the default, the value here)."""
@@ -107,9 +116,11 @@ class Shelf:
         """Give the user's preset another name. Raises BadSetting."""
         rename_preset(name, new_name, self.own, taken=(self.program,))
 
-    def delete(self, name: str) -> None:
-        """Put the user's preset into the trash. Raises BadSetting."""
+    def delete(self, name: str, current: Settings) -> tuple[Settings, Choice]:
+        """Put the user's preset into the trash; `current` after the change from it to `start`. Raises as `settings`."""
+        before = self._plain(name)
         delete_preset(name, self.own)
+        return self._switched(current, before, self.start)
 
     def restore(self) -> str:
         """Take back what was deleted or replaced last, under another name if its own is taken; returns the name.

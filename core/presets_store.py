@@ -180,7 +180,7 @@ def _check_name(name: str) -> None:
 
 def _check_free(name: str, folder: Path) -> None:
     if any(file.stem.casefold() == name.casefold() for file in folder.glob("*.json")):
-        raise BadSetting(f"There is a preset {name!r} already in {folder}. Choose another name, or replace it.")
+        raise BadSetting(f"There is a preset {name!r} already in {folder}. Choose another name.")
 
 
 def _kept(file: Path) -> dict[str, Any]:

@@ -58,19 +58,24 @@ class Reading:
     config: Values = field(default_factory=dict)  # not checked yet
     preset: Values = field(default_factory=dict)  # previous, downloads
     unused: tuple[str, ...] = ()  # keys that are known and mean nothing here
-    problems: tuple[str, ...] = ()  # sentences: unknown keys and values that do not fit
+    refused: Mapping[str, str] = field(default_factory=dict)  # key -> a sentence: unknown, or its value does not fit
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The sentences of `refused`."""
+        return tuple(self.refused.values())
 
 
 def read_reference(values: Mapping[str, Any]) -> Reading:
     """Read the keys and values of a config.txt or a preset. Raises nothing."""
     found: dict[str, Values] = {"settings": {}, "config": {}, "preset": {}}
-    unused, problems = [], []
+    unused: list[str] = []
+    refused: dict[str, str] = {}
     for key, value in values.items():
         meaning = meaning_of(key)
         if meaning is None:
-            problems.append(
-                f"There is no key {key[:100]!r}. {meant(key, KEYS, 'The names are listed in docs/configuration.md.')}"
-            )
+            near = meant(key, KEYS, "The names are listed in docs/configuration.md.")
+            refused[key] = f"There is no key {key[:100]!r}. {near}"
         elif meaning.place == "nothing":
             unused.append(key)
         elif value is not None and value != "":
@@ -79,7 +84,7 @@ def read_reference(values: Mapping[str, Any]) -> Reading:
                 if meaning.place == "settings" and "switch_step" not in new:
                     new = {name: getattr(Settings(**{name: entry}), name) for name, entry in new.items()}
             except (ValueError, BadSetting) as error:
-                problems.append(f"{key}: {error} It is not used.")
+                refused[key] = f"{key}: {error} It is not used."
             else:
                 for name, entry in new.items():
                     both = isinstance(entry, dict) and name in found[meaning.place]
@@ -90,7 +95,7 @@ def read_reference(values: Mapping[str, Any]) -> Reading:
         settings |= switch_share(settings, overwritten)
     except BadSetting as error:
         key = "default_overwrite_switch" if overwritten > 0 else "default_refiner_switch"
-        problems.append(f"{key}: {error} It is not used.")
+        refused[key] = f"{key}: {error} It is not used."
         settings.pop("refiner_switch", None)
     if "steps" in settings and settings.get("performance") in ("quality", "speed"):
         settings["performance"] = "custom"  # these two force the number of steps, which the file wants to be another
@@ -99,7 +104,7 @@ def read_reference(values: Mapping[str, Any]) -> Reading:
         config=found["config"],
         preset=found["preset"],
         unused=tuple(unused),
-        problems=tuple(problems),
+        refused=refused,
     )
 
 
@@ -108,6 +113,12 @@ def meaning_of(key: str) -> Meaning | None:
     if re.fullmatch(r"default_ip_(image|type|stop_at|weight)_\d{1,3}", key):
         return Meaning("nothing", NOT_YET)
     return KEYS.get(key)
+
+
+def is_setting(key: str) -> bool:
+    """Whether `key` means something in a preset."""
+    meaning = meaning_of(key)
+    return meaning is not None and meaning.place in ("settings", "preset")
 
 
 def switch_share(settings: Values, overwritten: float = 0) -> Values:
@@ -199,9 +210,15 @@ def _forced_steps(value: Any) -> Values:
 
 def _switch_step(value: Any) -> Values:
     """A step, not a setting yet: which share of the steps it is, is known when the steps are."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{str(value)[:60]!r} is no number.")
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{str(value)[:60]!r} is no whole number.")
     return {"switch_step": value}
+
+
+def _sizes(value: Any) -> list[Any]:
+    if not isinstance(value, list) or len(value) < 2:
+        raise ValueError("a list of two or more sizes was wanted.")
+    return value
 
 
 def _names(value: Any) -> list[str]:
@@ -281,7 +298,7 @@ KEYS: dict[str, Meaning] = {
     "default_output_format": _setting("output_format"),
     "default_image_number": _setting("image_number"),
     **{key: _downloads(kind) for key, kind in KINDS_OF_DOWNLOADS.items()},
-    "available_aspect_ratios": _config("aspect_ratios"),
+    "available_aspect_ratios": _config("aspect_ratios", _sizes),
     "default_aspect_ratio": Meaning("settings", "width, height", _size, is_text=True),
     "default_inpaint_engine_version": _nothing(),
     "default_selected_image_input_tab_id": _nothing(),

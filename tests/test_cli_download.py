@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from core.cli_download import bar, download, tell_sources, told_size, told_total
+from core.cli_download import bar, download, tell_sources
 from core.errors import BadSetting, ModelNotFound
 from core.weights.download import DownloadFailed, Transfer
-from core.weights.needs import Need
+from core.weights.needs import Need, told_size, told_total
 
 ROOT = Path(__file__).parents[1]
 MISSING = Need(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from core.config import Config
 from core.errors import BadSetting
+from core.performance import effective
 from core.presets import REFERENCE_NAMES, list_presets, load_preset, read_presets, settings_for
 from core.prompt.styles import StyleLibrary
 from core.settings import Lora, Settings
@@ -85,6 +86,8 @@ def test_a_preset_name_that_is_a_path_is_refused(tmp_path: Path, name: str) -> N
     ("content", "told"),
     [
         ('{"guidance_scal": 3}', "Did you mean 'guidance_scale'"),
+        ('{"default_promt": "x"}', "Did you mean 'default_prompt'"),
+        ('{"default_cfg_scal": 3}', "Did you mean 'default_cfg_scale'"),
         ('{"zzz": 3}', "The settings are: prompt,"),
         ('{"steps": 0}', "p.json: steps is 0"),
         ('{"steps": ', "cannot be read"),
@@ -107,14 +110,14 @@ SHIPPED = Path(__file__).parents[1] / "presets"
 
 
 @pytest.mark.parametrize("name", list_presets(SHIPPED))
-def test_every_preset_that_is_shipped_loads_and_says_only_what_differs(name: str) -> None:
+def test_every_preset_that_is_shipped_loads_and_says_only_what_it_has_to(name: str) -> None:
     preset = load_preset(name, SHIPPED)
     usual = Settings().to_dict()
-    assert all(usual[key] != value for key, value in preset.settings.items())
+    assert name in REFERENCE or all(usual[key] != value for key, value in preset.settings.items())
     assert preset.description and not preset.notes
 
 
-# The reference's presets, each with what it changes of our defaults: base, LoRA, guidance, size, styles, and the rest.
+# The reference's presets: base, LoRA, guidance, size, styles, and what the others have not.
 REFERENCE = {
     "general": ("juggernautXL_v8Rundiffusion", ("sd_xl_offset_example-lora_1.0", 0.1), 4.0, (1152, 896), 3, {}),
     "anime": ("animaPencilXL_v500", None, 6.0, (896, 1152), 3, {}),
@@ -143,9 +146,22 @@ def test_the_references_presets_are_there_with_their_facts(name: str) -> None:
         [(f"{lora[0]}.safetensors", lora[1])] if lora else []
     )
     assert (made.guidance_scale, (made.width, made.height), len(made.styles)) == (guidance, size, styles)
-    assert {key: getattr(made, key) for key in rest} == rest
     assert made.sharpness == 2.0 and bool(made.negative_prompt) == (name == "realistic")
+    common = {"refiner_model": "", "refiner_switch": 0.5, "vae": "", "performance": "speed"}
+    common |= {"sampler": "dpmpp_2m_sde_gpu", "scheduler": "karras"}
+    assert {key: getattr(made, key) for key in common} == common | rest
     assert len(preset.previous) == {"anime": 7, "realistic": 1, "general": 5, "lcm": 5, "lightning": 5}.get(name, 0)
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_a_preset_of_the_reference_always_comes_to_the_same(name: str) -> None:
+    said = dict(load_preset(name, SHIPPED).settings)
+    changed = Settings(
+        guidance_scale=9.0, sharpness=9.0, steps=50, sampler="euler", scheduler="normal", performance="quality",
+        width=512, height=512, vae="other.safetensors", loras=(Lora("other.safetensors"),), styles=("Easel Pony",),
+        refiner_model="other.safetensors", refiner_switch=0.9, base_model="other.safetensors",
+    )  # fmt: skip
+    assert effective(replace(changed, **said)) == effective(Settings(**said))
 
 
 @pytest.mark.parametrize("name", ["anime", "lcm", "lightning", "playground_v2.5", "pony_v6", "realistic", "sai"])
@@ -198,7 +214,7 @@ def test_a_preset_of_the_reference_works_as_it_is(tmp_path: Path) -> None:
             "default_cfg_scale": 4.0, "default_sample_sharpness": 2.0, "default_performance": "Extreme Speed",
             "default_sampler": "euler", "default_scheduler": "normal", "default_prompt": "", "default_prompt_negative": "",
             "default_styles": ["Fooocus V2"], "default_aspect_ratio": "896*1152", "default_overwrite_step": -1,
-            "default_inpaint_engine_version": "None", "previous_default_models": ["old.safetensors"],
+            "default_inpaint_engine_version": "None", "default_loras_min_weight": -3, "previous_default_models": ["old.safetensors"],
             "checkpoint_downloads": {"model.safetensors": "https://huggingface.co/a/b/resolve/main/model.safetensors"},
             "embeddings_downloads": {}, "lora_downloads": {"../x.safetensors": "https://evil.example/x"}
         }"""
@@ -212,7 +228,10 @@ def test_a_preset_of_the_reference_works_as_it_is(tmp_path: Path) -> None:
     assert preset.previous == ("old.safetensors",)
     assert list(preset.downloads) == ["checkpoints"] and list(preset.downloads["checkpoints"]) == ["model.safetensors"]
     told = " ".join(preset.notes)
-    assert "'../x.safetensors' is no file name" in told and "default_inpaint_engine_version" in told
+    assert (
+        "'../x.safetensors' is no file name" in told
+        and "default_inpaint_engine_version, default_loras_min_weight." in told
+    )
 
 
 def test_downloads_of_a_preset_are_checked_before_they_are_offered(tmp_path: Path) -> None:

@@ -143,6 +143,16 @@ def test_a_file_that_nobody_publishes_is_to_be_put_there() -> None:
     assert "Put secret.safetensors into your models folder" in choice.notes[0]
 
 
+def test_a_size_that_nobody_knows_is_told_as_such() -> None:
+    source = Source("own.safetensors", "checkpoints", "https://huggingface.co/x")
+    preset = Preset(
+        name="p", settings={"base_model": "own.safetensors"}, downloads={"checkpoints": {"own.safetensors": source}}
+    )
+    assert "To download what is missing (size unknown): python" in choose(preset, Catalog(), SHIPPED).notes[0]
+    both = replace(preset, settings=preset.settings | {"vae": "ponyDiffusionV6XL_vae.safetensors"})
+    assert "(more than 335 MB)" in choose(both, Catalog(), SHIPPED).notes[0]
+
+
 def test_a_default_model_of_the_configuration_that_is_absent_is_told_as_such() -> None:
     defaults = Preset(
         name="config.json",
@@ -154,7 +164,7 @@ def test_a_default_model_of_the_configuration_that_is_absent_is_told_as_such() -
         },
     )
     choice = choose(Preset(name="default"), Catalog(), SHIPPED, defaults)
-    assert choice.notes[0].startswith("The configuration wants gone.safetensors") and "1.0 GB" in choice.notes[0]
+    assert choice.notes[0].startswith("The configuration wants gone.safetensors") and "(1 GB)" in choice.notes[0]
 
 
 def test_a_diff_tells_both_values_of_what_differs_and_nothing_else() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -24,6 +25,7 @@ def download_routes(downloads: Downloads, shelf: Shelf, *, allowed: bool) -> lis
     """`GET /easel/downloads`; `POST /easel/downloads` with {"preset": name} or {"names": [...]} starts, with {} stops.
 
     `names` are files of the table in `core.weights.sources`: nothing else is fetched, and only from the address there.
+    `POST /easel/sizes` with the same, but {}, asks the servers how large the files are and answers with their box.
     `GET /easel/needs?performance=...&refiner_model=...` answers with a box (HTML, perhaps "") for each of the two.
     `allowed` is False where the page is open to others: what fills the disk is for the one who sits at it.
     """
@@ -57,19 +59,39 @@ def download_routes(downloads: Downloads, shelf: Shelf, *, allowed: bool) -> lis
 
     def wanted_files(sent: dict[str, Any]) -> list[Need]:
         if "preset" in sent:
-            return [need for need in shelf.choice(str(sent["preset"])).missing if need.url]
-        names = sent["names"]
+            return list(shelf.choice(str(sent["preset"])).missing)
+        names = sent.get("names")
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise BadRequest('"names" must be a list of names of files.')
         return named(names, shelf.catalog)
 
-    async def change(request: Request) -> Response:
+    def may_not(request: Request) -> Response | None:
         if owner_of(request.headers.get("cookie")) is None or not allowed:
             return refused("Only the one who runs Easel downloads files, at that computer.", 403)
+        return None
+
+    def box_with_sizes(sent: dict[str, Any]) -> dict[str, str]:
+        needs = downloads.with_sizes(wanted_files(sent))
+        return {"box": needs_box(needs, allowed=allowed, preset=str(sent.get("preset", "")), asked=True)}
+
+    async def tell_sizes(request: Request) -> Response:
+        if refusal := may_not(request):
+            return refusal
+        try:
+            sent = await sent_object(request, LARGEST_REQUEST)
+            return JSONResponse(await run_in_threadpool(box_with_sizes, sent))
+        except BadRequest as problem:
+            return refused(str(problem), 400)
+        except UserError as error:
+            return JSONResponse({"problem": str(error)})
+
+    async def change(request: Request) -> Response:
+        if refusal := may_not(request):
+            return refusal
         try:
             sent = await sent_object(request, LARGEST_REQUEST)
             if sent.keys() & {"preset", "names"}:
-                downloads.start(wanted_files(sent))
+                downloads.start([need for need in wanted_files(sent) if need.url])
             else:
                 downloads.stop()
         except BadRequest as problem:
@@ -81,5 +103,6 @@ def download_routes(downloads: Downloads, shelf: Shelf, *, allowed: bool) -> lis
     return [
         Route("/easel/downloads", ask),
         Route("/easel/downloads", change, methods=["POST"]),
+        Route("/easel/sizes", tell_sizes, methods=["POST"]),
         Route("/easel/needs", lacking),
     ]

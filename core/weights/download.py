@@ -26,12 +26,13 @@ from core.weights.part_file import PartFile, Turn, Version
 from core.weights.sources import Source, path_trouble, with_mirror
 from core.weights.transport import Answer, Broken, DownloadFailed, make_client, opened
 
-__all__ = ["DownloadFailed", "Patience", "Transfer", "download"]
+__all__ = ["DownloadFailed", "Patience", "Transfer", "announced_size", "download"]
 
 log = logging.getLogger(__name__)
 
 ROOM_LEFT = 2**28  # bytes that a download leaves free on the disk
 SPEED_OVER = 3.0  # seconds
+SIZE_WAIT = 10.0  # seconds that a server has to say how large a file is
 DOWNLOADING = "Downloading"  # the text of a download while nothing else is to be told
 
 
@@ -126,6 +127,17 @@ def download(
                     path=state.path,
                 )
             before += state.done
+
+
+def announced_size(source: Source, *, mirror: str = "", client: httpx.Client | None = None) -> int | None:
+    """How many bytes the server says that the file of `source` has, without fetching it; None if it does not say."""
+    with nullcontext(client) if client else make_client(SIZE_WAIT) as session:
+        try:
+            with opened(session, with_mirror(source.url, mirror), method="HEAD") as answer:
+                return _version(answer).total or None
+        except (Broken, DownloadFailed) as problem:
+            log.info("The size of %s is not known: %s", source.name, problem)
+            return None
 
 
 def _is_cut_off(target: Path, part: PartFile) -> bool:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 from core.errors import UserError
-from core.weights.download import Transfer, download
+from core.weights.download import Transfer, announced_size, download
 from core.weights.needs import Need
 from core.weights.sources import Source
 
 log = logging.getLogger(__name__)
 
 Fetch: TypeAlias = Callable[[Sequence[tuple[Source, Path]]], Iterator[Transfer]]
+Ask: TypeAlias = Callable[[Source], int | None]
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Fetching:
 class Downloads:
     """Fetches files in a thread of its own. What has come stays when it is stopped; the next start goes on from there."""
 
-    def __init__(self, fetch: Fetch = download) -> None:
+    def __init__(self, fetch: Fetch = download, ask: Ask = announced_size) -> None:
         self._fetch = fetch
+        self._ask = ask
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._state = Fetching()
@@ -43,6 +45,11 @@ class Downloads:
     def state(self) -> Fetching:
         """How it stands now."""
         return self._state
+
+    def with_sizes(self, needs: Sequence[Need]) -> list[Need]:
+        """`needs` with the sizes that nobody knows here, as their servers say them; nothing is fetched."""
+        unknown = {need: self._ask(need.source) for need in needs if need.is_of_unknown_size}
+        return [replace(need, bytes=unknown.get(need, need.bytes)) for need in needs]
 
     def start(self, needs: Sequence[Need]) -> None:
         """Fetch those of `needs` that are not there; a damaged file in the way of one is told when the others have come.

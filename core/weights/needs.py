@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeAlias
 
@@ -69,6 +69,11 @@ class Need:
     folder: Path | None = None  # where a download goes
 
     @property
+    def is_of_unknown_size(self) -> bool:
+        """Whether it could be fetched and only its server can say how large it is."""
+        return bool(self.url) and not (self.present or self.damage or self.bytes)
+
+    @property
     def source(self) -> Source:
         """What to hand to `download`. Raises ModelNotFound if nobody knows where the file is published."""
         if not self.url:
@@ -86,7 +91,8 @@ def needed(
 ) -> list[Need]:
     """The files that `settings` (field names and values, some or all) name, and all of `downloads`.
 
-    `downloads` is a preset's own. What it does not have is looked up in `known`, then in the table of sources.
+    `downloads` is a preset's own. What it does not have is looked up in `known`, then in the table of sources, which also
+    says how large a file is whose address alone is given, and what its SHA-256 must be.
     """
     wanted: dict[tuple[str, str], None] = {}
     for field, kind in FIELDS.items():
@@ -104,7 +110,7 @@ def needed(
         wanted |= {(kind, name): None for name in sources}
     places = (own, known or {})
     given = {(kind, name): entry for place in reversed(places) for kind in place for name, entry in place[kind].items()}
-    found = ((kind, name, given.get((kind, name)) or source(name)) for kind, name in wanted)
+    found = ((kind, name, _published(name, kind, given.get((kind, name)))) for kind, name in wanted)
     return [_need(name, kind, files, None if path_trouble(name) else entry) for kind, name, entry in found]
 
 
@@ -137,6 +143,38 @@ def find_name(wanted: str, names: Sequence[str]) -> str:
         return wanted
     last = PurePosixPath(wanted).name.lower()
     return next((name for name in names if PurePosixPath(name).name.lower() == last), "")
+
+
+def told_total(needs: Sequence[Need]) -> str:
+    """How large `needs` are together, as far as that is known."""
+    total = told_size(sum(need.bytes or 0 for need in needs))
+    some = any(need.bytes for need in needs) and not all(need.bytes for need in needs)
+    return f"more than {total}" if some else total
+
+
+def told_size(size: float | None) -> str:
+    """Such as `6.94 GB`; no file has 0 bytes: that, like None, is a size that nobody knows."""
+    return told_amount(size) if size else "size unknown"
+
+
+def told_amount(size: float) -> str:
+    """Such as `6.94 GB`, `12 bytes`."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size:.0f} bytes"
+
+
+def _published(name: str, kind: str, given: Source | None) -> Source | None:
+    """`given`, with what the table knows of the same file; without it the table's row.
+
+    Another address must serve the very file of the row, which only its SHA-256 can guard.
+    """
+    row = source(name)
+    if given is None or row is None:
+        return given or row
+    is_same = given.url == row.url or row.sha256
+    return replace(row, url=given.url) if is_same and row.kind == kind and not given.sha256 else given
 
 
 def _need(name: str, kind: str, files: FilesByKind, entry: Source | None) -> Need:

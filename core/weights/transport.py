@@ -6,6 +6,7 @@ import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -67,10 +68,13 @@ def make_client(stall: float = 30.0) -> httpx.Client:
 
 
 @contextmanager
-def opened(client: httpx.Client, url: str, *, start: int = 0, etag: str = "") -> Iterator[Answer]:
+def opened(
+    client: httpx.Client, url: str, *, start: int = 0, etag: str = "", method: Literal["GET", "HEAD"] = "GET"
+) -> Iterator[Answer]:
     """Ask for the file at `url` from byte `start` on; with `etag`, from the beginning if it is no longer that file.
 
-    Raises Broken for what may pass, DownloadFailed for what will not.
+    To the method HEAD a server answers without the file itself. Raises Broken for what may pass, DownloadFailed for what
+    will not.
     """
     headers = {"Accept-Encoding": "identity"}
     if start:
@@ -82,7 +86,7 @@ def opened(client: httpx.Client, url: str, *, start: int = 0, etag: str = "") ->
     for _ in range(MOST_REDIRECTS):
         _check(url, before)
         with _told(urlsplit(url).hostname or url):
-            response = client.send(client.build_request("GET", url, headers=headers), stream=True)
+            response = client.send(client.build_request(method, url, headers=headers), stream=True)
         try:
             sha256 = sha256 or _sha256(response.headers.get("X-Linked-Etag", ""))
             size = size if size is not None else _whole(response.headers.get("X-Linked-Size"))

@@ -47,7 +47,7 @@ def choose_mode(page, name):
 def test_what_a_mode_lacks_is_shown_beside_it_and_fetched_by_a_press(page, server):
     box, strip = page.locator("#performance_needs"), page.locator("#download")
     choose_mode(page, "Hyper-SD")
-    expect(box.locator("li")).to_have_text(f"{HYPER} 787 MB")
+    expect(box.locator("li")).to_have_text(f"{HYPER} 787 MB huggingface.co")
     expect(strip).to_have_count(0)
     box.get_by_role("button", name="Download").click()
     expect(strip).to_contain_text("197 MB / 787 MB")
@@ -89,6 +89,31 @@ def test_only_the_files_of_the_preset_choose_it_again_and_what_was_changed_since
     page.wait_for_function("window.again === 1")
     page.wait_for_timeout(1500)  # longer than the server needs for its answer
     expect(page.locator("#steps input[type=number]")).to_have_value("17")
+
+
+def test_a_file_of_unknown_size_is_downloaded_only_after_its_host_was_asked(page, server, outputs):
+    theirs = {
+        "default_model": "own.safetensors",
+        "checkpoint_downloads": {"own.safetensors": "https://huggingface.co/nobody/own.safetensors"},
+    }
+    (outputs / "presets").mkdir(exist_ok=True)
+    file = outputs / "presets" / "theirs.json"
+    file.write_text(json.dumps(theirs))
+    box = page.locator("#preset_told .needs-box")
+    try:
+        page.reload()
+        page.click("#preset input")
+        page.get_by_role("option", name="theirs", exact=True).click()
+        box.get_by_role("button", name="Ask how large it is").click()
+        expect(box).to_contain_text("its host does not tell the size")  # or there is no network at all
+        assert server["sent"] == []
+        box.get_by_role("button", name="Download").click()
+        expect(page.locator("#download")).to_contain_text("197 MB / 787 MB")
+        assert server["sent"] == [{"preset": "theirs"}]
+        page.click("#preset_undo")
+        expect(box).to_have_count(0)
+    finally:
+        file.unlink()
 
 
 def test_an_answer_that_does_not_come_loses_no_running_download(page, server):

@@ -10,7 +10,7 @@ expect.set_options(timeout=20_000)  # milliseconds; the machine may be busy
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
-PROMPT, STEPS = "#positive_prompt textarea", "#steps input[type=number]"
+PROMPT, NEGATIVE, STEPS = "#positive_prompt textarea", "#negative_prompt textarea", "#steps input[type=number]"
 NAME = "#preset_name input, #preset_name textarea"
 
 
@@ -54,7 +54,6 @@ def test_one_keeps_renames_deletes_and_takes_back_a_preset(page):
     page.click("#preset_keeping button")
     expect(page.locator("#preset_changes")).to_contain_text("Steps")
     page.fill(STEPS, "12")
-    page.click(NAME)
     expect(page.locator("#preset_changes tbody")).to_contain_text("12")
     page.fill(STEPS, "11")
     keep(page, "../my-look", told="cannot be called")
@@ -67,8 +66,11 @@ def test_one_keeps_renames_deletes_and_takes_back_a_preset(page):
     page.click("#preset_rename")
     expect(page.locator("#preset input")).to_have_value("mine")
     throw_away(page)
+    expect(page.locator("#preset input")).to_have_value("Default")
+    expect(page.locator(STEPS)).not_to_have_value("11")
     page.click("#preset_restore")
     expect(page.locator("#preset input")).to_have_value("mine")
+    expect(page.locator(STEPS)).to_have_value("11")
     page.click("#preset_delete")
     expect(page.locator("#preset input")).to_have_value("Default")
 
@@ -112,6 +114,27 @@ def test_choosing_a_preset_says_what_changed_and_can_be_taken_back(page):
     throw_away(page)
 
 
+def test_taking_back_a_preset_takes_its_prompts_away_and_leaves_what_was_typed_since(page):
+    page.click("#preset_keeping button")
+    page.fill(PROMPT, "a lighthouse at dusk")
+    page.fill(NEGATIVE, "blurry")
+    page.check("#preset_with_prompt input")
+    keep(page, "with prompts")
+    page.fill(PROMPT, "")
+    page.fill(NEGATIVE, "")
+    choose(page, "Default")
+    choose(page, "with prompts")
+    expect(page.locator(PROMPT)).to_have_value("a lighthouse at dusk")
+    expect(page.locator(NEGATIVE)).to_have_value("blurry")
+    page.fill(PROMPT, "a lighthouse at dawn")
+    page.click("#preset_undo")
+    expect(page.locator(NEGATIVE)).to_have_value("")
+    expect(page.locator(PROMPT)).to_have_value("a lighthouse at dawn")
+    choose(page, "with prompts")
+    expect(page.locator(NEGATIVE)).to_have_value("blurry")
+    throw_away(page)
+
+
 def test_leaving_a_list_or_refreshing_it_changes_nothing(page):
     """A list reports a choice when it is left, too."""
     page.fill(STEPS, "9")
@@ -133,6 +156,9 @@ def test_a_name_that_is_taken_is_replaced_only_when_asked(page):
     for steps, then in (("21", "The preset is kept."), ("22", "Press Replace")):
         page.fill(STEPS, steps)
         keep(page, "twice", told=then)
+    keep(page, "default", told="Choose another name.")
+    expect(page.locator("#preset_replace")).to_have_count(0)
+    keep(page, "TWICE", told="Press Replace")
     page.click("#preset_replace")
     expect(page.locator("#message")).to_contain_text("The preset is kept.")
     expect(page.locator("#preset_replace")).to_have_count(0)

@@ -14,6 +14,7 @@ from core.presets_shelf import Shelf
 from core.weights.download import DownloadFailed, Transfer
 from core.weights.fetching import Downloads
 from core.weights.files import Catalog
+from core.weights.sources import HOSTS
 from webui.download_routes import download_routes
 from webui.visitors import COOKIE
 
@@ -37,11 +38,11 @@ def failing(wanted):
 @pytest.fixture
 def shelf(tmp_path):
     catalog = Catalog([tmp_path / "none"], others={"loras": [tmp_path / "loras"]})
-    return Shelf(catalog=catalog, own=tmp_path / "own", program=ROOT / "presets")
+    return Shelf(catalog=catalog, own=tmp_path / "own", program=ROOT / "presets", hosts=HOSTS)
 
 
-def client(shelf, fetch, allowed=True):
-    made = TestClient(Starlette(routes=download_routes(Downloads(fetch), shelf, allowed=allowed)))
+def client(shelf, fetch, allowed=True, ask=lambda source: pytest.fail("asked")):
+    made = TestClient(Starlette(routes=download_routes(Downloads(fetch, ask), shelf, allowed=allowed)))
     made.cookies = {COOKIE: "m" * 43}
     return made
 
@@ -67,6 +68,35 @@ def test_what_a_preset_needs_is_fetched_after_the_word(shelf):
     assert asked == [need.name for need in shelf.choice("anime").missing if need.url]
 
 
+def test_a_presets_file_of_unknown_size_is_asked_for_before_it_is_fetched(shelf):
+    """A preset of Fooocus says addresses alone."""
+    shelf.own.mkdir()
+    theirs = {
+        "default_model": "own.safetensors",
+        "checkpoint_downloads": {"own.safetensors": "https://civitai.com/own"},
+        "lora_downloads": {HYPER: "https://huggingface.co/elsewhere"},
+    }
+    (shelf.own / "theirs.json").write_text(json.dumps(theirs))
+    asked = []
+
+    def ask(source):
+        asked.append(source.url)
+        return 6_900_000_000
+
+    page = client(shelf, lambda wanted: pytest.fail("fetched"), ask=ask)
+    box = page.post("/easel/sizes", json={"preset": "theirs"}).json()["box"]
+    assert asked == ["https://civitai.com/own"]  # the size of the other is known
+    assert "own.safetensors <span>6.9 GB</span>" in box and ">civitai.com</span>" in box and "7.69 GB" in box
+    assert json.loads(unescape(re.search('data-fetch="(.*?)">Download<', box)[1])) == {"preset": "theirs"}
+    page = client(shelf, lambda wanted: transfers(1), ask=lambda source: None)
+    box = page.post("/easel/sizes", json={"preset": "theirs"}).json()["box"]
+    assert "its host does not tell the size" in box and ">Download<" in box
+    assert "There is no preset 'nobody'" in page.post("/easel/sizes", json={"preset": "nobody"}).json()["problem"]
+    assert page.post("/easel/sizes", json={}).status_code == 400
+    closed = client(shelf, lambda wanted: transfers(1), allowed=False)
+    assert closed.post("/easel/sizes", json={"preset": "theirs"}).status_code == 403
+
+
 def test_what_a_mode_lacks_is_told_in_a_box_and_fetched_by_name(shelf, tmp_path):
     asked = []
 
@@ -76,7 +106,7 @@ def test_what_a_mode_lacks_is_told_in_a_box_and_fetched_by_name(shelf, tmp_path)
 
     page = client(shelf, fetch)
     boxes = page.get("/easel/needs", params={"performance": "hyper_sd", "refiner_model": ""}).json()
-    assert boxes["refiner_model"] == "" and f"<li>{HYPER} <span>787 MB</span></li>" in boxes["performance"]
+    assert boxes["refiner_model"] == "" and f"<li>{HYPER} <span>787 MB</span>" in boxes["performance"]
     [sent] = re.findall('data-fetch="(.*?)"', boxes["performance"])
     assert page.post("/easel/downloads", json=json.loads(unescape(sent))).status_code == 200
     assert ended(page)["done"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 
 from core.weights.needs import Need
@@ -22,7 +23,10 @@ def asked(box):
 
 def test_it_says_name_size_and_licence_of_what_is_missing():
     box = needs_box([THERE, MISSING, NOWHERE], allowed=True)
-    assert "x.safetensors <span>394 MB</span> <span>Licence: CC BY-NC 4.0</span>" in box
+    assert (
+        'x.safetensors <span>394 MB</span> <span class="notranslate">huggingface.co</span> '
+        "<span>Licence: CC BY-NC 4.0</span>" in box
+    )
     assert "there.safetensors" not in box and "own.safetensors" not in box
     assert asked(box) == {"names": ["x.safetensors"]}
 
@@ -31,6 +35,16 @@ def test_a_size_that_nobody_knows_is_not_0_bytes():
     box = needs_box([UNKNOWN], allowed=True)
     assert "0 bytes" not in box and box.count("size unknown") == 2 and "<u>" not in box
     assert "more than 394 MB" in needs_box([UNKNOWN, MISSING], allowed=True)
+
+
+def test_the_size_is_asked_for_before_anything_is_downloaded():
+    before = needs_box([UNKNOWN, MISSING], allowed=True)
+    assert "data-ask>Ask how large it is</button>" in before and ">Download<" not in before
+    for needs in ([UNKNOWN, MISSING], [replace(UNKNOWN, bytes=5), MISSING]):
+        box = needs_box(needs, allowed=True, asked=True)
+        assert ">Download</button>" in box and "data-ask" not in box and asked(box) == asked(before)
+    assert "its host does not tell the size" in needs_box([UNKNOWN], allowed=True, asked=True)
+    assert "its host does not" not in needs_box([MISSING], allowed=True, asked=True)
 
 
 def test_a_presets_files_are_asked_for_by_its_name():

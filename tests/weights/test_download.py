@@ -25,7 +25,7 @@ import pytest
 
 from core.weights import download as module
 from core.weights import transport
-from core.weights.download import DownloadFailed, Patience, Transfer, download
+from core.weights.download import DownloadFailed, Patience, Transfer, announced_size, download
 from core.weights.part_file import PartFile, Turn, Version
 from core.weights.sources import Source
 
@@ -102,6 +102,8 @@ class Site:
             request.send_header(name, value)
         request.send_header("Content-Length", str(len(content) - start))
         request.end_headers()
+        if request.command == "HEAD":
+            return
         for at in range(start, len(content), 10_000):
             piece = content[:stop][at : at + 10_000]
             request.wfile.write(piece)
@@ -118,6 +120,9 @@ def serving(site: Site, context: ssl.SSLContext | None = None) -> Iterator[Site]
             self.close_connection = True
             with suppress(BrokenPipeError, ConnectionResetError):
                 site.answer(self)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def log_message(self, *args: object) -> None:
             pass
@@ -477,6 +482,23 @@ def test_redirects_are_followed_on_this_machine_and_the_hubs_word_is_kept(site: 
     with pytest.raises(DownloadFailed, match=f"{'0' * 64} was wanted"):
         fetch(site.source(), tmp_path)
     assert site.asked[1][0] == "/elsewhere"
+
+
+def test_the_size_is_asked_for_without_fetching_the_file(site: Site) -> None:
+    assert announced_size(site.source()) == len(CONTENT)
+    site.headers["X-Linked-Size"] = str(len(CONTENT))
+    hub = site.source(url=f"https://huggingface.co/x/{NAME}")
+    assert announced_size(hub, mirror=f"http://127.0.0.1:{site.port}") == len(CONTENT)
+    assert site.sent == 0 and [path for path, _ in site.asked] == [f"/{NAME}", f"/x/{NAME}"]
+
+
+@pytest.mark.parametrize(
+    "trick", [answer(403), answer(405), answer(500), answer(200), answer(302, Location="http://example.org/x")]
+)
+def test_a_server_that_does_not_say_the_size_is_left_alone(site: Site, trick: Callable[[Any, Site], None]) -> None:
+    site.tricks.append(trick)
+    assert announced_size(site.source()) is None
+    assert len(site.asked) == 1 and site.sent == 0
 
 
 def test_a_circle_of_redirects_ends(site: Site, tmp_path: Path) -> None:

@@ -68,13 +68,30 @@ def test_a_request_that_names_nothing_needs_nothing(catalog: Catalog) -> None:
 
 
 def test_a_presets_own_addresses_win_over_the_table(catalog: Catalog) -> None:
-    own = {
-        "loras": {"sdxl_lcm_lora.safetensors": Source("sdxl_lcm_lora.safetensors", "loras", "https://github.com/x", 7)}
-    }
+    name = "sdxl_lcm_lora.safetensors"
+    own = {"loras": {name: Source(name, "loras", "https://github.com/x", 7, "ab" * 32)}}
     [need] = needed({}, catalog, own)
-    assert (need.url, need.bytes) == ("https://github.com/x", 7)
+    assert (need.url, need.bytes, need.sha256) == ("https://github.com/x", 7, "ab" * 32)
     [need] = needed({"performance": "extreme_speed"}, catalog, None, own)
     assert need.bytes == 7
+
+
+@pytest.mark.parametrize("url", ["https://github.com/x", SOURCES["sdxl_lcm_lora.safetensors"].url])
+def test_a_known_file_of_which_a_preset_says_the_address_alone_keeps_its_size_and_checksum(
+    catalog: Catalog, url: str
+) -> None:
+    name = "sdxl_lcm_lora.safetensors"
+    [need] = needed({}, catalog, {"loras": {name: Source(name, "loras", url)}})
+    row = SOURCES[name]
+    assert (need.url, need.bytes, need.sha256, need.licence) == (url, row.size, row.sha256, row.licence)
+    [need] = needed({}, catalog, {"vae": {name: Source(name, "vae", url)}})
+    assert (need.bytes, need.sha256) == (None, "")  # only its name is the same
+
+
+def test_another_address_of_a_file_whose_checksum_nobody_knows_has_no_known_size(catalog: Catalog) -> None:
+    for url, size in (("https://github.com/x", None), (SOURCES[DMD2].url, SOURCES[DMD2].size)):
+        [need] = needed({}, catalog, {"loras": {DMD2: Source(DMD2, "loras", url)}})
+        assert (need.url, need.bytes) == (url, size)
 
 
 def test_files_of_the_table_are_asked_for_by_name(catalog: Catalog, tmp_path: Path) -> None:

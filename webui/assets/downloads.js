@@ -98,6 +98,25 @@
     }
   }
 
+  /** Ask the servers how large the files are that the button is for: its box comes back with what they say. */
+  async function askSizes(button) {
+    const box = button.closest(".needs-box");
+    button.disabled = true;
+    try {
+      const answer = await fetch("easel/sizes", { method: "POST", headers: { "Content-Type": "application/json" }, body: button.dataset.fetch });
+      const told = await answer.json();
+      if (told.box === undefined) {
+        show({ busy: false, problem: told.problem || told.error });
+      } else {
+        box.innerHTML = told.box; // made and escaped by the server
+        box.querySelector("[data-fetch]")?.focus();
+      }
+    } catch {
+      show(UNASKED);
+    }
+    button.disabled = false;
+  }
+
   async function start(button) {
     const now = await send(JSON.parse(button.dataset.fetch));
     if (!now.problem) forPreset(button.closest("#preset_told") ? button.dataset.fetch : "");
@@ -137,7 +156,7 @@
   document.addEventListener("click", (event) => {
     const target = event.target instanceof Element ? event.target : null;
     const button = target?.closest("[data-fetch]");
-    if (button) start(button);
+    if (button) (button.hasAttribute("data-ask") ? askSizes : start)(button);
     else if (target?.closest("#refresh_models")) showNeeds(true);
   });
   document.addEventListener("easel:settings", () => showNeeds());

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from html import escape
-from typing import Any
+from typing import Any, TypeAlias
 
 import gradio as gr
 
@@ -24,6 +24,8 @@ from webui.tabs.place import card
 
 MOST_SHOWN = 100  # characters of a value
 NOT_OF_A_PRESET = (*TYPED, "seed", "image_number")
+Acted: TypeAlias = tuple[str, str, dict[Any, Any]]  # the preset that is chosen then, what to tell, what else to show
+Act: TypeAlias = Callable[[dict[Any, Any]], Acted]
 REPLACING = (
     "You have a preset of this name. Press Replace to put the new one in its place; the old one goes to the trash."
 )
@@ -36,7 +38,7 @@ class NameTaken(BadSetting):
 @dataclass(frozen=True)
 class PresetCard:
     """The card's components. `before` (hidden) is the preset that the controls came from, `former` (hidden, JSON) what a
-    choice replaced, `came_to` (hidden, JSON) what the preset came to when it was chosen.
+    choice replaced and which prompts it put there, `came_to` (hidden, JSON) what the preset came to when it was chosen.
     """
 
     preset: Any
@@ -46,6 +48,7 @@ class PresetCard:
     name: Any
     with_prompt: Any
     changes: Any
+    compare: Any
     before: Any
     former: Any
     came_to: Any
@@ -85,6 +88,7 @@ def preset_card(shelf: Shelf, *, allowed: bool) -> PresetCard:
             name = gr.Textbox(label="Name", elem_id="preset_name", max_lines=1, placeholder="my look")
             with_prompt = gr.Checkbox(label="With the prompt", elem_id="preset_with_prompt")
             changes = gr.HTML("", elem_id="preset_changes")
+            compare = gr.Button("", elem_id="preset_compare", visible="hidden")  # pressed by presets.js
             with gr.Row():
                 save = gr.Button("Save", elem_id="preset_save", size="sm", min_width=70)
                 replace = gr.Button("Replace", elem_id="preset_replace", size="sm", min_width=70, visible=False)
@@ -100,6 +104,7 @@ def preset_card(shelf: Shelf, *, allowed: bool) -> PresetCard:
         name,
         with_prompt,
         changes,
+        compare,
         before,
         former,
         came_to,
@@ -146,7 +151,8 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
     def changed(current: Settings, settings: Settings, before: str, chosen: str, choice: Choice) -> dict[Any, Any]:
         """Show `settings` in the place of `current`; what that changed is told, and can be taken back."""
         told = told_choice(choice, chosen, allowed=allowed) + told_switch(diff(settings, current))
-        former = json.dumps({"preset": before, "values": _without_seed(shown(current))})
+        typed = {name: getattr(settings, name) for name in TYPED}
+        former = json.dumps({"preset": before, "values": _without_seed(shown(current)), "typed": typed})
         choosing = {made.told: told, made.before: chosen, made.former: former, made.undo: gr.update(visible=True)}
         choosing |= {made.came_to: _came_to(shelf, chosen)}
         return form.filled(_without_seed(shown(settings))) | choosing
@@ -157,9 +163,10 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
             former = json.loads(str(values[made.former]))
             known = remembered_values(json.dumps(former["values"]))
             preset = former["preset"] if former["preset"] in shelf.names() else shelf.start
+            now = form.by_name(values)
+            typed = {name: now[name] for name in TYPED if now[name] != former["typed"][name]}
         except (ValueError, TypeError, KeyError, RecursionError):
             return {message: UNCHANGED}
-        typed = {name: value for name, value in form.by_name(values).items() if name in TYPED}
         choosing = {made.preset: preset, made.before: preset, made.told: "", made.undo: gr.update(visible=False)}
         choosing |= {made.came_to: _came_to(shelf, preset)}
         return form.filled(known | typed) | choosing
@@ -170,12 +177,12 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
         except UserError as error:
             return problem(str(error))
 
-    def changing(act: Callable[[dict[Any, Any]], tuple[str, str]]) -> Callable[[dict[Any, Any]], dict[Any, Any]]:
-        """An event that does something to the presets, which says what is chosen then and what to tell."""
+    def changing(act: Act) -> Callable[[dict[Any, Any]], dict[Any, Any]]:
+        """An event that does something to the presets, which says what is chosen then, what to tell and what else to show."""
 
         def event(values: dict[Any, Any]) -> dict[Any, Any]:
             try:
-                chosen, words = act(values)
+                chosen, words, updates = act(values)
             except UserError as error:
                 return {
                     message: problem(str(error)),
@@ -183,31 +190,38 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
                 }
             choices = gr.update(choices=preset_choices(shelf), value=chosen)
             hidden = {made.replace: gr.update(visible=False)}
-            return {message: notice(words), made.preset: choices, made.before: chosen, **hidden}
+            return {**updates, message: notice(words), made.preset: choices, made.before: chosen, **hidden}
 
         return event
 
     def named(values: dict[Any, Any]) -> str:
         return str(values[made.name] or "").strip()
 
-    def save(values: dict[Any, Any], overwrite: bool = False) -> tuple[str, str]:
-        if not overwrite and named(values) in shelf.own_names():
+    def save(values: dict[Any, Any], overwrite: bool = False) -> Acted:
+        there = shelf.own_name(named(values))
+        if there and not overwrite:
             raise NameTaken(REPLACING)
+        name = there or named(values)
         with_prompt = bool(values[made.with_prompt])
-        shelf.save(named(values), form.current(values), with_prompt=with_prompt, overwrite=overwrite)
+        shelf.save(name, form.current(values), with_prompt=with_prompt, overwrite=bool(there))
         back = "The preset is kept. Undo deleting brings the old one back beside it."
-        return named(values), back if overwrite else "The preset is kept."
+        return name, back if there else "The preset is kept.", {}
 
-    def rename(values: dict[Any, Any]) -> tuple[str, str]:
+    def rename(values: dict[Any, Any]) -> Acted:
         shelf.rename(str(values[made.preset]), named(values))
-        return named(values), "The preset has its new name."
+        return named(values), "The preset has its new name.", {}
 
-    def delete(values: dict[Any, Any]) -> tuple[str, str]:
-        shelf.delete(str(values[made.preset]))
-        return shelf.start, "The preset is in the trash. Undo deleting brings it back."
+    def delete(values: dict[Any, Any]) -> Acted:
+        before, current = str(values[made.preset]), form.current(values)
+        settings, choice = shelf.delete(before, current)
+        updates = changed(current, settings, before, shelf.start, choice)
+        gone = {made.former: "", made.undo: gr.update(visible=False)}  # what it held comes back with it
+        return shelf.start, "The preset is in the trash. Undo deleting brings it back.", updates | gone
 
-    def restore(values: dict[Any, Any]) -> tuple[str, str]:
-        return shelf.restore(), "The preset is back."
+    def restore(values: dict[Any, Any]) -> Acted:
+        before, current, chosen = str(values[made.before]), form.current(values), shelf.restore()
+        settings, choice = shelf.switched(current, before, chosen)
+        return chosen, "The preset is back.", changed(current, settings, before, chosen, choice)
 
     raw = {**quiet, "preprocess": False}  # checked by Settings; a list of files may be older than a file that is chosen
     shows = [*made.choosing, made.former, made.undo, *form.outputs]
@@ -216,16 +230,18 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
     made.again.click(again, asked, shows, **raw)
     if not allowed:
         return
-    gr.on([made.keep.expand, made.name.focus, made.with_prompt.change], compare, asked, made.changes, **raw)
-    actions: list[tuple[Any, Callable[[dict[Any, Any]], tuple[str, str]]]] = [
-        (made.save, save),
-        (made.replace, partial(save, overwrite=True)),
-        (made.rename, rename),
-        (made.delete, delete),
-        (made.restore, restore),
+    seen = [made.keep.expand, made.compare.click, made.with_prompt.change]
+    gr.on(seen, compare, asked, made.changes, trigger_mode="always_last", **raw)
+    kept = [message, made.preset, made.before, made.replace]
+    actions: list[tuple[Any, Act, list[Any]]] = [
+        (made.save, save, kept),
+        (made.replace, partial(save, overwrite=True), kept),
+        (made.rename, rename, kept),
+        (made.delete, delete, [*shows, made.replace]),
+        (made.restore, restore, [*shows, made.replace]),
     ]
-    for button, act in actions:
-        button.click(changing(act), asked, [message, made.preset, made.before, made.replace], **raw)
+    for button, act, outputs in actions:
+        button.click(changing(act), asked, outputs, **raw)
 
 
 def shown_preset(
@@ -277,7 +293,8 @@ def told_choice(choice: Choice, name: str, *, allowed: bool, described: bool = T
     """What the preset `name`, which came to `choice`, has to say, and what it needs: with a button that downloads it."""
     words = [choice.preset.description if described else "", *choice.notes]
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in words if note)
-    return notes + needs_box(choice.missing, allowed=allowed, preset=name)
+    box = needs_box(choice.missing, allowed=allowed, preset=name)
+    return notes + (f'<div class="needs-box">{box}</div>' if box else "")
 
 
 def told_switch(changes: Mapping[str, tuple[Any, Any]]) -> str:
