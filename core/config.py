@@ -160,7 +160,9 @@ class Config:
         if config.open_to_others and not config.users:
             name, value = ("share", "") if config.share else ("host", f" {config.host}")
             given = FLAGS.get(name, f"--{name}") if name in args else name
-            raise BadConfig(f"{given}{value} opens the page to others, and nobody has a password yet. {HOW_TO_SET_A_PASSWORD}")
+            raise BadConfig(
+                f"{given}{value} opens the page to others, and nobody has a password yet. {HOW_TO_SET_A_PASSWORD}"
+            )
         return config
 
 
