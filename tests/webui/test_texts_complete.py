@@ -50,8 +50,7 @@ NOT_SAID = {  # module -> what there looks like a sentence and is none, or is ne
         "The names are:",
         "That is a name of config.txt",
         "lora_min_weight is",
-        "--listen {}",
-        "{} opens the page to others",
+        "{}{} opens the page to others",
     ),
     "core/config_keys.py": (  # keys of config.json alone, a wrong value of which ends the start
         "{} is {}; it must be a line of text",
