@@ -102,9 +102,8 @@ def build_page(app: App) -> gr.Blocks:
             return found
 
         makers = {button: "Generate", tab.batch.make_grid: tab.batch.make_grid.value}
-        drew_seeds: set[str] = (
-            set()
-        )  # visitors who did before they began to edit a task, which brings a seed of its own
+        # Visitors who let seeds be drawn before they began to edit a task, which brings a seed of its own.
+        drew_seeds: set[str] = set()
 
         def editing(visitor: str) -> dict[Any, Any]:
             """What the buttons that make pictures say: the one that the edited task was made with puts it back."""
