@@ -113,6 +113,15 @@ def test_a_config_txt_is_read_in_our_names(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "config.txt").read_text()) == before
 
 
+def test_d8_a_folder_for_temporary_files_is_told_to_mean_nothing_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "holiday.jpg").write_bytes(b"mine")
+    write(tmp_path, {"temp_path": str(tmp_path / "media"), "temp_path_cleanup_on_launch": True})
+    config = load(tmp_path)
+    assert (tmp_path / "media" / "holiday.jpg").read_bytes() == b"mine"
+    assert config.notices == ("In config.txt: these mean nothing here: temp_path, temp_path_cleanup_on_launch.",)
+
+
 def test_values_that_do_not_fit_are_told_and_left_out() -> None:  # D27, D28, D52
     reading = read_reference(
         {

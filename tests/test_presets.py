@@ -78,6 +78,7 @@ def test_presets_are_listed_by_name_the_default_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../auth", "a/b", "a\\b", "", "..", "a\0b", "a\nb", "C:x", "x" * 200, ".hidden"])
 def test_a_preset_name_that_is_a_path_is_refused(tmp_path: Path, name: str) -> None:
+    """D3: no name from the page becomes a path."""
     with pytest.raises(BadSetting, match="no path"):
         load_preset(name, tmp_path)
 

@@ -126,6 +126,7 @@ def test_a_killed_process_loses_nothing(file):
 
 
 def test_two_processes_of_one_installation_do_not_offer_each_other_s_tasks(file):
+    """D21: several programs on one folder do not disturb each other."""
     first, second = QueueStore(file), QueueStore(file)
     first.add([task("first")])
     second.add([task("second")])

@@ -82,6 +82,7 @@ def test_tasks_run_in_the_order_they_came(worker):
     ],
 )
 def test_a_failure_ends_its_own_task_and_the_next_one_runs(worker, word, message):
+    """D22: a failure is told, with its cause."""
     failed, good = submit(worker, word), submit(worker, "good")
     event = last(failed)
     assert isinstance(event, Failed) and message in event.message and failed.state == "failed"
@@ -90,6 +91,7 @@ def test_a_failure_ends_its_own_task_and_the_next_one_runs(worker, word, message
 
 
 def test_an_engine_that_cannot_start_fails_the_task_and_is_tried_again():
+    """D15: a model that cannot be loaded ends no worker."""
     attempts = []
 
     def make():
@@ -136,6 +138,7 @@ def test_nobody_sees_or_stops_the_tasks_of_others(worker):
 
 
 def test_only_the_newest_finished_tasks_are_kept(worker):
+    """D17: what is kept of finished tasks is bounded."""
     tasks = [submit(worker, str(n)) for n in range(KEPT_PER_OWNER + 5)]
     last(tasks[-1])
     until(lambda: worker.tasks("me")[0] is tasks[-1])

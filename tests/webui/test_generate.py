@@ -58,6 +58,7 @@ def test_a_model_that_a_browser_cannot_choose_is_refused_in_a_sentence(desk, mod
 
 
 def test_a_picture_of_a_second_is_seen_seven_times_and_a_long_run_twice_a_second():
+    """D69: previews come throttled."""
     times, now = [], 0.0
     while (now := now + interval_after(now)) < 1:
         times.append(now)
@@ -66,6 +67,8 @@ def test_a_picture_of_a_second_is_seen_seven_times_and_a_long_run_twice_a_second
 
 
 def test_previews_arrive_one_by_one_and_then_the_picture(desk, engine):
+    """D69: a finished picture is told by its address."""
+
     async def story():
         ask(desk, "me", steps=4)
         await running(desk, "me")
@@ -83,6 +86,8 @@ def test_previews_arrive_one_by_one_and_then_the_picture(desk, engine):
 
 
 def test_a_watcher_that_goes_away_leaves_the_task_running(desk, engine):
+    """D17: a task outlives the page that asked for it."""
+
     async def story():
         ask(desk, "me")
         await running(desk, "me")
@@ -112,6 +117,8 @@ def test_nobody_sees_or_stops_the_tasks_of_somebody_else(desk):
 
 
 def test_a_second_request_waits_in_line_with_its_own_settings_and_can_be_cancelled(desk):
+    """D14: a queue with places, which one can leave."""
+
     async def story():
         ask(desk, "me", prompt="first")
         await running(desk, "me")
@@ -128,6 +135,8 @@ def test_a_second_request_waits_in_line_with_its_own_settings_and_can_be_cancell
 
 
 def test_stop_ends_the_running_task_and_the_next_one_starts(desk, engine):
+    """D13: a stop belongs to its task."""
+
     async def story():
         ask(desk, "me", prompt="first")
         await running(desk, "me")
@@ -156,6 +165,8 @@ def test_skip_is_passed_to_the_running_task(desk):
 
 
 def test_somebody_waiting_is_told_when_the_others_are_done(desk, engine):
+    """D16: who watches is woken, and asks nobody meanwhile."""
+
     async def story():
         ask(desk, "you")
         await running(desk, "you")

@@ -339,6 +339,7 @@ def test_the_advanced_settings_are_searched_as_one_types(idle):
 
 
 def test_a_page_goes_on_by_itself_when_its_server_was_ended_and_started_again(browser, tmp_path):
+    """D64: that the server is gone is told by the connection itself."""
     port = free_port()
     command, address = ["-m", "tests.webui.stand_in", str(port), str(tmp_path), "0.05"], f"http://127.0.0.1:{port}"
     context = browser.new_context()

@@ -41,6 +41,7 @@ def get(worker):
 
 
 def test_the_file_comes_byte_for_byte_to_the_browser_that_asked_for_it(task, get, tmp_path):
+    """D74: the saved file is what is served; there is no second one."""
     answer = get("/" + picture_url(task, 0), ME)
     assert answer.content == (tmp_path / "one.png").read_bytes()
     assert answer.headers["content-type"] == "image/png"
@@ -49,6 +50,7 @@ def test_the_file_comes_byte_for_byte_to_the_browser_that_asked_for_it(task, get
 
 @pytest.mark.parametrize("owner", [YOU, "", "no cookie of ours"])
 def test_for_everybody_else_there_is_no_such_picture(task, get, owner):
+    """D4: pictures of others are not to be guessed."""
     assert get("/" + picture_url(task, 0), owner).status_code == 404
 
 

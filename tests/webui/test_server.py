@@ -39,6 +39,7 @@ def test_no_function_of_the_page_is_a_public_machine_interface(address):
 
 @pytest.mark.parametrize("path", ["/etc/hostname", "pyproject.toml", "core/task.py", "webui/../pyproject.toml", "C:/x"])
 def test_no_file_of_this_machine_is_served(address, path):
+    """D4: the application's folder is served to nobody."""
     assert fetch(f"{address}/gradio_api/file={path}")[0] in (403, 404)
 
 

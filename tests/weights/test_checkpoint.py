@@ -213,7 +213,7 @@ def test_another_family_is_told(rewritten):
 
 
 def test_truncated_pickled_and_renamed_files_are_told_and_nothing_is_renamed(tmp_path, path):
-    """Register: Q27, Q28."""
+    """D72: a file that cannot be read keeps its name. Register: Q27, Q28."""
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(path.read_bytes()[:-100])
     torch.save({"a": torch.zeros(3)}, tmp_path / "pickle.ckpt")

@@ -351,6 +351,7 @@ def test_what_a_power_cut_spoiled_is_found_out_and_fetched_anew(site: Site, tmp_
 
 
 def test_bytes_that_stay_wrong_never_get_the_name(site: Site, tmp_path: Path) -> None:
+    """D2: a file is trusted for its checksum."""
     site.tricks = [wrong_bytes] * 9
     with pytest.raises(DownloadFailed, match=f"damaged twice .* SHA-256 is .*{SHA256} was wanted"):
         fetch(site.pinned(), tmp_path)
@@ -534,7 +535,7 @@ def test_a_redirect_to_plain_http_is_refused(site: Site, tmp_path: Path) -> None
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="makes its certificate with openssl")
 def test_a_server_with_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
-    """Q29: over a real TLS connection; that no code of ours switches the check off is seen in test_house.py."""
+    """D2: TLS is verified, always. Q29: over a real TLS connection; that no code of ours switches the check off is seen in test_house.py."""
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     make = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
     subprocess.run([*make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)

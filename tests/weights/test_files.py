@@ -59,6 +59,7 @@ def test_a_new_file_appears_by_itself(folder, model):
     ],
 )
 def test_no_name_leads_out_of_the_folders(folder, tmp_path, name, model):
+    """D3: no name from the page becomes a path."""
     shutil.copy(model, tmp_path / "secret.safetensors")
     with pytest.raises(ModelNotFound):
         Catalog([folder]).find(name)
@@ -79,6 +80,7 @@ def test_a_name_that_is_not_there_is_told_with_what_is(folder, tmp_path):
 
 
 def test_a_pickle_is_not_listed_and_refused_with_what_to_do(folder):
+    """D10: nothing is unpickled."""
     catalog = Catalog([folder])
     assert "old.ckpt" not in catalog.names()
     with pytest.raises(BadModelFile, match=r"old\.ckpt is a \.ckpt file.*convert"):
