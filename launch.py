@@ -111,8 +111,8 @@ def serve(config, args):
 
     catalog = Catalog(config.checkpoints, hash_cache=config.hash_cache, others=config.model_folders)
     preset = chosen_preset(config, catalog)
-    problems = read_languages(config.languages, config.language).problems
-    for words in problems:
+    languages = read_languages(config.languages, config.language)
+    for words in languages.problems:
         print(words, file=sys.stderr)
     # Behind a password everybody has a history of their own: the pictures of others are not theirs to see.
     shared = config.open_to_others or bool(config.users)
@@ -143,9 +143,8 @@ def serve(config, args):
         lora_rows=config.lora_rows,
         lora_weights=(config.lora_min_weight, config.lora_max_weight),
         aspect_ratios=config.aspect_ratios,
-        languages=config.languages,
-        language=config.language,
-        notices=config.notices + problems,
+        languages=languages,
+        notices=config.notices + languages.problems,
         models=catalog.names,
         files=lambda kind: catalog.files(kind).names(),
         hashes=catalog.known_hashes,

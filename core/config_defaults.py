@@ -78,9 +78,7 @@ def _misfits(values: Mapping[str, Any], offered: Offered) -> Iterator[tuple[str,
             styles = StyleLibrary(offered.styles).read()
             for name in names:
                 if isinstance(name, str) and not styles.find(name) and style_key(name) not in map(style_key, PSEUDO):
-                    near = styles.near(name)
-                    meant = f" Did you mean {near!r}?" if near else ""
-                    yield key, f"{key} has {name[:200]!r}; there is no such style.{meant}"
+                    yield key, f"{key} has {name[:200]!r}; there is no such style.{styles.meant(name)}"
                     break
 
 

@@ -149,11 +149,12 @@ class Worker:
             self._changed.notify_all()
 
     def put_back(self, task: AsyncTask) -> bool:
-        """Put `task` in the place of the one that its owner edits. False if there is none."""
+        """Put `task` in the place of the one that its owner edits; a grid takes only a grid's. False if there is none."""
         with self._changed:
-            before = self._edited.pop(task.owner, None)
-            if before is None or before not in self.async_tasks:
+            before = self._edited.get(task.owner)
+            if before is None or before not in self.async_tasks or (before.grid is None) != (task.grid is None):
                 return False
+            del self._edited[task.owner]
             self.async_tasks[self.async_tasks.index(before)] = task
             self._store.drop([before])
             self._store.add([task])

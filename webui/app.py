@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from core.output.history import History
@@ -16,6 +15,7 @@ from core.task import AsyncTask
 from core.weights.fetching import Downloads
 from core.weights.lora_info import LoraInfo
 from core.worker import Forecast
+from webui.texts import Languages, read_languages
 
 
 class TaskQueue(Protocol):
@@ -52,7 +52,7 @@ class TaskQueue(Protocol):
         """That task stays as it was."""
 
     def put_back(self, task: AsyncTask) -> bool:
-        """Put `task` in its place; False if there is none."""
+        """Put `task` in its place; a grid takes only a grid's. False if there is none."""
 
     def move(self, task_id: str, owner: str, place: int) -> bool:
         """Put a waiting task of `owner` at `place` among the others of `owner`."""
@@ -92,8 +92,7 @@ class App:
     preset and configuration say. All may raise UserError. `files(kind)` names what there is of a kind of file, `hashes(kind)`
     has the SHA-256 by name of those whose hash is known already, and `lora_info(name)` what a LoRA's header says (may raise
     UserError). Kinds: "checkpoints", "loras", "vae", "text_encoders", "embeddings", "styles", "wildcards".
-    `resources` are what prompts may name. `languages` are folders with tables of texts (see `webui.texts`), `language` is
-    what browsers get that have chosen none ("": what they prefer).
+    `resources` are what prompts may name.
     """
 
     worker: TaskQueue
@@ -113,7 +112,6 @@ class App:
     lora_rows: int = 5  # that the Models tab begins with
     lora_weights: tuple[float, float] = (-2.0, 2.0)  # that the rows' sliders offer
     aspect_ratios: Sequence[tuple[int, int]] = ASPECT_RATIOS  # for 1024 x 1024 pixels
-    languages: Sequence[Path] = ()
-    language: str = ""
+    languages: Languages = field(default_factory=read_languages)
     notices: tuple[str, ...] = ()  # what there is to say of the configuration
     title: str = "Easel"

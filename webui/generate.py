@@ -101,7 +101,7 @@ class Desk:
         """Queue a task with the controls' `values` by name, or put it in the place of the one that `owner` edits; returns
         its settings. Raises UserError."""
         settings = self._settings(values, any_seed)
-        self._send_one(AsyncTask(settings, owner))
+        self._send([AsyncTask(settings, owner)], in_place=True)
         return settings
 
     def submit_list(self, values: Mapping[str, Any], owner: str, text: str, *, any_seed: bool) -> int:
@@ -121,7 +121,7 @@ class Desk:
     ) -> Settings:
         """The same for the grid of two settings that `axes` says. See `grid_task`."""
         task = self.grid_task(values, owner, axes, any_seed=any_seed)
-        self._send_one(task)
+        self._send([task], in_place=True)
         return task.settings
 
     def grid_task(self, values: Mapping[str, Any], owner: str, axes: Mapping[str, str], *, any_seed: bool) -> AsyncTask:
@@ -210,23 +210,14 @@ class Desk:
     def _settings(self, values: Mapping[str, Any], any_seed: bool) -> Settings:
         return settings_from(values, self.app.defaults(asked_model(values)), any_seed)
 
-    def _send(self, tasks: Sequence[AsyncTask]) -> None:
+    def _send(self, tasks: Sequence[AsyncTask], *, in_place: bool = False) -> None:
+        """Queue `tasks`; `in_place` puts the only one in the place of the one that its owner edits, if they do."""
         for task in tasks:
             task.subscribe(partial(self.bell.ring, task))
-        self.app.worker.submit(*tasks)
+        if not (in_place and self.app.worker.put_back(tasks[0])):
+            self.app.worker.submit(*tasks)
         for task in tasks[:1]:
             self.bell.ring(task)
-
-    def _send_one(self, task: AsyncTask) -> None:
-        """Put `task` in the place of the one that its owner edits, if they edit one of its kind; else queue it."""
-        edited = self.app.worker.edited(task.owner)
-        if edited is None or (edited.grid is None) != (task.grid is None):
-            self._send([task])
-            return
-        task.subscribe(partial(self.bell.ring, task))
-        if not self.app.worker.put_back(task):  # it was cancelled meanwhile
-            self.app.worker.submit(task)
-        self.bell.ring(task)
 
     def _running(self, owner: str) -> AsyncTask | None:
         return next((task for task in self.app.worker.tasks(owner) if task.state == "running"), None)

@@ -31,7 +31,7 @@ from webui.page import build_page
 from webui.pictures import picture_route
 from webui.prompt_routes import prompt_routes
 from webui.reuse import read_route
-from webui.texts import read_languages, texts_route
+from webui.texts import texts_route
 from webui.theme import easel_theme
 from webui.visitors import LOOPBACK, Visitors
 
@@ -107,7 +107,7 @@ def start(
     for name, seconds in (("sleep_when_free", IDLE_SLEEP), ("progress_update_sleep_when_free", PROGRESS_SLEEP)):
         if hasattr(page, "_queue") and hasattr(page._queue, name):
             setattr(page._queue, name, seconds)
-    languages = read_languages(app.languages, app.language)
+    languages = app.languages
     menu, usual = (json.dumps(each).replace("<", "\\u003c") for each in (languages.menu(), languages.usual))
     given = {"PREFERRED_THEME": theme, "LANGUAGE_MENU": menu, "USUAL_LANGUAGE": usual}
     routes = _routes(app)

@@ -182,9 +182,7 @@ def _found(names: Iterable[str], chance: Random, lookup: Lookup, notices: list[s
             if named.setdefault(style, name) == name:
                 found.append(style)
         else:
-            near = lookup.styles.near(name)
-            meant = f" Did you mean {near!r}?" if near else ""
-            notices.append(f"There is no style {name[:200]!r}, so it was left out.{meant}")
+            notices.append(f"There is no style {name[:200]!r}, so it was left out.{lookup.styles.meant(name)}")
     return found
 
 

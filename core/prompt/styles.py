@@ -75,6 +75,11 @@ class Styles:
         near = difflib.get_close_matches(style_key(name), self.by_key, n=1, cutoff=0.7)
         return self.by_key[near[0]].name if near else ""
 
+    def meant(self, name: str) -> str:
+        """A sentence with a space before it that suggests the nearest name, or ""."""
+        near = self.near(name)
+        return f" Did you mean {near!r}?" if near else ""
+
 
 class StyleLibrary:
     """The program's own style files and those in the user's folders.
