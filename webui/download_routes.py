@@ -13,9 +13,9 @@ from core.errors import UserError
 from core.presets_shelf import Shelf
 from core.weights.fetching import Downloads
 from core.weights.needs import Need, named, needed, needed_by_refiner
-from webui.json_requests import NO_COOKIE, BadRequest, refused, sent_object
+from webui.json_requests import BadRequest, refused, sent_object
 from webui.needs_box import needs_box
-from webui.visitors import owner_of
+from webui.visitors import NO_COOKIE, owner_of
 
 LARGEST_REQUEST = 1000  # bytes
 NO_STORE = {"Cache-Control": "no-store"}

@@ -20,10 +20,10 @@ from core.output.history import History
 from core.output.history_rows import Picture
 from core.output.metadata import read_settings, read_settings_text, stripped
 from webui.app import App
-from webui.json_requests import NO_COOKIE, BadRequest, refused, sent_object
+from webui.json_requests import BadRequest, refused, sent_object
 from webui.pictures import TYPES
 from webui.reuse import understood
-from webui.visitors import owner_of
+from webui.visitors import NO_COOKIE, owner_of
 
 ROOT = "/easel/history"
 LARGEST_REQUEST = 2**17  # bytes

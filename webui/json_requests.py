@@ -8,8 +8,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-NO_COOKIE = "This browser sent no cookie, so Easel cannot tell whose pictures are whose. Allow cookies for this page."
-
 
 class BadRequest(Exception):
     """What the page sent makes no sense; the message says why."""

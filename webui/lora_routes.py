@@ -10,8 +10,8 @@ from starlette.routing import Route
 
 from core.errors import UserError
 from core.weights.lora_info import FAMILIES, LoraInfo
-from webui.json_requests import NO_COOKIE, refused
-from webui.visitors import owner_of
+from webui.json_requests import refused
+from webui.visitors import NO_COOKIE, owner_of
 
 MOST_TAGS = 12
 

@@ -15,6 +15,7 @@ from webui.app import App
 from webui.controls import remembered_values, shown
 from webui.form import Form, native_size, remembered_beside
 from webui.generate import Desk, defaults_or_problem
+from webui.orders import Orders, visitor_of
 from webui.render import View, problem, told_origin, view
 from webui.reuse import as_text, reused
 from webui.sizes import matching_label, parse_label
@@ -27,7 +28,6 @@ from webui.tabs.presets import preset_choices, preset_events, shown_preset
 from webui.tabs.settings import settings_tab
 from webui.tabs.styles import styles_tab
 from webui.task_list import queue_script
-from webui.visitors import owner_of
 
 HEADER = """
 <a class="skip" href="#positive_prompt">Skip to the prompt</a>
@@ -41,9 +41,7 @@ HEADER = """
 OFFER = '<button type="button" id="settings_offer" hidden>Use the settings in this text</button>'
 KEYS = '<p class="keys hide-on-touch"><kbd>Ctrl</kbd> <kbd>Enter</kbd> generates, <kbd>Esc</kbd> stops</p>'
 BECOMES = '<details id="becomes"><summary>What the prompt becomes</summary><div class="body"></div></details>'
-PUT_BACK = "Put it back"
 SESSION = "() => [window.easel.session()]"
-NO_COOKIE = "This browser sent no cookie, so Easel cannot tell whose pictures are whose. Allow cookies for this page and reload it."
 # Not through Gradio's queue, which would look for them only every IDLE_SLEEP: Stop is to act at once.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 
@@ -94,41 +92,14 @@ def build_page(app: App) -> gr.Blocks:
         form = Form(app, placed, tab.any_seed, tab.aspect, tab.told_mode, message, own, model)
         controls, aspect, any_seed = placed.controls, tab.aspect, tab.any_seed
         presets, shelf, alone = tab.presets, app.shelf, not app.open_to_others
-
-        def owner(request: gr.Request) -> str:
-            found = owner_of(request.headers.get("cookie"))
-            if found is None:
-                raise gr.Error(NO_COOKIE, print_exception=False)
-            return found
-
-        makers = {button: "Generate", tab.batch.make_grid: tab.batch.make_grid.value}
-        # Visitors who let seeds be drawn before they began to edit a task, which brings a seed of its own.
-        drew_seeds: set[str] = set()
-
-        def editing(visitor: str) -> dict[Any, Any]:
-            """What the buttons that make pictures say: the one that the edited task was made with puts it back."""
-            edited = app.worker.edited(visitor)
-            maker = None if edited is None else tab.batch.make_grid if edited.grid else button
-            updates: dict[Any, Any] = {
-                each: gr.update(value=PUT_BACK if each is maker else usual) for each, usual in makers.items()
-            }
-            if edited is None and visitor in drew_seeds:
-                drew_seeds.discard(visitor)
-                updates[any_seed] = True
-            return updates
+        orders = Orders(desk, form, button, tab.batch.make_grid)
 
         def generate(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
-            visitor = owner(request)
-            edited = app.worker.edited(visitor)
-            try:
-                settings = desk.submit(form.by_name(values), visitor, any_seed=bool(values[any_seed]))
-            except UserError as error:
-                return {message: problem(str(error))}
-            return {message: "", controls["seed"]: str(settings.seed)} | (editing(visitor) if edited else {})
+            return orders.sent(values, visitor_of(request), desk.submit)
 
         async def watch(request: gr.Request) -> AsyncIterator[tuple[str, ...]]:
             old: View | None = None
-            async with aclosing(desk.watch(owner(request))) as views:
+            async with aclosing(desk.watch(visitor_of(request))) as views:
                 async for new in views:
                     if new != old:
                         yield new.stage, new.progress, new.tasks, new.gallery
@@ -136,13 +107,13 @@ def build_page(app: App) -> gr.Blocks:
 
         def arrive(session: str, request: gr.Request) -> dict[Any, Any]:
             """A page was opened: the files and presets of now, and what this browser had set when it left or asked for."""
-            last = desk.latest(owner(request))
+            last = desk.latest(visitor_of(request))
             settings, complaint = (last.settings, "") if last else defaults_or_problem(app, "")
             values = shown(settings) | remembered_values(session)
             chosen, own = remembered_beside(session)
             updates = form.filled(values | {"own": own}, complaint, only_changes=True)
-            if app.worker.edited(owner(request)):
-                updates |= editing(owner(request))
+            if app.worker.edited(visitor_of(request)):
+                updates |= orders.editing(visitor_of(request))
             if presets and shelf:
                 updates |= shown_preset(presets, shelf, chosen, app.notices, allowed=alone)
             return updates
@@ -186,23 +157,22 @@ def build_page(app: App) -> gr.Blocks:
 
         def act(draws_seeds: bool, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
             """A button of the task list. A task to edit gives its settings to the page."""
-            visitor, place = owner(request), event.place if isinstance(event.place, int) else 0
+            visitor, place = visitor_of(request), event.place if isinstance(event.place, int) else 0
             edited = app.worker.edited(visitor)
             try:
                 taken = desk.act(str(event.action), visitor, str(event.task), place)
             except UserError as error:
                 return {message: problem(str(error))}
             if taken is None:
-                return {message: "", **(editing(visitor) if edited else {})}
-            if draws_seeds:
-                drew_seeds.add(visitor)
-            return {incoming: as_text(taken.settings), **filled_axes(tab.batch, taken), **editing(visitor)}
+                return {message: "", **(orders.editing(visitor) if edited else {})}
+            buttons = orders.begin_edit(visitor, draws_seeds)
+            return {incoming: as_text(taken.settings), **filled_axes(tab.batch, taken), **buttons}
 
         def stop_running(request: gr.Request) -> None:
-            desk.stop(owner(request))
+            desk.stop(visitor_of(request))
 
         def skip_picture(request: gr.Request) -> None:
-            desk.skip(owner(request))
+            desk.skip(visitor_of(request))
 
         # Whole values, as they are: Gradio sends what differs. For an output left out, or an update of one, it makes
         # the component anew, which took five times as long (docs/decisions.md).
@@ -214,12 +184,14 @@ def build_page(app: App) -> gr.Blocks:
             "queue": True,
             "concurrency_limit": None,
         }
-        asked = {*controls.values(), any_seed}
-        sent = [message, controls["seed"], any_seed, *makers]
-        pressed = button.click(generate, asked, sent, trigger_mode="multiple", preprocess=False, **QUIET)
+        pressed = button.click(
+            generate, orders.inputs, orders.outputs, trigger_mode="multiple", preprocess=False, **QUIET
+        )
         pressed.then(watch, **watching)
         chosen = presets.choosing if presets else []
-        page.load(arrive, session, [*form.outputs, *chosen, *makers], js=SESSION, **QUIET).then(watch, **watching)
+        page.load(arrive, session, [*form.outputs, *chosen, *orders.makers], js=SESSION, **QUIET).then(
+            watch, **watching
+        )
         kept = {**controls, "any_seed": any_seed, "own": own, **({"preset": presets.before} if presets else {})}
         gr.on(
             [component.change for component in kept.values()],
@@ -238,9 +210,9 @@ def build_page(app: App) -> gr.Blocks:
         skip.click(skip_picture, **QUIET)
         # One after the other, so that keys pressed quickly add up in their order.
         in_order: dict[str, Any] = {**QUIET, "queue": True, "concurrency_limit": 1, "trigger_mode": "multiple"}
-        given_back = [incoming, message, any_seed, tab.batch.grid, *tab.batch.axes.values(), *makers]
+        given_back = [incoming, message, any_seed, tab.batch.grid, *tab.batch.axes.values(), *orders.makers]
         acted = tasks.click(act, any_seed, given_back, **in_order)
-        queued = batch_events(tab.batch, desk, controls, any_seed, message, owner, editing, [*makers], QUIET)
+        queued = batch_events(tab.batch, orders, QUIET)
         for event in (acted, *queued):
             event.then(watch, **watching)
         base_model, size = controls["base_model"], [controls["width"], controls["height"]]

@@ -30,9 +30,9 @@ from core.text.foretold import Foreteller
 from webui.app import App
 from webui.controls import asked_model, settings_from
 from webui.generate import defaults_or_problem
-from webui.json_requests import NO_COOKIE, BadRequest, refused, sent_object
+from webui.json_requests import BadRequest, refused, sent_object
 from webui.render import pictures
-from webui.visitors import owner_of
+from webui.visitors import NO_COOKIE, owner_of
 
 LARGEST_REQUEST = 2**18  # bytes; two prompts of 20,000 characters fit in any script
 MOST_SUGGESTIONS = 30

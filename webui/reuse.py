@@ -26,7 +26,7 @@ from core.performance import MODES, forced
 from core.settings import Settings
 from webui.app import App
 from webui.controls import CONTROLS, shown
-from webui.visitors import owner_of
+from webui.visitors import NO_COOKIE, owner_of
 
 LARGEST_PICTURE = 2**26  # bytes
 LONGEST_VALUE = 20  # characters that are told of what could not be used
@@ -125,7 +125,7 @@ def read_route(app: App) -> Route:
 
     async def read(request: Request) -> Response:
         if owner_of(request.headers.get("cookie")) is None:
-            return PlainTextResponse("This browser sent no cookie; allow cookies for this page.", status_code=403)
+            return PlainTextResponse(NO_COOKIE, status_code=403)
         data = bytearray()
         async for piece in request.stream():
             data += piece

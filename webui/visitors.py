@@ -12,6 +12,10 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "easel_owner"
+NO_COOKIE = (
+    "This browser sent no cookie, so Easel cannot tell whose pictures are whose. "
+    "Allow cookies for this page and reload it."
+)
 YEAR = 365 * 24 * 3600  # seconds
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")

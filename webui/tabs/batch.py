@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -13,7 +14,7 @@ from core.axes import SETTINGS, example
 from core.errors import UserError
 from core.task import AsyncTask
 from webui.controls import label_of
-from webui.generate import Desk
+from webui.orders import Orders, visitor_of
 from webui.render import problem
 from webui.tabs.place import Placed, card
 from webui.task_list import about, counted
@@ -69,47 +70,24 @@ def batch_card(placed: Placed) -> BatchCard:
     return BatchCard(prompts, queue_list, axes, told, make_grid, grid)
 
 
-def batch_events(
-    made: BatchCard,
-    desk: Desk,
-    controls: Mapping[str, Any],
-    any_seed: Any,
-    message: Any,
-    owner: Callable[[gr.Request], str],
-    editing: Callable[[str], dict[Any, Any]],
-    makers: Sequence[Any],
-    quiet: Mapping[str, Any],
-) -> tuple[Any, Any]:
-    """Connect the card. Returns the two events that queue tasks, so that the page can watch what becomes of them.
-
-    `editing` tells what the buttons of `makers` say to a visitor whose edited task may have been put back.
-    """
-    asked = {*controls.values(), any_seed}
+def batch_events(made: BatchCard, orders: Orders, quiet: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Connect the card. Returns the two events that queue tasks, so that the page can watch what becomes of them."""
+    desk, form = orders.desk, orders.form
     fields = set(made.axes.values())
-
-    def settings(values: dict[Any, Any]) -> dict[str, Any]:
-        return {name: values[control] for name, control in controls.items()}
 
     def axes(values: dict[Any, Any]) -> dict[str, str]:
         return {name: str(values[control] or "") for name, control in made.axes.items()}
 
     def queue_list(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
+        prompts = str(values[made.prompts] or "")
         try:
-            desk.submit_list(
-                settings(values), owner(request), str(values[made.prompts] or ""), any_seed=values[any_seed]
-            )
+            desk.submit_list(form.by_name(values), visitor_of(request), prompts, any_seed=values[form.any_seed])
         except UserError as error:
-            return {message: problem(str(error))}
-        return {message: ""}
+            return {form.message: problem(str(error))}
+        return {form.message: ""}
 
     def make_grid(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
-        visitor = owner(request)
-        edited = desk.app.worker.edited(visitor)
-        try:
-            used = desk.submit_grid(settings(values), visitor, axes(values), any_seed=values[any_seed])
-        except UserError as error:
-            return {message: problem(str(error))}
-        return {message: "", controls["seed"]: str(used.seed)} | (editing(visitor) if edited else {})
+        return orders.sent(values, visitor_of(request), partial(desk.submit_grid, axes=axes(values)))
 
     def describe(values: dict[Any, Any]) -> str:
         written = axes(values)
@@ -117,17 +95,16 @@ def batch_events(
         if empty:
             return _hint(f"{escape(axis_label(written[empty]))}: <code>{escape(example(written[empty]))}</code>")
         try:
-            task = desk.grid_task(settings(values), "", written, any_seed=values[any_seed])
+            task = desk.grid_task(form.by_name(values), "", written, any_seed=values[form.any_seed])
         except UserError as error:
             return _hint(escape(str(error)))
         return _hint(escape(told(task, desk.app.worker.estimate(task))))
 
     for control in fields:
-        control.change(describe, asked | fields, made.told, trigger_mode="always_last", **quiet)
-    listed = made.queue_list.click(queue_list, asked | {made.prompts}, message, trigger_mode="multiple", **quiet)
-    grid = made.make_grid.click(
-        make_grid, asked | fields, [message, controls["seed"], any_seed, *makers], trigger_mode="multiple", **quiet
-    )
+        control.change(describe, orders.inputs | fields, made.told, trigger_mode="always_last", **quiet)
+    pressed = {"trigger_mode": "multiple", **quiet}
+    listed = made.queue_list.click(queue_list, orders.inputs | {made.prompts}, form.message, **pressed)
+    grid = made.make_grid.click(make_grid, orders.inputs | fields, orders.outputs, **pressed)
     return listed, grid
 
 
