@@ -12,8 +12,10 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -30,6 +32,7 @@ GPT2_WEIGHTS = "pytorch_model.bin"
 GPT2_WORDS = ("config.json", "positive.txt")  # beside the weights and a tokenizer
 GPT2_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 MOST_NAMED = 5  # of what was left out
+ABANDONED = 24 * 3600  # seconds since anything was written into an unfinished file
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -258,21 +261,29 @@ def _check_gpt2(folder: Path) -> None:
 
 @contextmanager
 def _part(target: Path) -> Iterator[Path]:
-    """A name beside `target` that the catalogue passes over; what is left under it in the end is removed.
+    """A name beside `target` that the catalogue passes over; what is left under it in the end is removed, and what a
+    command that was killed left of the same target.
 
     Raises BadSetting at once, before gigabytes are written, if `target` is taken.
     """
     if target.exists():
         raise _taken(target)
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{escape(target.name)}.*.part"):
+        if time.time() - left.stat().st_mtime > ABANDONED:
+            _remove(left)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield part
     finally:
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
+        _remove(part)
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        part.unlink(missing_ok=True)
 
 
 def _told_left_out(path: Path, names: Sequence[str]) -> str:

@@ -81,6 +81,21 @@ def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
     assert there.read_bytes() == b"mine"
 
 
+def test_what_a_killed_command_left_of_the_same_file_goes_and_what_another_writes_stays(tmp_path: Path) -> None:
+    saved({"<cat>": torch.ones(768)}, tmp_path / "x.pt")
+    folder = tmp_path / "models/embeddings"
+    folder.mkdir(parents=True)
+    killed, running, other = (
+        folder / f".{name}.part" for name in ("x.safetensors.1", "x.safetensors.2", "y.safetensors.3")
+    )
+    for part in (killed, running, other):
+        part.write_bytes(b"half")
+    for part in (killed, other):
+        os.utime(part, (0, 0))
+    assert run(tmp_path / "x.pt", models=tmp_path / "models")[0] == 0
+    assert sorted(folder.iterdir()) == sorted([running, other, folder / "x.safetensors"])
+
+
 def test_a_file_that_is_refused_or_whose_kind_is_unknown_leaves_nothing(tmp_path: Path) -> None:
     class Canary:
         def __reduce__(self) -> Any:

@@ -45,22 +45,21 @@ class Orders:
         return [self.form.message, self.form.controls["seed"], self.form.any_seed, *self.makers]
 
     def sent(self, values: Mapping[Any, Any], visitor: str, send: Callable[..., Settings]) -> dict[Any, Any]:
-        """Give the controls' `values` by name, `visitor` and `any_seed` to `send`, which queues them; what the page then shows."""
-        edited = self.desk.app.worker.edited(visitor)
+        """Give the controls' `values` by name, `visitor` and `any_seed` to `send`, which queues them; what the page then shows.
+
+        Whole values, as far as may be: Gradio makes a component anew for each output that is left out.
+        """
         try:
             settings = send(self.form.by_name(values), visitor, any_seed=bool(values[self.form.any_seed]))
         except UserError as error:
             return {self.form.message: problem(str(error))}
-        told = {self.form.message: "", self.form.controls["seed"]: str(settings.seed)}
-        return told | (self.editing(visitor) if edited else {})
+        return {self.form.message: "", self.form.controls["seed"]: str(settings.seed)} | self.editing(visitor)
 
     def editing(self, visitor: str) -> dict[Any, Any]:
         """What the buttons say: the one that the task which `visitor` edits was made with puts it back."""
         edited = self.desk.app.worker.edited(visitor)
         maker = None if edited is None else self.make_grid if edited.grid else self.button
-        updates: dict[Any, Any] = {
-            each: gr.update(value=PUT_BACK if each is maker else each.value) for each in self.makers
-        }
+        updates: dict[Any, Any] = {each: PUT_BACK if each is maker else each.value for each in self.makers}
         if edited is None and visitor in self._drew_seeds:
             self._drew_seeds.discard(visitor)
             updates[self.form.any_seed] = True

@@ -184,9 +184,8 @@ def build_page(app: App) -> gr.Blocks:
             "queue": True,
             "concurrency_limit": None,
         }
-        pressed = button.click(
-            generate, orders.inputs, orders.outputs, trigger_mode="multiple", preprocess=False, **QUIET
-        )
+        plain = {**QUIET, "preprocess": False, "postprocess": False}
+        pressed = button.click(generate, orders.inputs, orders.outputs, trigger_mode="multiple", **plain)
         pressed.then(watch, **watching)
         chosen = presets.choosing if presets else []
         page.load(arrive, session, [*form.outputs, *chosen, *orders.makers], js=SESSION, **QUIET).then(
