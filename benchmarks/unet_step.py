@@ -93,6 +93,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     made.add_argument(
         "--steps", type=from_one, default=1, help="measured steps a round, after one to warm up (default 1)"
     )
+    made.add_argument(
+        "--int8-linears", action="store_true", help="our linear layers multiply in int8, as with launch.py's flag"
+    )
     args = made.parse_args(argv)
     args.size = 64 if args.tiny else args.size
     if args.size < 64 or args.size % 8:
@@ -106,14 +109,15 @@ def _compare(args: argparse.Namespace, dtype: str) -> Report:
 
     def measure(side: str) -> dict[str, Any]:
         options = ["--dtype", dtype, "--device", args.device, "--size", str(args.size), *["--tiny"] * args.tiny]
+        options += ["--int8-linears"] * args.int8_linears
         with Child("benchmarks.unet_step", ["--child", side, *options], ours=side == OURS) as child:
             return child.ask(steps=args.steps)
 
     rounds = args.rounds or ROUNDS[dtype]
     results = alternate((OURS, PEER), rounds, measure)
     report = Report(
-        f"unet_step: one guided step, {'TINY' if args.tiny else 'SDXL'} {args.size} x {args.size}, {dtype}, {args.device}, "
-        f"{rounds} rounds of {args.steps}",
+        f"unet_step: one guided step, {'TINY' if args.tiny else 'SDXL'} {args.size} x {args.size}, {dtype}, "
+        f"{'our linear layers in int8, ' if args.int8_linears else ''}{args.device}, {rounds} rounds of {args.steps}",
         {**vars(args), "dtype": dtype},
         rounds=results,
     )
@@ -146,7 +150,8 @@ def _serve_side(args: argparse.Namespace) -> None:
         )
     clock = Stopwatch()
     dtype = getattr(torch, DTYPES[args.dtype[0]])
-    network, widths = {OURS: _ours, PEER: _peer}[args.child](args.tiny, dtype, args.device)
+    make = partial(_ours, int8_linears=args.int8_linears) if args.child == OURS else _peer
+    network, widths = make(args.tiny, dtype, args.device)
     step = _step(network, widths, dtype, device, args.size)
     build = clock.seconds()
 
@@ -161,17 +166,22 @@ def _serve_side(args: argparse.Namespace) -> None:
     serve(measure)
 
 
-def _ours(tiny: bool, dtype: torch.dtype, device: str) -> tuple[Network, tuple[int, int]]:
+def _ours(tiny: bool, dtype: torch.dtype, device: str, *, int8_linears: bool) -> tuple[Network, tuple[int, int]]:
     import torch
 
     from benchmarks.weights import materialise
     from core.models.configs import SDXL, TINY
     from core.models.unet import TextKeys, UNet
+    from core.weights.quantized import keep, large_layers, multiply_in_int8
 
     config = TINY if tiny else SDXL
     with torch.device("meta"):
         unet = UNet(config)
     materialise(unet, dtype, device)
+    if int8_linears:
+        for _, layer in large_layers(unet):
+            keep(layer, layer.weight, torch.int8, dtype)
+        multiply_in_int8(unet)
     kept = TextKeys() if device == "cpu" else None  # as in the program: made in the first step of a picture
     return partial(unet, kept=kept), (config.context_dim, config.adm_in_channels or 0)
 

@@ -68,23 +68,29 @@ def fill(
     One weight after the other, so that no more than one is there in full besides. `check` is called before each and may
     raise.
     """
-    large = {f"{name}.weight": layer for name, layer in _large(unet)}
+    large = {f"{name}.weight": layer for name, layer in large_layers(unet)}
     small = file.tensors({name: entry for name, entry in entries.items() if name not in large}, dtype, check)
     unet.load_state_dict(small, strict=False, assign=True)
-    with torch.no_grad():
-        for name, layer in large.items():
-            if check:
-                check()
-            stored = in_shape(file.stored(entries[name]), entries[name])
-            weight = stored if stored.dtype == storage else torch.empty(stored.shape, dtype=storage)
-            layer.weight = nn.Parameter(weight, requires_grad=False)
-            layer.register_buffer("scale", None, persistent=False)
-            if not storage.is_floating_point:
-                set_scale(layer, torch.empty(len(weight), dtype=unet.dtype))
-            layer.__class__ = StoredLinear if isinstance(layer, nn.Linear) else StoredConv2d
-            if stored is not weight:
-                write(layer.weight, scale_of(layer.weight), stored.float())
-                file.let_go(entries[name])
+    for name, layer in large.items():
+        if check:
+            check()
+        if keep(layer, in_shape(file.stored(entries[name]), entries[name]), storage, unet.dtype):
+            file.let_go(entries[name])
+
+
+@torch.no_grad()
+def keep(layer: nn.Linear | nn.Conv2d, numbers: Tensor, storage: torch.dtype, dtype: torch.dtype) -> bool:
+    """Let `layer` have `numbers` as its weights, kept in `storage`, scales in `dtype`. False if they are in it as they are."""
+    as_they_are = numbers.dtype == storage
+    weight = numbers if as_they_are else torch.empty(numbers.shape, dtype=storage, device=numbers.device)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    layer.register_buffer("scale", None, persistent=False)
+    if not storage.is_floating_point:
+        set_scale(layer, torch.empty(len(numbers), dtype=dtype, device=numbers.device))
+    layer.__class__ = StoredLinear if isinstance(layer, nn.Linear) else StoredConv2d
+    if not as_they_are:
+        write(layer.weight, scale_of(layer.weight), numbers.float())
+    return not as_they_are
 
 
 def multiply_in_int8(unet: UNet) -> None:
@@ -98,7 +104,8 @@ def multiply_in_int8(unet: UNet) -> None:
             layer.__class__ = Int8Linear
 
 
-def _large(unet: UNet) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
+def large_layers(unet: UNet) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
+    """The layers, by their names, whose weights are worth keeping in 8 bits."""
     for name, layer in unet.named_modules():
         inside = name.startswith(("input_blocks.", "middle_block.", "output_blocks.")) and name != "input_blocks.0.0"
         if inside and isinstance(layer, (nn.Linear, nn.Conv2d)):

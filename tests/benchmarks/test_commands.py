@@ -10,9 +10,10 @@ from benchmarks.engine import TINY_FILE, TINY_METADATA
 from benchmarks.weights import write_checkpoint
 
 FIGURE = r"\d+\.\d+ (x|s|dB) best, \d+\.\d+ (x|s|dB) median"
-# Name -> its own options (FOLDER holds a tiny checkpoint), the findings it prints.
+# Name (its first word is the module) -> its own options (FOLDER holds a tiny checkpoint), the findings it prints.
 COMMANDS = {
     "unet_step": (["--dtype", "fp32"], ["fp32: diffusers time / easel time"]),
+    "unet_step in int8": (["--dtype", "fp32", "--int8-linears"], ["fp32: diffusers time / easel time"]),
     "vae_decode": (
         [],
         [
@@ -69,7 +70,8 @@ def test_the_benchmark_runs_and_prints_its_findings(name, folder, tmp_path, caps
     options, labels = COMMANDS[name]
     options = [str(folder) if option == "FOLDER" else option for option in options]
     output = tmp_path / "result.json"
-    importlib.import_module(f"benchmarks.{name}").main(["--tiny", "--rounds", "1", "--output", str(output), *options])
+    module = importlib.import_module(f"benchmarks.{name.split()[0]}")
+    module.main(["--tiny", "--rounds", "1", "--output", str(output), *options])
     printed = capsys.readouterr().out
     for label in labels:
         assert re.search(rf"^{re.escape(label)}: {FIGURE}", printed, re.MULTILINE), printed

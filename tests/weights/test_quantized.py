@@ -20,7 +20,7 @@ from core.weights.files import Files
 from core.weights.lora import Loras, Model
 from core.weights.memory import Memory
 from core.weights.patched import patches_on
-from core.weights.quantized import Int8Linear, _large, _plain, scale_of
+from core.weights.quantized import Int8Linear, _plain, large_layers, scale_of
 from core.weights.refiner import twin
 
 STORAGES = {"fp8": torch.float8_e4m3fn, "fp8-e5m2": torch.float8_e5m2, "int8": torch.int8}
@@ -69,7 +69,7 @@ def test_what_is_large_is_stored_in_8_bits_and_the_rest_in_the_type_of_computati
 def test_of_the_full_size_network_99_percent_are_stored_in_8_bits():
     with torch.device("meta"):
         unet = UNet(SDXL)
-    large = sum(layer.weight.numel() for _, layer in _large(unet))
+    large = sum(layer.weight.numel() for _, layer in large_layers(unet))
     assert large > 0.99 * sum(p.numel() for p in unet.parameters())
 
 
