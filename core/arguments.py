@@ -286,7 +286,8 @@ def _engine_flags(parser: argparse.ArgumentParser) -> None:
             action="store_const",
             const=precision,
             dest="all_precision",
-            help=f"every network in {precision}",
+            help=f"every network in {precision}"
+            + (" but the image decoder, which can overflow" * (precision == "fp16")),
         )
     for part, precisions, words in (
         ("unet", UNET_PRECISIONS, "the denoising network"),

@@ -177,10 +177,11 @@ def _spelled_out(args: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: value for name, value in args.items() if name in READERS}
     if args.get("always_cpu") is not None:
         found["device"] = "cpu"
-        if args["always_cpu"] != "all":
+        if str(args["always_cpu"]) not in ("all", "-1"):  # the reference's word for all is -1
             found["threads"] = args["always_cpu"]
     if args.get("all_precision") is not None:
-        for part in ("unet", "vae", "clip"):
+        # The decoder is left to choose for itself in fp16, in which SDXL's own overflows; only its own flag asks for that.
+        for part in ("unet", "clip") if args["all_precision"] == "fp16" else ("unet", "vae", "clip"):
             found.setdefault(f"{part}_precision", args["all_precision"])
     return found
 

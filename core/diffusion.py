@@ -16,6 +16,7 @@ from core.sampling.noise import BROWNIAN_SAMPLERS, NoiseSource, add_noise, noise
 from core.sampling.prediction import Prediction
 from core.sampling.refiner import NOISIER, OWN_STEPS, NoiseRecord, Relay, choose_swap, with_mean_of
 from core.sampling.samplers import SAMPLERS, Step
+from core.sampling.samplers.dpm_solver import fast_orders
 from core.sampling.schedules import calculate_sigmas, slice_sigmas
 from core.settings import MAX_SEED, Settings
 
@@ -97,6 +98,12 @@ class _Run:
     noise: NoiseSource
     prediction: Prediction
 
+    @property
+    def total(self) -> int:
+        """How many steps it reports, unless that depends on the picture."""
+        steps = len(self.sigmas) - 1
+        return len(fast_orders(steps)) if self.sampler == "dpm_fast" and (self.sigmas > 0).sum() > 1 else steps
+
     def steps(self, denoise: Denoiser) -> Iterator[Step]:
         return SAMPLERS[self.sampler](denoise, self.x, self.sigmas, noise=self.noise, table=self.prediction.table)
 
@@ -120,7 +127,7 @@ def _reported(steps: Iterator[Step], space: LatentSpace, *, first: int = 0, tota
 
 def _alone(job: Job, stage: Stage) -> Iterator[DiffusionStep]:
     run = _whole_run(job, stage)
-    yield from _reported(run.steps(job.start.wrap(stage.denoiser())), stage.space, total=len(run.sigmas) - 1)
+    yield from _reported(run.steps(job.start.wrap(stage.denoiser())), stage.space, total=run.total)
 
 
 def _joint(job: Job, refiner: Stage) -> Iterator[DiffusionStep]:
@@ -129,7 +136,7 @@ def _joint(job: Job, refiner: Stage) -> Iterator[DiffusionStep]:
     level = run.sigmas[settings.switch_step] if settings.sampler in OWN_STEPS else None
     relay = Relay(job.base.denoiser(), refiner.denoiser, settings.switch_step, level)
     steps = run.steps(job.start.wrap(relay))
-    for step in _reported(steps, job.base.space, total=len(run.sigmas) - 1):
+    for step in _reported(steps, job.base.space, total=run.total):
         relay.done(step.index)
         yield step
 
@@ -137,15 +144,15 @@ def _joint(job: Job, refiner: Stage) -> Iterator[DiffusionStep]:
 def _separate(job: Job, refiner: Stage) -> Iterator[DiffusionStep]:
     """Two runs over the two parts of one schedule. The second adds no noise to begin with; its history starts anew."""
     whole, switch = _whole_run(job, job.base), job.settings.switch_step
-    total = len(whole.sigmas) - 1
     x = whole.x
     first = replace(whole, sigmas=slice_sigmas(whole.sigmas, last=switch, to_zero=False))
+    second = replace(whole, sigmas=slice_sigmas(whole.sigmas, switch), prediction=refiner.prediction)
+    total = first.total + second.total
     for step in _reported(first.steps(job.start.wrap(job.base.denoiser())), job.base.space, total=total):
         x = step.x
         yield step
-    second = replace(whole, x=x, sigmas=slice_sigmas(whole.sigmas, switch), prediction=refiner.prediction)
-    steps = second.steps(job.start.wrap(refiner.denoiser()))
-    yield from _reported(steps, refiner.space, first=switch, total=total)
+    steps = replace(second, x=x).steps(job.start.wrap(refiner.denoiser()))
+    yield from _reported(steps, refiner.space, first=first.total, total=total)
 
 
 def _vae(job: Job, refiner: Stage) -> Iterator[DiffusionStep]:
@@ -157,8 +164,8 @@ def _vae(job: Job, refiner: Stage) -> Iterator[DiffusionStep]:
     switch = max(1, settings.switch_step)  # without any step there would be no picture to go on from
     whole = _whole_run(job, base)
     levels = NOISIER * refiner.sigmas(settings, start.strength)[switch:]
-    total = switch + len(levels) - 1
     first = replace(whole, sigmas=slice_sigmas(whole.sigmas, last=switch))
+    total = first.total + replace(first, sigmas=levels).total
     record = NoiseRecord(base.denoiser())
     clean = whole.x
     for step in _reported(first.steps(start.wrap(record)), base.space, total=total):
@@ -177,4 +184,4 @@ def _vae(job: Job, refiner: Stage) -> Iterator[DiffusionStep]:
     x = add_noise(latent, initial, levels[0], refiner.prediction.table.sigma_max)
     second = _Run(settings.sampler, x, levels, noise, refiner.prediction)
     wrap = (job.convert and start.wrap_swapped) or start.wrap
-    yield from _reported(second.steps(wrap(refiner.denoiser())), refiner.space, first=switch, total=total)
+    yield from _reported(second.steps(wrap(refiner.denoiser())), refiner.space, first=first.total, total=total)

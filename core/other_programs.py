@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 from core.errors import BadConfig, BadModelFile, ModelNotFound
@@ -44,7 +45,7 @@ LAYOUTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # program -> kind -> f
     "a1111": _A1111,
     "forge": _A1111,
     "comfyui": {
-        "checkpoints": ("models/checkpoints",),
+        "checkpoints": ("models/checkpoints", "models/diffusion_models", "models/unet"),
         "loras": ("models/loras",),
         "vae": ("models/vae",),
         "embeddings": ("models/embeddings",),
@@ -72,7 +73,10 @@ _KINDS = (
     ("text_model.", "text_encoders"),
     ("emb_params", "embeddings"),
     ("clip_g", "embeddings"),
+    ("input_blocks.0.0.weight", "checkpoints"),  # the network alone
 )
+# Folders of a diffusers model, each with one part of it.
+_PARTS = ("unet*", "vae*", "text_encoder*", "transformer*", "image_encoder*", "safety_checker*", "prior*")
 
 
 def folders_of(program: str, folder: Path) -> dict[str, tuple[Path, ...]]:
@@ -128,11 +132,14 @@ def hub_files(cache: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _snapshot_files(cache: Path) -> Iterator[Path]:
-    """Files right in a snapshot, the newest snapshot of each repository first."""
+    """Files in a snapshot, also in folders of it that are no diffusers model's; the newest snapshot of each repository first."""
     for repository in sorted(cache.glob("models--*")):
         snapshots = sorted(repository.glob("snapshots/*"), key=lambda place: place.stat().st_mtime, reverse=True)
         for snapshot in snapshots:
-            yield from (file for file in sorted(snapshot.glob("*.safetensors")) if file.is_file())
+            for file in sorted(snapshot.rglob("*.safetensors")):
+                folders = file.relative_to(snapshot).parts[:-1]
+                if file.is_file() and not any(fnmatch(folder, part) for folder in folders for part in _PARTS):
+                    yield file
 
 
 def _kind(header: Header) -> str:

@@ -207,9 +207,7 @@ class Pipeline:
         self._base = self._refiner = None  # two models at once may not fit
         self._memory.forget()
         began = time.monotonic()
-        rooms = {"cpu": self._memory.room_for_weights(), "mps": 0}  # on a Mac it is converted on its way to the GPU
-        room = rooms.get(self.device.torch_device.type)
-        checkpoint = opened.load(device=self.device, unet_room=room, check=check)
+        checkpoint = opened.load(device=self.device, unet_room=self._unet_room(), check=check)
         self._base = BaseModel(
             name=name,
             stamp=stamp,
@@ -230,6 +228,11 @@ class Pipeline:
         )
         log.info("Loaded %s in %.1f s", name, time.monotonic() - began)
         self._tell_note(info)
+
+    def _unet_room(self) -> int | None:
+        """Bytes that a network may take in the type it computes in; None: its weights go on to a device of their own."""
+        rooms = {"cpu": self._memory.room_for_weights(), "mps": 0}  # on a Mac it is converted on its way to the GPU
+        return rooms.get(self.device.torch_device.type)
 
     def _refresh_vae(self, path: Path) -> None:
         """Take the VAE in the file at `path`, its own or a whole checkpoint, and the preview that suits it."""
@@ -263,7 +266,7 @@ class Pipeline:
             return
         self.catalog.info(name).check_refiner()
         began = time.monotonic()
-        refiner = load_refiner(path, device=self.device, check=check)
+        refiner = load_refiner(path, device=self.device, unet_room=self._unet_room(), check=check)
         check_pair(refiner, base.text.clip_l, base.text.clip_g)
         space = None
         if refiner.vae is not None:

@@ -84,8 +84,12 @@ def test_precision_flags_for_one_network_win_over_those_for_all(tmp_path: Path) 
     config = load(tmp_path, "--all-in-fp16", "--vae-in-fp32", "--always-cpu", "3")
     assert (config.unet_precision, config.vae_precision, config.clip_precision) == ("fp16", "fp32", "fp16")
     assert (config.device, config.threads) == ("cpu", 3)
-    config = load(tmp_path, "--always-cpu")
-    assert (config.device, config.threads, config.unet_precision) == ("cpu", None, "auto")
+    for everything in (("--always-cpu",), ("--always-cpu", "-1")):  # the reference's word for all threads
+        config = load(tmp_path, *everything)
+        assert (config.device, config.threads, config.unet_precision) == ("cpu", None, "auto")
+    for precision, decoder in (("fp16", "auto"), ("fp32", "fp32")):  # SDXL's decoder overflows in fp16
+        config = load(tmp_path, f"--all-in-{precision}")
+        assert (config.unet_precision, config.vae_precision, config.clip_precision) == (precision, decoder, precision)
 
 
 @pytest.mark.parametrize("flags", [("--listen",), ("--share",), ("--listen", "192.168.1.5"), ("--listen", "::")])

@@ -371,12 +371,13 @@ def test_models_of_other_programs_are_used_in_place_after_ones_own(tmp_path: Pat
     tensors(a1111 / "embeddings/e.safetensors", "a")
     tensors(comfyui / "models/checkpoints/sub/c.safetensors", "a")
     tensors(comfyui / "models/clip/t.safetensors", "a")
+    tensors(comfyui / "models/unet/u.safetensors", "input_blocks.0.0.weight")
     before = sorted(tmp_path.rglob("*"))
     programs = {"fooocus": str(fooocus), "a1111": [str(a1111)], "comfyui": str(comfyui)}
     write(tmp_path / "easel", {"use_models_of": programs}, "config.json")
     config = load(tmp_path / "easel")
     catalog = Catalog(config.checkpoints, others=config.model_folders)
-    assert catalog.names() == ["a.safetensors", "f.safetensors", "g.safetensors", "sub/c.safetensors"]
+    assert catalog.names() == ["a.safetensors", "f.safetensors", "g.safetensors", "sub/c.safetensors", "u.safetensors"]
     assert [catalog.files(kind).names() for kind in ("loras", "embeddings", "text_encoders")] == [
         ["l.safetensors"],
         ["e.safetensors"],
@@ -402,13 +403,17 @@ def test_whole_models_in_the_hugging_face_cache_are_told_by_what_they_hold(tmp_p
     tensors(snapshot("g--lora") / "style.safetensors", "lora_unet_x.lora_down.weight", "another")
     tensors(snapshot("c--vae") / "vae.safetensors", "decoder.up.0.block.0.conv1.weight")
     tensors(snapshot("d--parts") / "unet/diffusion_pytorch_model.safetensors", "down_blocks.0.x")
+    tensors(snapshot("d--parts") / "vae_1_0/diffusion_pytorch_model.safetensors", "decoder.up_blocks.0.x")
+    tensors(snapshot("h--favourites") / "fav/anime.safetensors", "model.diffusion_model.y")
+    tensors(snapshot("i--network") / "network.safetensors", "input_blocks.0.0.weight")
     tensors(snapshot("e--language") / "model-00001-of-00002.safetensors", "model.layers.0.mlp.up_proj.weight")
     (snapshot("f--broken")).mkdir(parents=True)
     (snapshot("f--broken") / "x.safetensors").write_bytes(b"nothing")
     write(tmp_path, {"use_models_of": {"huggingface": True}}, "config.json")
     config = load(tmp_path, environ={"HF_HOME": str(tmp_path / "hf")})
     catalog = Catalog(config.checkpoints, others=config.model_folders)
-    assert catalog.names() == ["a--sdxl/sdxl.safetensors"]
+    whole = ["a--sdxl/sdxl.safetensors", "h--favourites/fav/anime.safetensors", "i--network/network.safetensors"]
+    assert catalog.names() == whole and all(catalog.find(name).is_file() for name in whole)
     assert catalog.find("a--sdxl/sdxl.safetensors").read_bytes() == blob.read_bytes()
     assert catalog.files("vae").names() == ["c--vae/vae.safetensors"]
     # Repositories call their files alike.

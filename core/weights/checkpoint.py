@@ -110,10 +110,7 @@ class OpenCheckpoint:
             storage, in_int8 = device.unet_storage, device.int8_linears
             unet_dtype, vae_dtype = unet_dtype or device.unet_dtype, vae_dtype or device.vae_dtype
             text_dtype = text_dtype or device.text_dtype
-        if unet_room is not None and unet_dtype is not None and storage is None:
-            size = sum(math.prod(entry.shape) for entry in self.unet.entries.values()) * unet_dtype.itemsize
-            unet_dtype = unet_dtype if size <= unet_room else None
-        unet = self.unet.load(unet_dtype, storage, check)
+        unet = self.unet.load(type_in_room(self.unet.entries, unet_dtype, storage, unet_room), storage, check)
         if in_int8:
             multiply_in_int8(unet)
         vae = self.vae.load(vae_dtype, check=check)
@@ -121,6 +118,15 @@ class OpenCheckpoint:
             None if clip is None else clip.load(text_dtype, check=check) for clip in (self.clip_l, self.clip_g)
         )
         return Checkpoint(self.info, unet, vae, clip_l, clip_g)
+
+
+def type_in_room(
+    entries: Entries, dtype: torch.dtype | None, storage: torch.dtype | None, room: int | None
+) -> torch.dtype | None:
+    """`dtype`, or None, which leaves a network in its file, where its weights `entries` would take more than `room` bytes in it."""
+    if dtype is None or storage is not None or room is None:
+        return dtype
+    return dtype if sum(math.prod(entry.shape) for entry in entries.values()) * dtype.itemsize <= room else None
 
 
 def load_checkpoint(

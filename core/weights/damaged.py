@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from core.errors import BadModelFile, ModelNotFound
-from core.weights.header import read_header
+from core.weights.header import is_safetensors, read_header
 
 # A download never writes over a file: what is damaged stays in its way until a person takes it away.
 WHAT_TO_DO = "Easel leaves it as it is. Move it away or delete it, then download again."
@@ -24,7 +24,7 @@ def damage(path: Path, exact_size: int | None = None) -> str:
                 f"{path} is there already, with {size} bytes instead of {exact_size}: another file, or a damaged one. "
                 f"{WHAT_TO_DO}"
             )
-    if path.name.endswith(".safetensors"):
+    if is_safetensors(path.name):
         try:
             read_header(path)
         except (BadModelFile, ModelNotFound):  # none: a link that leads nowhere

@@ -21,7 +21,7 @@ import httpx
 from core.errors import BadModelFile, ModelNotFound
 from core.output.files import move_to_free_name
 from core.weights.damaged import damage
-from core.weights.header import read_header
+from core.weights.header import is_safetensors, read_header
 from core.weights.part_file import PartFile, Turn, Version
 from core.weights.sources import Source, path_trouble, with_mirror
 from core.weights.transport import Answer, Broken, DownloadFailed, make_client, opened
@@ -296,7 +296,7 @@ def _checked(source: Source, part: PartFile) -> Generator[_State, None, str]:
                 yield _State("Checking", found, size)
         if found != wanted:
             return f"its SHA-256 is {found}, and {wanted} was wanted."
-    if source.name.endswith(".safetensors"):
+    if is_safetensors(source.name):
         try:
             read_header(part.path)
         except (BadModelFile, ModelNotFound) as problem:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from core.errors import BadModelFile, ModelNotFound
-from core.weights.header import CONVERT, PICKLES
+from core.weights.header import CONVERT, PICKLES, is_safetensors
 from core.weights.info import ModelInfo, model_info
 
 __all__ = ["Catalog", "FileHashes", "Files", "ModelInfo"]
@@ -37,7 +37,7 @@ class Files:
 
     def names(self) -> list[str]:
         """Names of all safetensors files, sorted without regard to case."""
-        return sorted((name for name in self._files() if name.endswith(".safetensors")), key=lambda n: (n.lower(), n))
+        return sorted((name for name in self._files() if is_safetensors(name)), key=lambda n: (n.lower(), n))
 
     def paths(self) -> dict[str, Path]:
         """All files of any format by name: for those who want to say what to do about a wrong one."""
@@ -49,11 +49,11 @@ class Files:
         Only names that `names()` lists are found, so no name leads out of the folders (a link that the user put there
         does). Raises ModelNotFound with what is there, BadModelFile for a pickle.
         """
-        files = self._files()
-        if Path(name).suffix.lower() in PICKLES and name in files:
-            raise BadModelFile(f"{name} is a {Path(name).suffix} file. {CONVERT}")
-        if name.endswith(".safetensors") and name in files:
-            return files[name]
+        path = self._path(name)
+        if path and path.suffix.lower() in PICKLES:
+            raise BadModelFile(f"{name} is a {path.suffix} file. {CONVERT}")
+        if path and is_safetensors(name):
+            return path
         word = WORDS.get(self.kind, f"file for {self.kind}")
         folders = ", ".join(str(folder) for folder in self.folders)
         there = self.names()
@@ -67,6 +67,23 @@ class Files:
             )
         listed = ", ".join(there[:20]) + (f" and {len(there) - 20} more" if len(there) > 20 else "")
         raise ModelNotFound(f"There is no {word} {name[:200]!r} in {folders}. There is: {listed}.")
+
+    def _path(self, name: str) -> Path | None:
+        """Where `name` is, by its own way down alone: folders may hold thousands of files, and this is asked at every picture."""
+        for folder in self.folders:
+            if folder.is_file():
+                if _name_of(folder) == name:
+                    return folder
+                continue
+            path = folder
+            for part in name.split("/"):
+                if part.startswith(".") or part not in _entries(path):
+                    break
+                path /= part
+            else:
+                if path.is_file():
+                    return path
+        return None
 
     def _files(self) -> dict[str, Path]:
         """All files by name; links are followed, a folder that was met before is not entered again."""
@@ -90,11 +107,19 @@ class Files:
         return files
 
 
+def _entries(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return []
+
+
 def _name_of(file: Path) -> str:
     """The name of a single file; in the Hugging Face cache, where many are called alike, with its repository's before it."""
-    repository = file.parent.parent.parent.name  # models--ORGANISATION--NAME/snapshots/REVISION/FILE
-    if file.parent.parent.name == "snapshots" and repository.startswith("models--"):
-        return f"{repository.removeprefix('models--')}/{file.name}"
+    for snapshot in file.parents:  # models--ORGANISATION--NAME/snapshots/REVISION
+        repository = snapshot.parent.parent.name
+        if snapshot.parent.name == "snapshots" and repository.startswith("models--"):
+            return f"{repository.removeprefix('models--')}/{file.relative_to(snapshot).as_posix()}"
     return file.name
 
 
@@ -136,7 +161,7 @@ class Catalog(Files):
 
     def known_hashes(self, kind: str) -> dict[str, str]:
         """SHA-256 by name, 64 hex digits, of those files of `kind` whose hash is remembered. Nothing is hashed for it."""
-        return self._hashes.known({n: p for n, p in self.files(kind).paths().items() if n.endswith(".safetensors")})
+        return self._hashes.known({n: p for n, p in self.files(kind).paths().items() if is_safetensors(n)})
 
     def _readable(self) -> Iterator[ModelInfo]:
         for name in self.names():

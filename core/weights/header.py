@@ -68,6 +68,11 @@ class Header:
         return {name: entry.shape for name, entry in self.part(*prefixes).items()}
 
 
+def is_safetensors(name: str) -> bool:
+    """Whether a file of this name should be one: the ending counts, in any spelling."""
+    return name.lower().endswith(".safetensors")
+
+
 def read_header(path: Path) -> Header:
     """The header of the safetensors file at `path`.
 

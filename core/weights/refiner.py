@@ -34,25 +34,21 @@ class Refiner:
     vae: VAE | None = None
 
 
-def load_refiner(path: Path, *, device: Device, check: Callable[[], None] | None = None) -> Refiner:
+def load_refiner(
+    path: Path, *, device: Device, unet_room: int | None = None, check: Callable[[], None] | None = None
+) -> Refiner:
     """The network of the checkpoint at `path`, and the VAE of an SD 1.x one; text encoders are not read.
 
-    Raises ModelNotFound, BadModelFile for a damaged file or one that can be no refiner, and what `check` raises, which is
+    `unet_room` is as in `load_checkpoint`. Raises ModelNotFound, BadModelFile for a damaged file or one that can be no refiner, and what `check` raises, which is
     called between the tensors.
     """
     header = read_header(path)
     info = info_of(header, path.name)
     info.check_refiner()
     file = MappedFile(header, torch.device("cpu"))
-    unet = checkpoint.load_part(
-        file,
-        "the network",
-        parts.network(header),
-        checkpoint.build_unet,
-        device.unet_dtype,
-        device.unet_storage,
-        check=check,
-    )
+    network, storage = parts.network(header), device.unet_storage
+    dtype = checkpoint.type_in_room(network, device.unet_dtype, storage, unet_room)
+    unet = checkpoint.load_part(file, "the network", network, checkpoint.build_unet, dtype, storage, check=check)
     if device.int8_linears:
         multiply_in_int8(unet)
     if info.family != "sd15":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from core.weights.header import PICKLES
+from core.weights.header import PICKLES, is_safetensors
 
 HUB = "https://huggingface.co"
 HOSTS = ("huggingface.co", "github.com", "civitai.com")  # that a preset may name; config.json: download_hosts
@@ -58,7 +58,7 @@ def with_mirror(url: str, mirror: str) -> str:
 def name_trouble(name: object) -> str:
     """What is wrong with `name` as the place of a new file below a models folder, as a sentence; "" if nothing is."""
     trouble = path_trouble(name)
-    if not trouble and not str(name).lower().endswith(".safetensors"):
+    if not trouble and not is_safetensors(str(name)):
         return f"{str(name)[:100]!r} is no safetensors file; Easel reads no others."
     return trouble
 

@@ -96,6 +96,30 @@ def test_links_that_the_user_made_are_followed_and_loops_end(folder, tmp_path, m
     assert Catalog([folder]).names() == ["link/linked.safetensors", "sub/Alpha.safetensors", "tiny.safetensors"]
 
 
+def test_an_ending_in_capitals_is_one(folder, model):
+    shutil.copy(model, folder / "LOUD.SAFETENSORS")
+    catalog = Catalog([folder])
+    assert "LOUD.SAFETENSORS" in catalog.names()
+    assert catalog.find("LOUD.SAFETENSORS") == folder / "LOUD.SAFETENSORS"
+
+
+def test_finding_a_file_does_not_walk_through_the_others(folder, monkeypatch):
+    catalog = Catalog([folder])
+    monkeypatch.setattr(os, "walk", lambda *_, **__: pytest.fail("all folders were walked through"))
+    assert catalog.find("sub/Alpha.safetensors") == folder / "sub" / "Alpha.safetensors"
+    monkeypatch.undo()
+    for name in (
+        ".hidden.safetensors",
+        "TINY.safetensors",
+        "sub",
+        "sub/",
+        "/tiny.safetensors",
+        "sub//Alpha.safetensors",
+    ):
+        with pytest.raises(ModelNotFound):
+            catalog.find(name)
+
+
 def test_default_is_the_largest_checkpoint_that_can_be_the_base(folder, tmp_path):
     write_checkpoint(folder / "large.safetensors", metadata={"comment": "x" * 5000})
     (folder / "broken.safetensors").write_bytes(bytes(30_000_000))

@@ -30,11 +30,9 @@ def dpm_fast(denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: NoiseSource
     if len(positive) == 1:
         yield from euler(denoise, x, sigmas, noise=noise, table=table)
         return
-    evaluations = len(sigmas) - 1
-    count = evaluations // 3 + 1
-    orders = [3] * (count - 2) + [2, 1] if evaluations % 3 == 0 else [3] * (count - 1) + [evaluations % 3]
+    orders = fast_orders(len(sigmas) - 1)
     start, end = -positive[0].log(), -positive[-1].log()
-    lambdas = start + (end - start) * torch.linspace(0, 1, count + 1, dtype=sigmas.dtype)
+    lambdas = start + (end - start) * torch.linspace(0, 1, len(orders) + 1, dtype=sigmas.dtype)
     for i, (order, (s, t)) in enumerate(zip(orders, pairwise(lambdas), strict=True)):
         epsilon, x0 = noise_estimate(denoise, x, s)
         if order == 1:
@@ -44,6 +42,12 @@ def dpm_fast(denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: NoiseSource
         else:
             _, x = third_order(denoise, x, epsilon, s, t)
         yield Step(i, x, x0)
+
+
+def fast_orders(evaluations: int) -> list[int]:
+    """The orders of `dpm_fast`'s steps, which add up to `evaluations`."""
+    thirds, rest = divmod(evaluations, 3)
+    return [3] * thirds + [rest] if rest else [3] * (thirds - 1) + [2, 1]
 
 
 def dpm_adaptive(denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: NoiseSource, table: Table) -> Iterator[Step]:
