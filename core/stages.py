@@ -73,13 +73,20 @@ def base_stage(work: Workplace, unet: UNet, info: ModelInfo, conditions: Conditi
 
 
 def refiner_stage(
-    work: Workplace, refiner: Refiner, clip_l: CLIPText | None, conditions: Conditions, space: LatentSpace
+    work: Workplace,
+    refiner: Refiner,
+    clip_l: CLIPText | None,
+    conditions: Conditions,
+    space: LatentSpace,
+    *,
+    synthetic: bool = False,
 ) -> Stage:
     """The refiner's part, told what the base model's encoders (of which `clip_l` is one) made of the texts.
 
-    Nothing that is added to the base model's network alone acts on it: FreeU, say.
+    Nothing that is added to the base model's network alone acts on it: FreeU, say. `synthetic`: it is the base model.
     """
-    prediction, scheduler = refiner_prediction(refiner.info, work.settings)
+    understood = base_prediction if synthetic else refiner_prediction
+    prediction, scheduler = understood(refiner.info, work.settings)
     width = refiner.unet.config.context_dim
     told = conditions.told(partial(refiner_condition, refiner.info.family, width, clip_l, work.settings))
     denoiser = partial(model_denoiser, work, refiner.unet, prediction, *told)

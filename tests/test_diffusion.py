@@ -97,6 +97,24 @@ def test_joint_samplers_with_steps_of_their_own_switch_at_the_switch_steps_level
     assert "refiner" in who(asked)
 
 
+@pytest.mark.parametrize("swap", ["joint", "separate", "vae"])
+@pytest.mark.parametrize("steps", [9, 10, 30])
+def test_dpm_fasts_steps_are_counted_as_it_makes_them(swap, steps):
+    """Of third order mostly: a third of the steps that were asked for, each of several evaluations."""
+    for alone in (True, False):
+        made, _ = job(settings(sampler="dpm_fast", steps=steps, refiner_swap=swap))
+        told = list(diffuse(replace(made, refiner=None) if alone else made))
+        assert [step.index for step in told] == list(range(len(told)))
+        assert {step.total for step in told} == {len(told)} and len(told) <= steps // 3 + 2
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_separate_a_base_model_without_any_step_leaves_all_to_the_refiner(sampler):
+    made, asked = job(settings(sampler=sampler, steps=4, refiner_switch=0.1, refiner_swap="separate"))
+    *_, last = diffuse(made)
+    assert torch.isfinite(last.x).all() and set(who(asked)) == {"refiner"}
+
+
 def test_every_sampler_is_in_one_of_these_tests():
     assert {*ONE_EVALUATION, *TWO_EVALUATIONS, "heunpp2", "dpm_fast", "dpm_adaptive"} == {*SAMPLERS}
 

@@ -120,6 +120,14 @@ def test_switching_loras_while_blocks_come_and_go_changes_no_pixel(make, plain, 
         np.testing.assert_array_equal(run(pipeline, loras=loras)[0], plain(loras=loras))
 
 
+def test_a_refiner_for_which_there_is_no_room_stays_in_its_file_as_a_base_model_does(make):
+    for budget, kept in ((2**20, torch.float16), (None, torch.float32)):
+        pipeline = make(budget)
+        pipeline.refresh_everything("half.safetensors", refiner_model="refiner.safetensors")
+        for network in (pipeline._base.checkpoint.unet, pipeline._refiner.refiner.unet):
+            assert network.dtype == kept
+
+
 def test_the_synthetic_refiner_and_the_base_model_share_their_weights_wherever_they_are(make, same_ways):
     from core.prompt.plan import plan_images
 

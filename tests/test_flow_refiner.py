@@ -15,6 +15,7 @@ from core.handler import handler
 from core.models.latent_format import SD15, SDXL
 from core.output.metadata import read_settings
 from core.pipeline import NotFinite, Pipeline
+from core.prompt.plan import plan_images
 from core.settings import Lora, Settings
 from core.task import AsyncTask
 from core.weights.files import Catalog
@@ -210,6 +211,22 @@ def test_the_synthetic_refiner_is_the_base_models_own_network(pipeline):
     assert pipeline._refiner.synthetic
     pipeline.refresh_everything("base.safetensors")
     assert pipeline._refiner is None
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kind"),
+    [({}, "epsilon"), ({"prediction": "v", "zero_terminal_snr": "on"}, "v"), ({"prediction": "edm"}, "edm")],
+)
+def test_the_synthetic_refiner_is_understood_as_the_base_model_is(pipeline, monkeypatch, chosen, kind):
+    settings = Settings(**SMALL, **chosen)
+    pipeline.refresh_everything("base.safetensors", use_synthetic_refiner=True)
+    jobs = []
+    monkeypatch.setattr("core.pipeline.diffuse", lambda job: jobs.append(job) or iter(()))
+    plan = plan_images(settings)[0]
+    list(pipeline.process_diffusion(settings, plan, pipeline.process_prompt(plan, settings)))
+    base, refiner = jobs[0].base, jobs[0].refiner
+    assert base.prediction.kind == refiner.prediction.kind == kind
+    assert base.prediction.table.sigma_max == refiner.prediction.table.sigma_max
 
 
 def test_the_synthetic_refiner_goes_without_what_is_added_to_the_base_model_alone(folders, tmp_path):

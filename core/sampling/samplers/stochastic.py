@@ -118,7 +118,7 @@ def restart(denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: NoiseSource,
     From 20 steps on Karras' schedule between the list's ends takes the place of `sigmas`.
     """
     segments = restart_segments(sigmas)
-    last = sigmas[0]
+    last = segments[0][0] if segments else sigmas[0]
     for i, (sigma, sigma_next) in enumerate(segments):
         if sigma > last:
             x = x + noise(last, sigma) * (sigma**2 - last**2).sqrt()
