@@ -349,8 +349,13 @@ def add_user(file, name):
     from core.access import add_user as add
     from core.errors import BadConfig
 
-    password = getpass.getpass("Password for %s: " % name)
-    if getpass.getpass("The same again: ") != password:
+    try:
+        password, again = getpass.getpass("Password for %s: " % name), getpass.getpass("The same again: ")
+    except EOFError:
+        password = again = None
+    if password is None:
+        raise BadConfig("No password was given; nothing has been changed. It is asked for at a terminal.")
+    if again != password:
         raise BadConfig("The two passwords differ; nothing has been changed.")
     aside = add(file, name, password)
     if aside:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from core.errors import UserError
 from core.pip import ELSEWHERE, FOREIGN_PACKAGES, NO_VENV, Pip, PipRunner, explain, explain_venv
-from core.torch_build import TorchBuild, fitting_build
+from core.torch_build import CHOICES, TorchBuild, fitting_build, installed_build
 
 GB = 10**9
 ENTERED = "EASEL_ENTERED"  # set for the process that was started inside the environment, so that it starts no other
@@ -144,7 +144,7 @@ def ensure(environment: Environment, needs: Needs, chosen: TorchBuild | None, sa
     _make(environment, say)
     pip = pip or PipRunner(environment.python)
     try:
-        _install_app(environment, needs, build, say, pip)
+        build = _install_app(environment, needs, build, say, pip, asked=chosen is not None)
         done = {"build": build.name, "index": build.index or "", "app": needs.app_digest(build)}
         done["python"] = environment.python_version() or ""
         environment.write_stamp(done)
@@ -200,8 +200,13 @@ def process_environment(environ: Mapping[str, str], system: str | None = None, *
     return wanted | given
 
 
-def _install_app(environment: Environment, needs: Needs, build: TorchBuild, say: Say, pip: Pip) -> None:
-    """Torch first and alone, from its own index, then everything else held to that very torch."""
+def _install_app(
+    environment: Environment, needs: Needs, build: TorchBuild, say: Say, pip: Pip, *, asked: bool
+) -> TorchBuild:
+    """Torch first and alone, from its own index, then everything else held to that very torch. The build that is there then.
+
+    Raises SetupError if that is another one than the user `asked` for.
+    """
     label = environment.torch_label()
     before = environment.installed().get("build")
     swap = label is not None and (before not in (None, build.name) or label not in ("", build.name))
@@ -213,6 +218,12 @@ def _install_app(environment: Environment, needs: Needs, build: TorchBuild, say:
         environment,
         ["--no-deps", *["--force-reinstall"] * swap, needs.torch, *index, "--retries", "1", "--timeout", "15"],
     )
+    there = installed_build(build, environment.torch_label())
+    if there != build:
+        words = f"{needs.torch} of the build {build.name} was not to be had: {there.reason}."
+        if asked:
+            raise SetupError(f"{words} Check the connection, or choose another build: {CHOICES}.")
+        say(f"{words} The build {there.name} was taken in its place.")
     say("Installing what else the program needs.")
     dependencies = index if build.name.startswith("rocm") else []  # their companions are on no other index
     _call(
@@ -220,6 +231,7 @@ def _install_app(environment: Environment, needs: Needs, build: TorchBuild, say:
         environment,
         ["-r", str(needs.folder / "requirements.txt"), "-c", str(_constraints(environment, needs)), *dependencies],
     )
+    return there
 
 
 def _install_tests(environment: Environment, needs: Needs, say: Say, pip: Pip) -> None:

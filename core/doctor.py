@@ -103,7 +103,7 @@ def _torch(config: Config) -> Iterator[Finding]:
         advice = f"This machine has {fitting.reason}; use it with: python launch.py --torch {fitting.name}"
         yield Finding("Torch", words, advice)
     elif built_for and not torch.cuda.is_available():
-        advice = fitting.advice or "Install or update the driver of the GPU."
+        advice = fitting.advice or ("" if fitting.name == "cpu" else "Install or update the driver of the GPU.")
         yield Finding("Torch", f"{words}, but it finds no GPU", advice)
     else:
         yield Finding("Torch", words)

@@ -22,6 +22,8 @@ CUDA_BUILDS = (  # newest first: the build, the CUDA version its driver must off
     ("cu126", (12, 6), (5, 0)),
 )
 
+CHOICES = f"cpu, cu126, cu128, cu130, {ROCM} or default (what pip takes by itself)"
+
 Probe = Callable[[Sequence[str]], "str | None"]  # a command -> what it printed, or None if it failed or is not there
 
 
@@ -43,16 +45,14 @@ def chosen_build(flag: str | None, environ: Mapping[str, str]) -> TorchBuild | N
     name = flag or environ.get("TORCH_BACKEND")
     index = environ.get("TORCH_INDEX_URL")
     if name and not re.fullmatch(r"cpu|cu\d{2,3}|rocm\d+(\.\d+)*|xpu|default", name):
-        raise BadConfig(
-            f"There is no torch build {name!r}. Choose cpu, cu126, cu128, cu130, {ROCM} or default (what pip takes by itself)."
-        )
+        raise BadConfig(f"There is no torch build {name!r}. Choose {CHOICES}.")
     if not name and not index:
         return None
     name = name or (index or "").rstrip("/").rpartition("/")[2] or "custom"
     if name == "xpu":
         raise BadConfig(
             "The torch build xpu is for Intel GPUs, and Easel cannot compute on those yet: pictures would be made on the CPU. "
-            f"Choose cpu, cu126, cu128, cu130, {ROCM} or default (what pip takes by itself)."
+            f"Choose {CHOICES}."
         )
     return TorchBuild(name, index or _index(name), "as you asked for")
 
@@ -116,6 +116,16 @@ def _nvidia_smi() -> str:
     """nvidia-smi on the path, or where WSL keeps it."""
     in_wsl = Path("/usr/lib/wsl/lib/nvidia-smi")
     return shutil.which("nvidia-smi") or (str(in_wsl) if in_wsl.exists() else "nvidia-smi")
+
+
+def installed_build(build: TorchBuild, label: str | None) -> TorchBuild:
+    """`build`, or what pip took in its place: `label` is the installed torch's local version, None if that is not known.
+
+    Only of torch's own indexes is it known how their builds are labelled.
+    """
+    if not (build.index or "").startswith(INDEX) or label in (None, build.name):
+        return build
+    return TorchBuild(label or "default", _index(label or "default"), f"{build.index} has none, or cannot be reached")
 
 
 def _index(name: str) -> str | None:

@@ -116,6 +116,27 @@ def test_another_build_replaces_the_installed_one_and_then_stays(environment: Ma
     assert install(environment, needs, build=None).calls == []
 
 
+@pytest.mark.parametrize("label", ["+cpu", ""])
+def test_another_build_than_was_wanted_is_told_and_refused_if_it_was_asked_for(
+    environment: MadeEnvironment, needs: Needs, monkeypatch: pytest.MonkeyPatch, label: str
+) -> None:
+    """Where torch's own index cannot be reached, or has no such build, pip takes what another one has."""
+    wanted = TorchBuild("cu126", "https://download.pytorch.org/whl/cu126", "test")
+    monkeypatch.setattr("core.bootstrap.fitting_build", lambda: wanted)
+    (environment.folder / f"lib/python3.11/site-packages/torch-2.13.0{label}.dist-info").mkdir(parents=True)
+    with pytest.raises(
+        SetupError, match=r"torch==2\.13\.0 of the build cu126 was not to be had.*choose another build: cpu"
+    ):
+        ensure(environment, needs, wanted, silent, FakePip())
+    assert environment.installed() == {}
+    told: list[str] = []
+    ensure(environment, needs, None, told.append, FakePip())
+    taken = label[1:] or "default"
+    assert any(f"The build {taken} was taken in its place." in words for words in told)
+    assert environment.installed()["build"] == taken
+    assert install(environment, needs, build=None).calls == []
+
+
 def test_a_new_interpreter_in_the_environment_means_a_new_install(environment: MadeEnvironment, needs: Needs) -> None:
     install(environment, needs)
     assert install(replace(environment, version="3.12"), needs).calls != []

@@ -13,7 +13,7 @@ from tiny import write_checkpoint
 
 from core import doctor
 from core.config import Config
-from core.doctor import Finding, examine, told
+from core.doctor import Finding, _torch, examine, told
 from core.port import port_trouble
 from core.torch_build import TorchBuild
 
@@ -156,6 +156,17 @@ class Card:
     total_memory: int = 8 * 10**9
     major: int = 12
     minor: int = 0
+
+
+@pytest.mark.parametrize(("fitting", "advice"), [("cpu", ""), ("cu126", "Install or update the driver of the GPU.")])
+def test_a_torch_for_gpus_is_no_fault_of_a_machine_without_one(
+    config: Config, monkeypatch: pytest.MonkeyPatch, fitting: str, advice: str
+) -> None:
+    monkeypatch.setattr("torch.version.cuda", "12.6")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("core.doctor.fitting_build", lambda: TorchBuild(fitting, None, "test"))
+    [told] = [finding for finding in _torch(config) if finding.topic == "Torch"]
+    assert told.words.endswith("but it finds no GPU") and told.advice == advice
 
 
 def test_a_card_that_this_torch_does_not_know_is_told_with_the_build_that_does() -> None:

@@ -68,6 +68,21 @@ def test_a_user_can_be_made_where_the_configuration_is_refused_for_want_of_one(
     assert (tmp_path / "auth.json").is_file()
 
 
+def test_a_user_without_a_password_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import launch as launcher
+
+    def nobody_types(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr(launcher, "ROOT", str(tmp_path))
+    monkeypatch.setattr("getpass.getpass", nobody_types)
+    assert launcher.main(["add-user", "ann"]) == 2
+    assert "No password was given; nothing has been changed." in capsys.readouterr().err
+    assert not (tmp_path / "auth.json").exists()
+
+
 @pytest.mark.parametrize("python", [sys.executable, *interpreters("3.10", "3.12", "3.13")])
 @pytest.mark.parametrize("argv", [["--help"], ["generate", "--help"], ["doctor", "--help"], ["test", "--help"]])
 def test_help_answers_on_every_python_with_nothing_installed(python: str, argv: list[str]) -> None:
