@@ -349,12 +349,15 @@ def add_user(file, name):
     from core.access import add_user as add
     from core.errors import BadConfig
 
+    typed = []
     try:
-        password, again = getpass.getpass("Password for %s: " % name), getpass.getpass("The same again: ")
+        for prompt in ("Password for %s: " % name, "The same again: "):
+            typed.append(getpass.getpass(prompt))
     except EOFError:
-        password = again = None
-    if password is None:
+        pass
+    if len(typed) < 2:
         raise BadConfig("No password was given; nothing has been changed. It is asked for at a terminal.")
+    password, again = typed
     if again != password:
         raise BadConfig("The two passwords differ; nothing has been changed.")
     aside = add(file, name, password)

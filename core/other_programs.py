@@ -74,6 +74,7 @@ _KINDS = (
     ("emb_params", "embeddings"),
     ("clip_g", "embeddings"),
     ("input_blocks.0.0.weight", "checkpoints"),  # the network alone
+    ("up_blocks.0.resnets.", "checkpoints"),
 )
 # Folders of a diffusers model, each with one part of it.
 _PARTS = ("unet*", "vae*", "text_encoder*", "transformer*", "image_encoder*", "safety_checker*", "prior*")

@@ -11,7 +11,7 @@ from typing import Any
 
 from core.errors import BadModelFile
 from core.models.configs import UNetConfig
-from core.weights import distilled
+from core.weights import distilled, layouts
 from core.weights.header import Header, TensorEntry, read_header
 
 UNET = "model.diffusion_model."
@@ -49,6 +49,8 @@ PARTS = {"vae": "vae", "text_encoder_l": "text_encoders", "text_encoder_g": "tex
 """Parts that a request can take from files of their own: the Settings field -> the kind of file (and folder)."""
 _CHOSEN_BY = {VAE_WORDS: "vae", **dict(zip(_SDXL_PARTS.values(), ("text_encoder_l", "text_encoder_g"), strict=True))}
 
+_MARKERS = re.compile("v_pred|ztsnr|edm_.*")  # tensors that say how a model is to be used, and are no weights
+
 _OTHER_FILES = (  # a piece of a tensor's name -> what the file is
     ("double_blocks.", "a Flux model"),
     ("joint_blocks.", "a Stable Diffusion 3 model"),
@@ -59,8 +61,8 @@ _OTHER_FILES = (  # a piece of a tensor's name -> what the file is
     ("lora_A.", "a LoRA"),
     ("lora_B.", "a LoRA"),
     ("ip_adapter.", "an IP-Adapter"),
-    ("down_blocks.0.attentions", "a network in diffusers' layout"),
     ("encoder.down", "an autoencoder (VAE)"),
+    ("down_blocks.0.", "a network in diffusers' layout"),
     ("first_stage_model.", "an autoencoder (VAE)"),
     ("text_model.", "a text encoder"),
     ("emb_params", "a textual-inversion embedding"),
@@ -119,9 +121,12 @@ class ModelInfo:
 
 
 def network(header: Header) -> dict[str, TensorEntry]:
-    """The denoising network's tensors, prefix cut off; those of a file that has nothing else have none."""
-    bare = "input_blocks.0.0.weight" in header.tensors and "out.2.weight" in header.tensors
-    return dict(header.tensors) if bare else header.part(UNET)
+    """The denoising network's tensors, prefix cut off; those of a file that has nothing else have none, and may be named
+    as diffusers names them."""
+    named = layouts.network(header.tensors)
+    if not ("input_blocks.0.0.weight" in named and "out.2.weight" in named):
+        return header.part(UNET)
+    return {name: entry for name, entry in named.items() if not _MARKERS.fullmatch(name)}
 
 
 def model_info(path: Path, name: str = "") -> ModelInfo:

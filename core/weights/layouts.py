@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.models.names import DIFFUSERS_VAE, ldm_vae_name, open_clip_names
+from core.models.names import DIFFUSERS_UNET, DIFFUSERS_VAE, ldm_unet_name, ldm_vae_name, open_clip_names
 from core.weights.header import TensorEntry
 
 Entries = dict[str, TensorEntry]
@@ -54,3 +54,22 @@ def autoencoder(entries: Entries) -> Entries:
         matrix = ".attn_1." in new and len(entry.shape) == 2
         renamed[new] = replace(entry, shape=(*entry.shape, 1, 1)) if matrix else entry
     return renamed
+
+
+def network(entries: Entries) -> Entries:
+    """diffusers' names of a denoising network to the single-file ones, if it is they."""
+    if DIFFUSERS_UNET not in entries:
+        return entries
+
+    def blocks(way: str) -> list[int]:
+        counts: list[int] = []
+        while found := sum(
+            name.startswith(f"{way}_blocks.{len(counts)}.resnets.") and name.endswith(".norm1.weight")
+            for name in entries
+        ):
+            counts.append(found)
+        return counts
+
+    down, up = blocks("down"), blocks("up")
+    attended = {level for level in range(len(up)) if any(f"up_blocks.{level}.attentions." in name for name in entries)}
+    return {ldm_unet_name(name, down, up, attended): entry for name, entry in entries.items()}

@@ -2,14 +2,19 @@
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from tiny import write_checkpoint
 
+from benchmarks.unet_step import PEER_TINY
 from core.errors import BadModelFile
 from core.models.clip import CLIPText, from_open_clip, to_open_clip
 from core.models.configs import TINY_CLIP_L, CLIPConfig
+from core.weights import layouts
 from core.weights.checkpoint import load_checkpoint
+from core.weights.header import TensorEntry
 from core.weights.info import CLIP_G, CLIP_L, PARTS, UNET, VAE, model_info
+from tools import make_layout_lists as peer
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +92,32 @@ LAYOUTS = {
     ),
     "another checkpoint": (dict, dict),
 }
+
+
+@pytest.mark.parametrize("family", ["SDXL", "REFINER", "SD15", "SSD_1B", "VEGA"])
+def test_a_network_in_diffusers_layout_gets_the_single_files_names(family):
+    with torch.device("meta"):
+        theirs = UNet2DConditionModel(**getattr(peer, family)).state_dict()
+    entries = {name: TensorEntry("F16", tuple(tensor.shape), 0, 0) for name, tensor in theirs.items()}
+    found, expected = layouts.network(entries), peer.unet_to_ldm(theirs)
+    assert {name: entry.shape for name, entry in found.items()} == {n: tuple(t.shape) for n, t in expected.items()}
+
+
+def test_a_network_alone_in_diffusers_layout_and_one_with_its_markers_are_used_with_chosen_parts(write, stored):
+    """As SDXL-Lightning's networks and merging tools write them."""
+    with torch.device("meta"):
+        theirs = UNet2DConditionModel(**PEER_TINY).state_dict()
+    names = dict(zip(peer.unet_to_ldm(theirs, blocks=1), theirs, strict=True))
+    network = cut(stored, UNET)
+    marked = write("marked.safetensors", network | {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)})
+    named = write("named.safetensors", {names[name]: tensor for name, tensor in network.items()})
+    whole = write("whole.safetensors", stored)
+    for path in (marked, named):
+        with pytest.raises(BadModelFile, match=r"lacks the autoencoder \(VAE\)"):
+            load_checkpoint(path)
+        found = load_checkpoint(path, chosen={"text_encoder_l": whole, "text_encoder_g": whole, "vae": whole})
+        assert same(found.unet, load_checkpoint(whole).unet)
+    assert model_info(marked).prediction == "v" and model_info(marked).zero_terminal_snr
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
