@@ -17,7 +17,7 @@ from core.models.unet import UNet
 from core.settings import Lora
 from core.weights.files import Files
 from core.weights.lora_format import BIASES, PeftScales, grouped
-from core.weights.lora_names import is_text_key, network_names, normal_key, text_encoder_names
+from core.weights.lora_names import TEXT_PROJECTION, is_text_key, network_names, normal_key, text_encoder_names
 from core.weights.patched import Patches, put_patches
 from core.weights.patches import RANKS, Patch, PatchFile, Stamp, stamp_of
 
@@ -56,10 +56,14 @@ class Model:
         return tuple((name, part.config) for name, part in self.parts().items())
 
     def places(self) -> Places:
-        """Name in a LoRA file -> part, and path of a module in it."""
+        """Name in a LoRA file -> part, and path of a module in it, or of the text projection."""
         places: Places = {}
         for name, part in self.parts().items():
-            modules = [path.removesuffix(".weight") for path, _ in part.named_parameters() if path.endswith(".weight")]
+            modules = [
+                path.removesuffix(".weight")
+                for path, _ in part.named_parameters()
+                if path.endswith(".weight") or path == TEXT_PROJECTION
+            ]
             if isinstance(part, UNet):
                 theirs = network_names(modules, part.config)
             else:
@@ -202,14 +206,14 @@ def match_file(file: PatchFile, places: Places, shapes: Shapes) -> Match:
         patches = []
         if keyed.kind:
             used = keyed.used()
-            patches.append((f"{module}.weight", keyed.kind, used))
+            patches.append((module if module == TEXT_PROJECTION else f"{module}.weight", keyed.kind, used))
         patches.extend((f"{module}.bias", slot, {slot: keyed.slots[slot]}) for slot in BIASES if slot in keyed.slots)
         for parameter, kind, slots in patches:
             left = {slot: name for slot, name in left.items() if slot not in slots}
             ranks = [header.tensors[slots[slot]].shape for slot in RANKS.get(kind, ()) if slot in slots]
             rank = ranks[0][0] if ranks and ranks[0] else 0
             scale = scales.scale(normal_key(key), rank) if rank else 1.0
-            patch = Patch(file.stamp, key, kind, slots, file, scale)
+            patch = Patch(file.stamp, key, kind, slots, file, scale, transposed=parameter == TEXT_PROJECTION)
             fits = parameter in shapes[part] and patch.fits(shapes[part][parameter])
             if ".attn2.to_k" in parameter:
                 crossed[0 if fits else 1] += 1

@@ -87,8 +87,13 @@ def grouped(names: Iterable[str]) -> tuple[dict[str, Keyed], list[str]]:
         if ending is None:
             unknown.append(name)
         else:
-            keys.setdefault(plain[: -len(ending)], Keyed()).slots[ENDINGS[ending]] = name
+            keys.setdefault(_key(plain[: -len(ending)]), Keyed()).slots[ENDINGS[ending]] = name
     return keys, unknown
+
+
+def _key(spelled: str) -> str:
+    """A key with underscores throughout if it begins so: OneTrainer has written `lora_unet_..._attn1.to_q`."""
+    return spelled.replace(".", "_") if spelled.startswith(("lora_", "lycoris_")) else spelled
 
 
 class PeftScales:

@@ -1,7 +1,8 @@
 """How LoRA files name the places of a model, as tables from those names to our modules. No torch.
 
 Networks are named in the single-file layout or in diffusers' (general rule: spec of the two layouts), with dots or
-underscores; text encoders as in transformers.
+underscores; text encoders as in transformers, behind the prefixes of kohya, diffusers, OMI (which OneTrainer writes) and
+ComfyUI's own parameters.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _TOP = {
     "label_emb.0.0": ("add_embedding.linear_1", "class_embedding.linear_1"),
     "label_emb.0.2": ("add_embedding.linear_2", "class_embedding.linear_2"),
 }  # fmt: skip
+TEXT_PROJECTION = "text_projection"  # a parameter of ours, input x output; in LoRA files a linear layer, output x input
 _OLD_ATTENTION = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
 
 
@@ -41,10 +43,11 @@ def network_names(modules: Iterable[str], config: UNetConfig) -> dict[str, str]:
 def text_encoder_names(modules: Iterable[str], number: int, *, alone: bool) -> dict[str, str]:
     """The same for text encoder `number` (1: CLIP-L, 2: bigG); `alone`: there is no other one, so it needs no number."""
     short = {1: ("lora_te1_", "lora_te_"), 2: ("lora_te2_", "lora_te_") if alone else ("lora_te2_",)}[number]
+    side = {1: "clip_l", 2: "clip_g"}[number]
     dotted = {
-        1: ("text_encoder.", "clip_l.transformer.", ""),
-        2: ("text_encoder_2.", "clip_g.transformer.", *(("text_encoder.", "") if alone else ())),
-    }[number]
+        1: ("text_encoder.", ""),
+        2: ("text_encoder_2.", *(("text_encoder.", "") if alone else ())),
+    }[number] + (f"{side}.", f"{side}.transformer.", f"text_encoders.{side}.transformer.")
     names: dict[str, str] = {}
     for module in modules:
         head, _, last = module.rpartition(".")

@@ -20,6 +20,7 @@ Tensors = Mapping[str, Tensor]
 Stamp = tuple[str, int, int]  # path, size and time of change of a file
 
 DORA = frozenset({"magnitude", "dora_scale"})
+OLDER, NEWER = ("a1", "a2", "b1", "b2"), ("a2", "a1", "b2", "b1")  # orders of GLoRA's tensors
 RANKS = {"LoRA": ("down",), "LoHa": ("hada_w1_b",), "LoKr": ("lokr_w2_b", "lokr_w1_b"), "GLoRA": ("a1",)}
 
 
@@ -60,6 +61,7 @@ class Patch:
     slots: Mapping[str, str] = field(compare=False, repr=False)  # slot -> the tensor's name in the file
     file: PatchFile = field(compare=False, repr=False)
     scale: float = field(default=1.0, compare=False)  # of a low-rank product without an alpha in the file
+    transposed: bool = field(default=False, compare=False)  # the weight is the other way round from that in the file
 
     def entry(self, slot: str) -> TensorEntry:
         """Type, shape and place of the tensor in `slot`."""
@@ -67,6 +69,7 @@ class Patch:
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether it can change a weight of `shape`; found out without reading a tensor."""
+        shape = shape[::-1] if self.transposed else shape
         shapes = {slot: self.entry(slot).shape for slot in self.slots}
         if _size(shapes.get("alpha", ())) != 1:
             return False
@@ -80,7 +83,6 @@ class Patch:
             return product and up[0] == shape[0] and _size(down[1:]) == _size(shape[1:])
         try:
             tensors = {slot: torch.empty(size, device="meta") for slot, size in shapes.items()}
-            self._rank(tensors)
             changed = self._changed(torch.empty(shape, device="meta"), tensors, 1.0)
         except (RuntimeError, IndexError, ValueError, ZeroDivisionError):
             return False
@@ -88,7 +90,10 @@ class Patch:
 
     def apply(self, weight: Tensor, strength: float) -> Tensor:
         """`weight` (float32, the whole of it) changed; it may be changed in place or not."""
-        return self._changed(weight, self._tensors(weight.device), strength)
+        tensors = self._tensors(weight.device)
+        if self.transposed:
+            return self._changed(weight.T, tensors, strength).T
+        return self._changed(weight, tensors, strength)
 
     def factors(self, device: torch.device) -> tuple[Tensor, Tensor, float] | None:
         """`up` (rows, r), `down` (r, columns) and a scale, if the patch is no more than their product: then a weight can be
@@ -96,7 +101,8 @@ class Patch:
         if self.kind != "LoRA" or DORA & self.slots.keys():
             return None
         tensors = self._tensors(device)
-        return *_factors(tensors), self._scale(tensors)
+        up, down = _factors(tensors)
+        return *((down.T, up.T) if self.transposed else (up, down)), self._scale(tensors)
 
     def _tensors(self, device: torch.device) -> Tensors:
         return {slot: self.file.tensor(name, device) for slot, name in self.slots.items()}
@@ -104,13 +110,14 @@ class Patch:
     def _changed(self, weight: Tensor, tensors: Tensors, strength: float) -> Tensor:
         if self.kind == "weight":
             return weight.lerp(tensors["set_weight"].reshape(weight.shape), strength)
+        if self.kind == "GLoRA":
+            tensors = _in_older_order(tensors, weight)
         change = DELTAS[self.kind](tensors, weight)
         if change.numel() != weight.numel() or change.shape[0] != weight.shape[0]:
             raise ValueError(f"a change of shape {tuple(change.shape)} for a weight of shape {tuple(weight.shape)}")
         change = change.reshape(weight.shape)
         if self.kind in RANKS:
-            scale = 1.0 if weight.is_meta else self._scale(tensors)
-            change = change * scale
+            change = change * self._scale(tensors)
         if DORA & tensors.keys():
             return weight.lerp(_decomposed(weight + change, tensors), strength)
         return weight.add_(change, alpha=strength)
@@ -119,7 +126,8 @@ class Patch:
         rank = self._rank(tensors)
         if rank is None:  # LoKr of two whole matrices has no rank
             return 1.0
-        return float(tensors["alpha"]) / rank if "alpha" in tensors else self.scale
+        alpha = tensors.get("alpha")
+        return self.scale if alpha is None or alpha.is_meta else float(alpha) / rank
 
     def _rank(self, tensors: Tensors) -> int | None:
         found = [tensors[slot].shape[0] for slot in RANKS.get(self.kind, ()) if slot in tensors]
@@ -149,12 +157,12 @@ def _low_rank(t: Tensors, weight: Tensor) -> Tensor:
 
 
 def _hadamard(t: Tensors, weight: Tensor) -> Tensor:
-    """LoHa: two low-rank matrices, number by number."""
+    """LoHa: two low-rank matrices, number by number. OneTrainer gives the factors the shape of convolutions."""
     halves = []
     for i in (1, 2):
         a, b = t[f"hada_w{i}_a"], t[f"hada_w{i}_b"]
         kernel = t.get(f"hada_t{i}")
-        halves.append(a @ b if kernel is None else torch.einsum("ijkl,jr,ip->prkl", kernel, b, a))
+        halves.append(a.flatten(1) @ b.flatten(1) if kernel is None else torch.einsum("ijkl,jr,ip->prkl", kernel, b, a))
     return halves[0] * halves[1]
 
 
@@ -173,9 +181,32 @@ def _kronecker(t: Tensors, weight: Tensor) -> Tensor:
 
 
 def _generalised(t: Tensors, weight: Tensor) -> Tensor:
-    """GLoRA: a low-rank matrix, and the weight itself through another one."""
-    flat = weight.flatten(1)
-    return t["b2"].flatten(1) @ t["b1"].flatten(1) + (flat @ t["a2"].flatten(1)) @ t["a1"].flatten(1)
+    """GLoRA in the older order: a low-rank matrix, and the weight itself through another one.
+
+    The latter mixes a convolution's input channels at each place of its kernel, or channels and places together.
+    """
+    a1, a2, b1, b2 = (t[slot].flatten(1) for slot in OLDER)
+    by_channel = len(a2) == weight.shape[1]
+    through = (weight.movedim(1, -1) @ a2 @ a1).movedim(-1, 1) if by_channel else weight.flatten(1) @ a2 @ a1
+    return b2 @ b1 + through.flatten(1)
+
+
+def _in_older_order(t: Tensors, weight: Tensor) -> Tensors:
+    """The tensors of a GLoRA such that the change is b2 b1 + (W a2) a1. LyCORIS has exchanged 1 and 2 since.
+
+    Shapes tell, and where both orders fit, it is the older one. Raises ValueError if neither fits.
+    """
+    for order in (OLDER, NEWER):
+        renamed = {**t, **{slot: t[theirs] for slot, theirs in zip(OLDER, order, strict=True)}}
+        if _is_older(renamed, weight):
+            return renamed
+    raise ValueError(f"a GLoRA that is not for a weight of shape {tuple(weight.shape)}")
+
+
+def _is_older(t: Tensors, weight: Tensor) -> bool:
+    a1, a2, b1, b2 = (tuple(t[slot].flatten(1).shape) for slot in OLDER)
+    rows, columns = weight.flatten(1).shape
+    return a1 == a2[::-1] and a1[1] in (weight.shape[1], columns) and b1[1] == columns and b2 == (rows, b1[0])
 
 
 def _difference(slot: str) -> Callable[[Tensors, Tensor], Tensor]:

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from loras import kohya, low_rank, modules, write, write_lora
+from safetensors.torch import load_file
 from tiny import write_checkpoint
 
 from core.errors import BadModelFile, ModelNotFound
@@ -288,6 +289,107 @@ def test_biases_and_norms_are_changed_beside_their_weights(model, folder, loras)
     assert differing(after, before) == {f"unet.{name}" for name in changes}
     for name, change in changes.items():
         torch.testing.assert_close(after[f"unet.{name}"], before[f"unet.{name}"] + change)
+
+
+PROJECTED = 40  # width of the pooled vector below; the encoder's is 96, so that nothing fits the wrong way round
+PROJECTION = "lora_te2_text_projection"
+
+
+def load_projecting(path, folder, dtype, spelling):
+    """The checkpoint with a text projection that is not square, and that matrix (96, PROJECTED) as the file has it."""
+    matrix = torch.randn(96, PROJECTED, generator=torch.Generator().manual_seed(3)).half() / 10
+    tensors = load_file(path)
+    del tensors["conditioner.embedders.1.model.text_projection"]
+    tensors[f"conditioner.embedders.1.model.{spelling}"] = matrix.T if spelling.endswith(".weight") else matrix
+    loaded = load_checkpoint(write(folder / "projecting.safetensors", tensors), text_dtype=dtype)
+    return Model("projecting.safetensors", loaded.unet, loaded.clip_l, loaded.clip_g), matrix
+
+
+def last_state(clip_g, ids):
+    """The normed last output at the end of the text (B, 96), which the projection is multiplied with, in float64."""
+    return clip_g(ids, -1, final_norm=True).hidden[torch.arange(len(ids)), ids.argmax(1)].double()
+
+
+def projection_lora(rows, columns):
+    """Up (rows, 4) and down (4, columns)."""
+    return low_rank((rows, columns), 4, torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("spelling", ["text_projection", "text_projection.weight"])  # input x output, output x input
+@pytest.mark.parametrize(
+    "dtype", [None, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2], ids=str
+)
+def test_a_lora_on_the_text_projection_changes_the_pooled_vector_as_that_of_a_linear_layer(
+    path, folder, loras, dtype, spelling
+):
+    """In files the projection is a linear layer's weight, output x input; ours is input x output."""
+    model, matrix = load_projecting(path, folder, dtype, spelling)
+    before = weights(model)
+    ids = torch.randint(0, 49406, (2, 77), generator=torch.Generator().manual_seed(4))
+    plain = model.clip_g(ids).pooled
+    up, down = projection_lora(PROJECTED, 96)
+    tensors = {"lora_up.weight": up, "lora_down.weight": down, "alpha": torch.tensor(2.0)}
+    write(folder / "a.safetensors", {f"{PROJECTION}.{ending}": tensor for ending, tensor in tensors.items()})
+    identity, warnings = put(loras, model, ("a.safetensors", 0.7))
+    assert identity and not warnings
+    assert differing(weights(model), before) == {"clip_g.text_projection"}
+    linear = matrix.T.double() + 0.7 * 2 / 4 * up.double() @ down.double()
+    truth, error = last_state(model.clip_g, ids) @ linear.T, torch.finfo(model.clip_g.text_projection.dtype).eps
+    pooled = model.clip_g(ids).pooled.double()
+    assert (pooled - truth).norm() / truth.norm() < error + 1e-6 < (plain - truth).norm() / truth.norm() / 10
+    put(loras, model)
+    assert not differing(weights(model), before)
+    assert torch.equal(model.clip_g(ids).pooled, plain)
+
+
+def test_a_lora_on_the_text_projection_of_another_width_is_left_out(path, folder, loras):
+    """Also if it would fit the other way round."""
+    model, _ = load_projecting(path, folder, None, "text_projection")
+    up, down = projection_lora(96, PROJECTED)
+    extra = {f"{PROJECTION}.lora_up.weight": up, f"{PROJECTION}.lora_down.weight": down}
+    write_lora(folder / "a.safetensors", extra=extra)
+    _, [warning] = put(loras, model, "a.safetensors")
+    assert f"2 of a shape that does not fit (such as {PROJECTION}.lora_" in warning
+
+
+@pytest.mark.parametrize(
+    ("up", "down"),
+    [
+        (f"{PROJECTION}.lora_up.weight", f"{PROJECTION}.lora_down.weight"),
+        ("text_encoder_2.text_projection.lora_B.weight", "text_encoder_2.text_projection.lora_A.weight"),
+        ("text_encoder_2.text_projection.lora.up.weight", "text_encoder_2.text_projection.lora.down.weight"),
+        ("clip_g.transformer.text_projection.lora_up.weight", "clip_g.transformer.text_projection.lora_down.weight"),
+        ("clip_g.text_projection.lora_up.weight", "clip_g.text_projection.lora_down.weight"),
+    ],
+)
+def test_the_text_projection_is_found_in_every_spelling(path, folder, loras, up, down):
+    model, matrix = load_projecting(path, folder, torch.float32, "text_projection")
+    factors = projection_lora(PROJECTED, 96)
+    write(folder / "a.safetensors", dict(zip((up, down), factors, strict=True)))
+    assert not put(loras, model, "a.safetensors")[1]
+    torch.testing.assert_close(model.clip_g.text_projection.data, matrix.float() + (factors[0] @ factors[1]).T)
+
+
+def test_loha_of_onetrainer_acts_on_convolutions_and_with_dots_in_its_names(model, folder, loras):
+    before, generator = weights(model), torch.Generator().manual_seed(0)
+    tensors = {}
+    for dotted, module in (
+        ("input_blocks_1_0_in_layers.2", "input_blocks.1.0.in_layers.2"),
+        ("middle_block_1_transformer_blocks_0_attn1.to_out.0", "middle_block.1.transformer_blocks.0.attn1.to_out.0"),
+    ):
+        rows, columns, *kernel = before[f"unet.{module}.weight"].shape
+        for n in (1, 2):
+            a = torch.randn(rows, 2, *[1 for _ in kernel], generator=generator)
+            b = torch.randn(2, columns, *kernel, generator=generator)
+            tensors |= {f"lora_unet_{dotted}.hada_w{n}_a": a, f"lora_unet_{dotted}.hada_w{n}_b": b}
+        tensors[f"{kohya('unet', module)}.alpha"] = torch.tensor(1.0)
+    write(folder / "a.safetensors", tensors)
+    _, warnings = put(loras, model, "a.safetensors")
+    assert not warnings
+    assert differing(weights(model), before) == {
+        "unet.input_blocks.1.0.in_layers.2.weight",
+        "unet.middle_block.1.transformer_blocks.0.attn1.to_out.0.weight",
+    }
 
 
 @pytest.mark.parametrize(

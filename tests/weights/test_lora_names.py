@@ -5,10 +5,11 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from core.models.clip import CLIPText
-from core.models.configs import CLIP_G, REFINER, SD15, SDXL, SSD_1B, VEGA
+from core.models.configs import CLIP_G, CLIP_L, REFINER, SD15, SDXL, SSD_1B, VEGA
 from core.models.unet import UNet
+from core.weights.embeddings import SIDES
 from core.weights.lora_format import KINDS, grouped
-from core.weights.lora_names import network_names, normal_key, text_encoder_names
+from core.weights.lora_names import is_text_key, network_names, normal_key, text_encoder_names
 from tools import make_layout_lists as peer
 
 FAMILIES = {
@@ -80,8 +81,43 @@ def test_text_encoders_are_told_apart_by_number(number, alone):
         f"text_encoder_2.{module}": number == 2,
         "text_encoder.text_model.encoder.layers.7.self_attn.to_out": first,
         "text_encoder_2.encoder.layers.7.self_attn.out_proj": number == 2,
+        f"clip_l.transformer.{module}": number == 1,
+        f"clip_g.transformer.{module}": number == 2,
+        f"clip_l.{module}": number == 1,  # OMI, as OneTrainer writes it
+        f"clip_g.{module}": number == 2,
+        f"text_encoders.clip_l.transformer.{module}": number == 1,  # the parameters of ComfyUI
+        f"text_encoders.clip_g.transformer.{module}": number == 2,
     }
     assert {key: names.get(key) == module for key in expected} == expected
+    assert all(is_text_key(key) for key in expected)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "lora_te2_text_projection",
+        "text_encoder_2.text_projection",
+        "clip_g.transformer.text_projection",
+        "clip_g.text_projection",
+        "text_encoders.clip_g.transformer.text_projection",
+    ],
+)
+def test_the_text_projection_has_names_of_its_own(key):
+    assert text_encoder_names(["text_projection"], 2, alone=False)[key] == "text_projection"
+
+
+def test_no_name_means_two_places_or_is_that_of_an_embedding_or_of_a_checkpoints_tensor():
+    with torch.device("meta"):
+        network, encoders = UNet(SDXL), [CLIPText(CLIP_L), CLIPText(CLIP_G)]
+    names = [network_names(modules_of(network), SDXL)]
+    names += [
+        text_encoder_names([*modules_of(e), "text_projection"], n, alone=False) for n, e in enumerate(encoders, 1)
+    ]
+    assert len(set().union(*names)) == sum(map(len, names))
+    assert not any(side in each for each in names for sides in SIDES.values() for side in sides)
+    tensors = [f"conditioner.embedders.0.transformer.{name}" for name in encoders[0].state_dict()]
+    tensors += [f"text_encoders.clip_g.transformer.{name}" for name in encoders[1].state_dict()]
+    assert not grouped([*tensors, *(side for sides in SIDES.values() for side in sides)])[0]
 
 
 ENDINGS = {  # how one key is spelled by those who write LoRAs
@@ -112,6 +148,21 @@ def test_q08_the_tensors_of_every_format_come_together(spelling):
     assert sorted(keys["K"].used().values()) == sorted(ENDINGS[spelling])
     kind = spelling if spelling in dict(KINDS) else "LoRA"
     assert keys["K"].kind == kind
+
+
+@pytest.mark.parametrize("beginning", ["lora_unet_", "lora_te1_", "lycoris_"])
+def test_a_module_that_is_spelled_with_dots_behind_an_underscored_beginning_is_the_same_as_without(beginning):
+    """OneTrainer wrote the factors of a LoHa so, beside an alpha spelled as ever."""
+    dotted, plain = f"{beginning}blocks_0_attn1.to_out.0", f"{beginning}blocks_0_attn1_to_out_0"
+    factors = [f"{dotted}.hada_w{n}_{part}" for n in (1, 2) for part in "ab"]
+    keys, unknown = grouped([*factors, f"{plain}.alpha"])
+    assert not unknown and list(keys) == [plain]
+    assert keys[plain].kind == "LoHa" and sorted(keys[plain].used().values()) == sorted([*factors, f"{plain}.alpha"])
+
+
+def test_dots_of_other_spellings_stay():
+    names = ["unet.blocks.0.attn1.to_q.lora_A.weight", "text_encoder.text_model.lora_layer.lora_B.weight"]
+    assert list(grouped(names)[0]) == ["unet.blocks.0.attn1.to_q", "text_encoder.text_model.lora_layer"]
 
 
 @pytest.mark.parametrize("names", [["K.lora_up.weight"], ["K.alpha"], ["K.hada_w1_a", "K.hada_w1_b"], ["K.dora_scale"]])

@@ -71,23 +71,27 @@ def ours(checkpoint):
 
 def inputs():
     generator = torch.Generator().manual_seed(5)
-    return (
+    tensors = (
         torch.randn(2, 4, 8, 8, generator=generator),
         torch.tensor([901.0, 7.0]),
         torch.randn(2, 77, UNET.context_dim, generator=generator),
         torch.randn(2, 96, generator=generator),
         torch.randint(0, 49406, (2, 77), generator=generator),
     )
+    tensors[-1][:, 40] = 49407  # the end of the text, where the pooled vector is taken from
+    return tensors
 
 
 @torch.no_grad()
 def of_peer(pipe):
     x, t, context, pooled, ids = inputs()
     conditions = {"text_embeds": pooled, "time_ids": torch.zeros(2, 6)}
+    clip_g = pipe.text_encoder_2(ids, output_hidden_states=True)
     return {
         "unet": pipe.unet(x, t, context, added_cond_kwargs=conditions).sample,
         "clip_l": pipe.text_encoder(ids, output_hidden_states=True).hidden_states[-2],
-        "clip_g": pipe.text_encoder_2(ids, output_hidden_states=True).hidden_states[-2],
+        "clip_g": clip_g.hidden_states[-2],
+        "pooled": clip_g.text_embeds,
     }
 
 
@@ -99,6 +103,7 @@ def of_ours(model):
         "unet": model.unet(x, t, context, torch.cat([pooled, sizes], dim=1)),
         "clip_l": model.clip_l(ids, -2).hidden,
         "clip_g": model.clip_g(ids, -2).hidden,
+        "pooled": model.clip_g(ids, -2).pooled,
     }
 
 
@@ -193,18 +198,18 @@ def adapted(network, config):
 )
 @pytest.mark.parametrize("text", [True, False])
 def test_a_file_that_diffusers_saved(pipe, ours, tmp_path, extras, text):
-    """Convolutions too; alpha is in its metadata."""
+    """Convolutions too, and the text projection; alpha is in its metadata."""
     config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=LINEAR + CONVOLUTIONS, **extras)
     layers = {"unet_lora_layers": adapted(pipe.unet, config), "unet_lora_adapter_metadata": config.to_dict()}
     if text:
-        config = peft.LoraConfig(r=4, lora_alpha=3, target_modules=TEXT)
+        config = peft.LoraConfig(r=4, lora_alpha=3, target_modules=[*TEXT, "text_projection"])
         for number, encoder in (("", pipe.text_encoder), ("_2", pipe.text_encoder_2)):
             layers |= {
                 f"text_encoder{number}_lora_layers": adapted(encoder, config),
                 f"text_encoder{number}_lora_adapter_metadata": config.to_dict(),
             }
     pipe.save_lora_weights(tmp_path, weight_name="a.safetensors", **layers)
-    compare(pipe, ours, tmp_path, 1.0, ("unet", "clip_l", "clip_g") if text else ("unet",))
+    compare(pipe, ours, tmp_path, 1.0, ("unet", "clip_l", "clip_g", "pooled") if text else ("unet",))
 
 
 def test_q08_dora_as_diffusers_saves_it(pipe, ours, tmp_path):

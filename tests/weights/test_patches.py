@@ -1,5 +1,7 @@
 """Each kind of patch against its formula, written out here in float64, number by number or as a product of whole matrices."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,17 @@ def test_loha_multiplies_two_products_number_by_number(patch_of):
     close(changed(patch, weight, 0.8), double(weight) + 0.8 * 1.5 / 3 * product.reshape(6, 5, 3, 3))
 
 
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 1)])
+def test_loha_whose_factors_have_the_shape_of_a_convolution(patch_of, kernel):
+    """As OneTrainer writes them: a (out, r, 1, 1) and b (r, in, kernel)."""
+    weight, parts, product = random(12, 8, *kernel), {}, np.ones((12, 8, *kernel))
+    for n in (1, 2):
+        a, b = random(12, 2, 1, 1, seed=n), random(2, 8, *kernel, seed=n)
+        parts |= {f"hada_w{n}_a": a, f"hada_w{n}_b": b}
+        product *= np.einsum("or,rikl->oikl", double(a)[:, :, 0, 0], double(b))
+    close(changed(patch_of(**parts, alpha=torch.tensor(1.5)), weight, -0.6), double(weight) - 0.6 * 1.5 / 2 * product)
+
+
 def test_loha_with_kernels(patch_of):
     """M[p, r, k, l] = sum over i, j of t[i, j, k, l] b[j, r] a[i, p]"""
     weight, parts, product = random(6, 5, 3, 3), {}, np.ones((6, 5, 3, 3))
@@ -141,6 +154,55 @@ def test_glora_goes_through_the_weight_itself(patch_of):
     close(changed(patch_of(**parts), weight, 0.5), double(weight) + 0.5 * 3 / 2 * change)
 
 
+def glora(**shapes):
+    """Tensors of these shapes by ending, and an alpha of 3."""
+    tensors = {f"{slot}__weight": random(*shape, seed=n) for n, (slot, shape) in enumerate(shapes.items())}
+    return tensors, {"alpha": torch.tensor(3.0)} | tensors
+
+
+def test_glora_as_lycoris_writes_it_today(patch_of):
+    """b1 b2 + (W a1) a2: what comes second in older files comes first."""
+    weight = random(6, 10)
+    t, parts = glora(a1=(10, 2), a2=(2, 10), b1=(6, 2), b2=(2, 10))
+    a1, a2, b1, b2 = map(double, t.values())
+    close(changed(patch_of(**parts), weight, 0.5), double(weight) + 0.5 * 3 / 2 * (b1 @ b2 + double(weight) @ a1 @ a2))
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 1)])
+def test_glora_on_a_convolution_mixes_the_channels_at_each_place_of_the_kernel(patch_of, kernel):
+    weight = random(6, 5, *kernel)
+    t, parts = glora(a1=(5, 2, 1, 1), a2=(2, 5, 1, 1), b1=(6, 2, 1, 1), b2=(2, 5, *kernel))
+    a1, a2, b1, b2 = map(double, t.values())
+    change = np.zeros(weight.shape)
+    for k in range(kernel[0]):
+        for m in range(kernel[1]):
+            change[:, :, k, m] = b1[:, :, 0, 0] @ b2[:, :, k, m]
+            change[:, :, k, m] += double(weight)[:, :, k, m] @ a1[:, :, 0, 0] @ a2[:, :, 0, 0]
+    close(changed(patch_of(**parts), weight, 0.5), double(weight) + 0.5 * 3 / 2 * change)
+
+
+def test_glora_of_old_on_a_flattened_convolution(patch_of):
+    weight = random(6, 5, 3, 3)
+    t, parts = glora(a1=(2, 45), a2=(45, 2), b1=(2, 45), b2=(6, 2))
+    a1, a2, b1, b2 = map(double, t.values())
+    change = b2 @ b1 + double(weight).reshape(6, 45) @ a2 @ a1
+    close(changed(patch_of(**parts), weight), double(weight) + 3 / 2 * change.reshape(6, 5, 3, 3))
+
+
+@pytest.mark.parametrize(
+    ("side", "inside", "older"), [(6, 2, True), (6, 2, False), (2, 6, True), (2, 6, False), (6, 6, True)]
+)
+def test_the_order_of_glora_is_told_by_the_weight_and_is_the_older_one_if_both_fit(patch_of, side, inside, older):
+    """Of a square weight the shapes of one order are those of the other with side and rank exchanged."""
+    weight = random(side, side)
+    wide, high = (inside, side), (side, inside)
+    t, parts = glora(a1=wide, a2=high, b1=wide, b2=high) if older else glora(a1=high, a2=wide, b1=high, b2=wide)
+    a1, a2, b1, b2 = map(double, t.values())
+    change = b2 @ b1 + double(weight) @ a2 @ a1 if older else b1 @ b2 + double(weight) @ a1 @ a2
+    ours = changed(patch_of(**parts), weight)
+    np.testing.assert_allclose(ours, double(weight) + 3 / inside * change, rtol=2e-5, atol=2e-5)
+
+
 @pytest.mark.parametrize("ending", ["diff", "w_norm"])
 def test_a_full_difference_is_added(patch_of, ending):
     weight, change = random(6, 5), random(6, 5, seed=9)
@@ -174,6 +236,29 @@ def test_q08_dora_gives_rows_or_columns_their_trained_lengths(patch_of, strength
     close(changed(patch, weight, strength), double(weight) + strength * (trained - double(weight)))
 
 
+@pytest.mark.parametrize("strength", [1.0, -0.6])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"lora_up__weight": (6, 2), "lora_down__weight": (2, 10)},
+        {"lora_up__weight": (6, 2), "lora_down__weight": (2, 10), "dora_scale": (6, 1)},
+        {"hada_w1_a": (6, 2), "hada_w1_b": (2, 10), "hada_w2_a": (6, 2), "hada_w2_b": (2, 10)},
+        {"a1__weight": (10, 2), "a2__weight": (2, 10), "b1__weight": (6, 2), "b2__weight": (2, 10)},
+        {"diff": (6, 10)},
+        {"set_weight": (6, 10)},
+    ],
+)
+def test_a_patch_of_a_transposed_weight_does_the_same_the_other_way_round(patch_of, shapes, strength):
+    patch = patch_of(**{name: random(*shape, seed=n) for n, (name, shape) in enumerate(shapes.items())})
+    other = replace(patch, transposed=True)
+    weight = random(6, 10)
+    close(changed(other, weight.T, strength), changed(patch, weight, strength).T)
+    close(changed(other, weight.T.contiguous(), strength), changed(patch, weight, strength).T)
+    if factors := other.factors(CPU):
+        up, down, scale = factors
+        close((weight.T + strength * scale * up @ down).numpy(), changed(patch, weight, strength).T)
+
+
 def test_where_a_key_has_several_kinds_the_later_one_counts(patch_of):
     weight, change = random(6, 5), random(6, 5, seed=9)
     patch = patch_of(lora_up__weight=random(6, 2), lora_down__weight=random(2, 5), diff=change)
@@ -193,9 +278,17 @@ def test_where_a_key_has_several_kinds_the_later_one_counts(patch_of):
         {"lora_up__weight": (6, 2), "lora_down__weight": (2, 5), "dora_scale": (7,)},
         {"lora_up__weight": (6, 2), "lora_down__weight": (2, 5), "lora_mid__weight": (2, 2, 3, 3)},
         {"hada_w1_a": (6, 2), "hada_w1_b": (2, 5), "hada_w2_a": (6, 2), "hada_w2_b": (2, 4)},
+        {"hada_w1_a": (6, 2, 1, 1), "hada_w1_b": (2, 5, 3, 3), "hada_w2_a": (6, 2, 1, 1), "hada_w2_b": (2, 5, 3, 3)},
+        {"hada_w1_a": (6, 0, 1, 1), "hada_w1_b": (0, 5, 1, 1), "hada_w2_a": (6, 0, 1, 1), "hada_w2_b": (0, 5, 1, 1)},
         {"lokr_w1": (2, 2), "lokr_w2": (3, 3)},
         {"lokr_w1": (), "lokr_w2": (3, 3)},
         {"a1__weight": (2, 5), "a2__weight": (4, 2), "b1__weight": (2, 5), "b2__weight": (6, 2)},
+        {"a1__weight": (2, 1), "a2__weight": (5, 2), "b1__weight": (2, 5), "b2__weight": (6, 2)},
+        {"a1__weight": (2, 5), "a2__weight": (2, 5), "b1__weight": (6, 2), "b2__weight": (2, 5)},
+        {"a1__weight": (5, 2), "a2__weight": (2, 5), "b1__weight": (6, 2), "b2__weight": (2, 4)},
+        {"a1__weight": (5, 2), "a2__weight": (2, 5), "b1__weight": (5, 2), "b2__weight": (2, 6)},
+        {"a1__weight": (5, 0), "a2__weight": (0, 5), "b1__weight": (6, 2), "b2__weight": (2, 5)},
+        {"a1__weight": (2,), "a2__weight": (5,), "b1__weight": (6,), "b2__weight": (5,)},
         {"diff": (5, 6)},
         {"set_weight": (6, 4)},
     ],
