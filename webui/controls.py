@@ -141,6 +141,33 @@ CONTROLS: dict[str, Callable[..., Any]] = {
     "save_metadata": partial(gr.Checkbox, label="Write the settings into the picture", info="So that it can be made again", elem_id="save_metadata"),
 }  # fmt: skip
 
+# What Fooocus's page and config.txt, and some others, call a setting, beside what is said of it here: for those who search.
+ALSO_CALLED = {
+    "base_model": ("checkpoint",),
+    "width": ("aspect_ratio", "forced_overwrite_of_generating_width"),
+    "height": ("aspect_ratio", "forced_overwrite_of_generating_height"),
+    "steps": ("overwrite_step", "forced_overwrite_of_sampling_step"),
+    "guidance_scale": ("cfg_scale",),
+    "sampler": ("sampler_name", "sampling_method", "dpm++", "unipc"),
+    "scheduler": ("scheduler_name", "schedule_type"),
+    "sharpness": ("sample_sharpness", "image_sharpness"),
+    "adaptive_cfg": ("cfg_tsnr", "cfg_mimicking_from_tsnr"),
+    "guidance_rescale": ("cfg_rescale",),
+    "adm_scaler_positive": ("positive_adm_guidance_scaler",),
+    "adm_scaler_negative": ("negative_adm_guidance_scaler",),
+    "adm_scaler_end": ("adm_guidance_end_at_step",),
+    "zero_terminal_snr": ("ztsnr",),
+    "refiner_switch": ("overwrite_switch", "refiner_switch_at", "forced_overwrite_of_refiner_switch_step"),
+    "refiner_swap": ("refiner_swap_method",),
+    "seed_increment": ("disable_seed_increment",),
+    "image_grid": ("generate_image_grid_for_each_batch",),
+    "expander": ("fooocus_expansion",),
+    "prompt_expansion": ("fooocus_v2_expansion",),
+    "freeu": ("freeu_enabled",),
+    "preview": ("disable_preview", "disable_intermediate_results"),
+    "save_metadata": ("save_metadata_to_images",),
+}
+
 # What a person brings along from one base model to the next; everything else follows the model's recommendation.
 OWN = (
     "prompt", "negative_prompt", "base_model", "image_number", "image_grid", "seed", "output_format", "save_metadata", "performance",
@@ -157,6 +184,18 @@ def label_of(name: str) -> str:
     """What the setting `name` is called in the page."""
     label: str | None = getattr(CONTROLS.get(name), "keywords", {}).get("label")
     return label or name.replace("_", " ").capitalize()
+
+
+def names_of(name: str) -> list[str]:
+    """What people call the setting `name`, other than by its label, and what it may be set to."""
+    choices = LIMITS[name].get("choices", ())
+    return [name, *ALSO_CALLED.get(name, ()), *choices, *(MODES[one].label for one in choices if name == "performance")]
+
+
+def search_words(name: str) -> list[str]:
+    """What a search finds the setting `name` by: its label and help, and its other names."""
+    said = getattr(CONTROLS[name], "keywords", {}).get("info")
+    return [label_of(name), *([said] if said else []), *names_of(name)]
 
 
 def shown(settings: Settings) -> dict[str, Any]:

@@ -38,7 +38,10 @@ def download_routes(downloads: Downloads, shelf: Shelf, *, allowed: bool) -> lis
             told |= {
                 "name": transfer.name, "file": transfer.file, "files": transfer.files, "text": transfer.remark,
                 "share": transfer.share, "bytes": transfer.all_done, "total": transfer.all_total, "speed": transfer.speed,
+                "came": now.came,
             }  # fmt: skip
+        if now.stopping:
+            told["text"] = "Stopping"
         return told
 
     def ask(request: Request) -> Response:
@@ -91,7 +94,7 @@ def download_routes(downloads: Downloads, shelf: Shelf, *, allowed: bool) -> lis
         try:
             sent = await sent_object(request, LARGEST_REQUEST)
             if sent.keys() & {"preset", "names"}:
-                downloads.start([need for need in wanted_files(sent) if need.url])
+                downloads.start(wanted_files(sent))
             else:
                 downloads.stop()
         except BadRequest as problem:

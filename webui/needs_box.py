@@ -20,7 +20,7 @@ def needs_box(needs: Sequence[Need], *, allowed: bool, preset: str = "", asked: 
     """HTML of those of `needs` that are not there; "" if there are none, or if this visitor is not `allowed` to download.
 
     With `preset` the button asks for all that the preset of that name needs, whose own addresses the page cannot send;
-    without, for the files by name. `asked`: the servers were asked for the sizes.
+    without, for the files by name. It is there if an address is known. `asked`: the servers were asked for the sizes.
     """
     missing = [need for need in needs if not need.present and (need.url or need.damage)]
     if not missing or not allowed:
@@ -34,7 +34,7 @@ def needs_box(needs: Sequence[Need], *, allowed: bool, preset: str = "", asked: 
         f'<button type="button" class="plain" data-fetch="{escape(json.dumps(wanted))}"{kind}>{words}</button>{total}'
     )
     rows = "".join(_row(need, asked) for need in missing)
-    return f'{ABSENT}<ul class="needs">{rows}</ul>{button if preset or wanted["names"] else ""}'
+    return f'{ABSENT}<ul class="needs">{rows}</ul>{button if any(need.url for need in missing) else ""}'
 
 
 def _row(need: Need, asked: bool) -> str:

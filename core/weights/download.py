@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import errno
 import logging
+import queue
 import shutil
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import httpx
 
-from core.errors import BadModelFile, ModelNotFound
+from core.errors import BadModelFile, ModelNotFound, UserError
 from core.output.files import move_to_free_name
 from core.weights.damaged import damage
 from core.weights.header import is_safetensors, read_header
@@ -26,7 +29,7 @@ from core.weights.part_file import PartFile, Turn, Version
 from core.weights.sources import Source, path_trouble, with_mirror
 from core.weights.transport import Answer, Broken, DownloadFailed, make_client, opened
 
-__all__ = ["DownloadFailed", "Patience", "Transfer", "announced_size", "download"]
+__all__ = ["DownloadFailed", "Patience", "Stopped", "Transfer", "announced_size", "download"]
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,17 @@ ROOM_LEFT = 2**28  # bytes that a download leaves free on the disk
 SPEED_OVER = 3.0  # seconds
 SIZE_WAIT = 10.0  # seconds that a server has to say how large a file is
 DOWNLOADING = "Downloading"  # the text of a download while nothing else is to be told
+STOP_LOOK = 0.2  # seconds between two looks at `Patience.stop` while a server is silent
+AHEAD = 16  # pieces that a connection may bring before they are written
+
+Piece: TypeAlias = tuple[Answer, bytes]
+
+
+class Stopped(UserError):
+    """The download was ended by `Patience.stop`."""
+
+    def __init__(self) -> None:
+        super().__init__("Stopped. The next download goes on from here.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +82,10 @@ class Transfer:
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long to wait for whom, in seconds, and how often to try without getting a byte further."""
+    """How long to wait for whom, in seconds, and how often to try without getting a byte further.
+
+    Once `stop` is set, no wait goes on, also not for a silent server: the download raises Stopped.
+    """
 
     stall: float = 30.0
     tries: int = 5
@@ -77,6 +94,14 @@ class Patience:
     report: float = 0.2  # between two events
     turn: float = 0.5  # between two looks whether another program is done
     sleep: Callable[[float], None] = time.sleep
+    stop: threading.Event | None = None
+
+    def wait(self, seconds: float) -> None:
+        """Let `seconds` pass. Raises Stopped."""
+        if self.stop is None:
+            self.sleep(seconds)
+        elif self.stop.wait(seconds):
+            raise Stopped
 
 
 @dataclass(frozen=True)
@@ -100,33 +125,32 @@ def download(
     """Fetch each source of `wanted` into its folder. Yields Transfer; to stop is to cease iterating (what has come stays).
 
     A file that is there is left alone, even a damaged one. `mirror` takes the place of the hub's address. Raises DownloadFailed at the first
-    file that cannot be had.
+    file that cannot be had, and Stopped.
     """
     patience = patience or Patience()
     sizes = [source.size for source, _ in wanted]
     before = 0
-    with nullcontext(client) if client else make_client(patience.stall) as session:
-        for number, (source, folder) in enumerate(wanted, 1):
-            if trouble := path_trouble(source.name):
-                raise DownloadFailed(trouble)
-            target = folder / source.name
-            state = _State("Connecting", 0, source.size)
-            for state in _fetched(session, source, target, with_mirror(source.url, mirror), patience):
-                sizes[number - 1] = state.total
-                known = [size for size in sizes if size is not None]
-                yield Transfer(
-                    name=source.name,
-                    text=state.text,
-                    file=number,
-                    files=len(wanted),
-                    done=state.done,
-                    total=state.total,
-                    all_done=before + state.done,
-                    all_total=sum(known) if len(known) == len(sizes) else None,
-                    speed=state.speed,
-                    path=state.path,
-                )
-            before += state.done
+    for number, (source, folder) in enumerate(wanted, 1):
+        if trouble := path_trouble(source.name):
+            raise DownloadFailed(trouble)
+        target = folder / source.name
+        state = _State("Connecting", 0, source.size)
+        for state in _fetched(client, source, target, with_mirror(source.url, mirror), patience):
+            sizes[number - 1] = state.total
+            known = [size for size in sizes if size is not None]
+            yield Transfer(
+                name=source.name,
+                text=state.text,
+                file=number,
+                files=len(wanted),
+                done=state.done,
+                total=state.total,
+                all_done=before + state.done,
+                all_total=sum(known) if len(known) == len(sizes) else None,
+                speed=state.speed,
+                path=state.path,
+            )
+        before += state.done
 
 
 def announced_size(source: Source, *, mirror: str = "", client: httpx.Client | None = None) -> int | None:
@@ -145,7 +169,9 @@ def _is_cut_off(target: Path, part: PartFile) -> bool:
     return target.is_file() and target.stat().st_size == 0 and part.path.exists()
 
 
-def _fetched(client: httpx.Client, source: Source, target: Path, url: str, patience: Patience) -> Iterator[_State]:
+def _fetched(
+    client: httpx.Client | None, source: Source, target: Path, url: str, patience: Patience
+) -> Iterator[_State]:
     """One file, until it is at `target`. The last state has its path."""
     part, turn = PartFile(target), Turn(target)
     try:
@@ -156,7 +182,7 @@ def _fetched(client: httpx.Client, source: Source, target: Path, url: str, patie
         try:
             while not turn.take():
                 yield _State("Another program is fetching this file", part.size, source.size)
-                patience.sleep(patience.turn)
+                patience.wait(patience.turn)
             if _is_cut_off(target, part):
                 target.unlink()
             if target.exists():
@@ -184,7 +210,9 @@ def _there(source: Source, target: Path) -> _State:
     return _State("Already there", size, size, path=target)
 
 
-def _received(client: httpx.Client, source: Source, part: PartFile, url: str, patience: Patience) -> Iterator[_State]:
+def _received(
+    client: httpx.Client | None, source: Source, part: PartFile, url: str, patience: Patience
+) -> Iterator[_State]:
     """Try until the part is the whole file and has passed its checks."""
     furthest, fruitless, damaged = part.size, 0, ""
     while True:
@@ -202,7 +230,7 @@ def _received(client: httpx.Client, source: Source, part: PartFile, url: str, pa
             pause = max(broken.wait, min(patience.longest_pause, patience.pause * 2 ** max(0, fruitless - 1)))
             log.info("%s: %s; trying again in %.0f s", source.name, broken, pause)
             yield _State(f"Trying again: {broken}", part.size, _total(source, part))
-            patience.sleep(pause)
+            patience.wait(pause)
             continue
         if not problem:
             return
@@ -214,7 +242,9 @@ def _received(client: httpx.Client, source: Source, part: PartFile, url: str, pa
         yield _State("Came damaged; fetching it again", 0, _total(source, part))
 
 
-def _asked(client: httpx.Client, source: Source, part: PartFile, url: str, patience: Patience) -> Iterator[_State]:
+def _asked(
+    client: httpx.Client | None, source: Source, part: PartFile, url: str, patience: Patience
+) -> Iterator[_State]:
     """One connection. Ends when the part has as many bytes as were announced; raises Broken before that."""
     start, version = part.size, part.version
     if version is None or not (version.etag or version.sha256 or source.sha256):
@@ -225,7 +255,9 @@ def _asked(client: httpx.Client, source: Source, part: PartFile, url: str, patie
             return
         start = 0
     yield _State("Connecting", start, total)
-    with opened(client, url, start=start, etag=version.etag if version and start else "") as answer:
+    pieces = _pieces(client, patience.stall, url, start, version.etag if version and start else "")
+    with closing(pieces if patience.stop is None else _left_at(patience.stop, pieces)) as coming:
+        answer, _ = next(coming)
         if answer.past_the_end:
             part.discard()
             raise Broken("the file on the server is shorter than what has come")
@@ -241,7 +273,59 @@ def _asked(client: httpx.Client, source: Source, part: PartFile, url: str, patie
             start = 0
         total = source.exact_size or version.total
         _room(part.target.parent, (total or 0) - start)
-        yield from _written(answer, part, start, total, patience)
+        yield from _written(coming, part, start, total, patience)
+
+
+def _pieces(client: httpx.Client | None, stall: float, url: str, start: int, etag: str) -> Generator[Piece, None, None]:
+    """One connection, which nobody else uses or closes: its answer, first with no bytes, then with each of its chunks."""
+    with nullcontext(client) if client else make_client(stall) as session:
+        with opened(session, url, start=start, etag=etag) as answer:
+            yield answer, b""
+            for chunk in answer.chunks():
+                yield answer, chunk
+
+
+def _left_at(stop: threading.Event, pieces: Generator[Piece, None, None]) -> Generator[Piece, None, None]:
+    """`pieces`, which a thread of their own waits for. Raises Stopped soon after `stop` is set.
+
+    A thread that waits for a silent connection cannot be woken safely on every system. It is left alone with what it
+    has opened, writes nothing, and ends when the server says something or `Patience.stall` is over.
+    """
+    brought: queue.Queue[Piece | Exception | None] = queue.Queue(AHEAD)
+    left = threading.Event()
+
+    def put(piece: Piece | Exception | None) -> None:
+        while not left.is_set():
+            with suppress(queue.Full):
+                brought.put(piece, timeout=STOP_LOOK)
+                return
+
+    def bring() -> None:
+        try:
+            with closing(pieces):
+                for piece in pieces:
+                    put(piece)
+                    if left.is_set():
+                        return
+            put(None)
+        except Exception as problem:
+            put(problem)
+
+    threading.Thread(target=bring, name="connection", daemon=True).start()
+    try:
+        while (piece := _next(brought, stop)) is not None:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+    finally:
+        left.set()
+
+
+def _next(brought: queue.Queue[Piece | Exception | None], stop: threading.Event) -> Piece | Exception | None:
+    while not stop.is_set():
+        with suppress(queue.Empty):
+            return brought.get(timeout=STOP_LOOK)
+    raise Stopped
 
 
 def _version(answer: Answer) -> Version:
@@ -261,11 +345,13 @@ def _insist(source: Source, version: Version) -> None:
         )
 
 
-def _written(answer: Answer, part: PartFile, start: int, total: int | None, patience: Patience) -> Iterator[_State]:
+def _written(
+    coming: Iterator[Piece], part: PartFile, start: int, total: int | None, patience: Patience
+) -> Iterator[_State]:
     done, reported = start, 0.0
     marks: deque[tuple[float, int]] = deque([(time.monotonic(), start)])
-    with part.append() as file, closing(answer.chunks()) as chunks:
-        for chunk in chunks:
+    with part.append() as file:
+        for _, chunk in coming:
             file.write(chunk)
             done += len(chunk)
             if total is not None and done > total:

@@ -137,6 +137,21 @@ def test_an_answer_that_does_not_come_loses_no_running_download(page, server):
     expect(strip).to_contain_text("400 MB / 787 MB")
 
 
+def test_stopping_is_told_and_what_stays_missing_is_not_called_there(page, server):
+    strip, asked = page.locator("#download"), []
+    choose_mode(page, "Hyper-SD")
+    page.locator("#performance_needs").get_by_role("button", name="Download").click()
+    server["now"] = {**RUNNING, "text": "Stopping"}
+    expect(strip.locator(".doing")).to_have_text("Stopping")
+    page.route("**/easel/needs?*", lambda route: (asked.append(1), route.fulfill(json={})))
+    told = "own.safetensors is not there, and Easel does not know where it is published. Put it into models/loras."
+    server["now"] = {**RUNNING, "busy": False, "came": True, "problem": told}
+    expect(strip).to_contain_text(told)
+    expect(strip).not_to_contain_text("Everything is there.")
+    expect(page.locator("#performance_needs")).to_be_hidden()
+    assert asked  # what came is no longer offered
+
+
 def test_another_mode_takes_the_box_away(page):
     choose_mode(page, "DMD2")
     expect(page.locator("#performance_needs")).to_contain_text("Licence: CC BY-NC 4.0")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import time
 from html import unescape
 from pathlib import Path
@@ -42,7 +43,8 @@ def shelf(tmp_path):
 
 
 def client(shelf, fetch, allowed=True, ask=lambda source: pytest.fail("asked")):
-    made = TestClient(Starlette(routes=download_routes(Downloads(fetch, ask), shelf, allowed=allowed)))
+    downloads = Downloads(lambda wanted, patience: fetch(wanted), ask)
+    made = TestClient(Starlette(routes=download_routes(downloads, shelf, allowed=allowed)))
     made.cookies = {COOKIE: "m" * 43}
     return made
 
@@ -140,6 +142,59 @@ def test_a_damaged_file_is_told_and_not_written_over(shelf, tmp_path):
     now = ended(page)
     assert now["share"] == 1.0 and not now["done"] and HYPER in now["problem"]  # the other one came
     assert (tmp_path / "loras" / HYPER).read_bytes() == b"cut off"
+
+
+THEIRS = {
+    "default_model": "own.safetensors",
+    "default_loras": [["nowhere.safetensors", 0.5]],
+    "checkpoint_downloads": {"own.safetensors": "https://civitai.com/own"},
+}
+
+
+def test_what_nobody_knows_where_to_get_is_told_in_the_end(shelf):
+    shelf.own.mkdir()
+    (shelf.own / "theirs.json").write_text(json.dumps(THEIRS))
+    asked = []
+
+    def fetch(wanted):
+        asked.extend(source.name for source, _ in wanted)
+        yield from transfers(1)
+
+    page = client(shelf, fetch)
+    page.post("/easel/downloads", json={"preset": "theirs"})
+    now = ended(page)
+    assert asked == ["own.safetensors"] and now["came"] and not now["done"]
+    assert now["problem"].startswith("nowhere.safetensors is not there, and Easel does not know where it is published.")
+
+
+def test_a_damaged_file_of_unknown_address_is_not_called_there(shelf, tmp_path):
+    shelf.own.mkdir()
+    (shelf.own / "theirs.json").write_text(json.dumps({"default_loras": [["own.safetensors", 0.5]]}))
+    (tmp_path / "loras").mkdir()
+    (tmp_path / "loras" / "own.safetensors").write_bytes(b"cut off")
+    page = client(shelf, lambda wanted: pytest.fail("fetched"))
+    box = page.post("/easel/sizes", json={"preset": "theirs"}).json()["box"]
+    assert "own.safetensors" in box and "<button" not in box
+    now = page.post("/easel/downloads", json={"preset": "theirs"}).json()
+    assert "Move it away or delete it" in now["problem"] and not now["done"] and not now["busy"]
+
+
+def test_stopping_is_said_at_once(shelf):
+    goes_on = threading.Event()
+
+    def fetch(wanted):
+        yield from transfers(1)
+        goes_on.wait(20)
+        yield from transfers(1)
+
+    page = client(shelf, fetch)
+    page.post("/easel/downloads", json={"preset": "anime"})
+    while "name" not in page.get("/easel/downloads").json():
+        time.sleep(0.01)
+    now = page.post("/easel/downloads", json={}).json()
+    assert now["busy"] and now["text"] == "Stopping"
+    goes_on.set()
+    assert ended(page)["problem"].startswith("Stopped")
 
 
 def test_a_second_download_waits_its_turn_and_the_first_can_be_stopped(shelf):

@@ -85,6 +85,57 @@ def test_a_lora_whose_name_is_unknown_does_nothing_and_one_without_a_name_goes(p
     assert loras(page) == []
 
 
+NAMES = [
+    "felt.safetensors",
+    "anime/ink.safetensors",
+    "anime/Felt tip.safetensors",
+    "a/cat.safetensors",
+    "b/cat.safetensors",
+]
+UNKNOWN = "There is no LoRA of this name; the row is off."
+
+
+def test_a_lora_is_found_without_regard_to_case_and_by_a_part_of_its_name(page):
+    page.route("**/easel/loras", lambda route: route.fulfill(json=NAMES))
+    open_tab(page, "Models")
+    page.click("#refresh_models")
+    page.wait_for_function("document.querySelectorAll('#lora_names option').length === 5")
+    page.click("#add_lora")
+    row = page.locator(USED)
+    name = row.locator(".lora-name")
+    for typed, meant in {
+        "INK": "anime/ink", "FELT": "felt", "Anime/INK.safetensors": "anime/ink", "elsewhere\\ink": "anime/ink", "tip": "anime/Felt tip",
+        "A/Cat": "a/cat", "b/cat.safetensors": "b/cat",
+    }.items():  # fmt: skip
+        name.fill(typed)
+        name.blur()
+        expect(name).to_have_value(meant)
+        assert loras(page) == [{"name": f"{meant}.safetensors", "weight": 1, "enabled": True}]
+    for typed in ("cat", "fel t", "no such thing"):
+        name.fill(typed)
+        name.blur()
+        expect(row.locator(".lora-note")).to_have_text(UNKNOWN)
+        expect(name).to_have_attribute("aria-invalid", "true")
+        assert loras(page) == [{"name": "b/cat.safetensors", "weight": 1, "enabled": False}]
+    name.fill("ink")
+    name.blur()
+    expect(name).not_to_have_attribute("aria-invalid", "true")
+    expect(row.locator(".lora-note")).not_to_have_text(UNKNOWN)
+    assert loras(page) == [{"name": "anime/ink.safetensors", "weight": 1, "enabled": True}]
+
+
+def test_a_row_that_waits_says_that_there_is_no_such_lora(page):
+    open_tab(page, "Models")
+    row = page.locator(".lora.empty").first
+    row.locator(".lora-name").fill("no such thing")
+    row.locator(".lora-name").blur()
+    expect(row.locator(".lora-note")).to_have_text(UNKNOWN)
+    row.locator(".lora-name").fill("")
+    row.locator(".lora-name").blur()
+    expect(row.locator(".lora-note")).to_have_text("")
+    expect(row.locator(".lora-name")).not_to_have_attribute("aria-invalid", "true")
+
+
 def test_what_is_typed_into_a_row_counts_though_it_was_not_left(page):
     page.fill("#positive_prompt textarea", "a bear")
     open_tab(page, "Models")

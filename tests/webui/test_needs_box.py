@@ -51,5 +51,15 @@ def test_a_presets_files_are_asked_for_by_its_name():
     assert asked(needs_box([MISSING], allowed=True, preset='my "own"')) == {"preset": 'my "own"'}
 
 
+def test_there_is_no_button_when_nothing_can_be_fetched():
+    """What is damaged is told; where nobody knows its address, a press could do nothing for it."""
+    damaged = replace(NOWHERE, damage="It is cut off. Move it away.")
+    for preset in ("", "mine"):
+        box = needs_box([damaged, NOWHERE], allowed=True, preset=preset)
+        assert "own.safetensors<p>It is cut off. Move it away.</p>" in box and "<button" not in box
+        assert "<button" in needs_box([damaged, MISSING], allowed=True, preset=preset)
+        assert "<button" in needs_box([replace(damaged, url="https://huggingface.co/own")], allowed=True, preset=preset)
+
+
 def test_there_is_no_box_without_need_or_leave():
     assert needs_box([THERE, NOWHERE], allowed=True) == "" == needs_box([MISSING], allowed=False)

@@ -23,9 +23,12 @@ from typing import Any
 
 import pytest
 
+from core.errors import UserError
 from core.weights import download as module
 from core.weights import transport
-from core.weights.download import DownloadFailed, Patience, Transfer, announced_size, download
+from core.weights.download import DownloadFailed, Patience, Stopped, Transfer, announced_size, download
+from core.weights.fetching import Downloads, Fetching
+from core.weights.needs import Need
 from core.weights.part_file import PartFile, Turn, Version
 from core.weights.sources import Source
 
@@ -186,6 +189,10 @@ def fall_silent(request: Any, site: Site) -> None:
     request.end_headers()
     request.wfile.write(site.content[:50_000])
     request.wfile.flush()
+    time.sleep(4.0)
+
+
+def say_nothing(request: Any, site: Site) -> None:
     time.sleep(4.0)
 
 
@@ -461,6 +468,91 @@ def test_to_stop_is_to_cease_iterating(site: Site, tmp_path: Path) -> None:
     assert left(tmp_path) == [f"{NAME}.part", f"{NAME}.part.json"]
     fetch(site.pinned(), tmp_path)
     assert (tmp_path / NAME).read_bytes() == CONTENT and site.starts[-1].startswith("bytes=")
+
+
+@pytest.mark.parametrize("trick", [fall_silent, say_nothing, answer(503, Retry_After="60")])
+def test_stop_ends_each_kind_of_waiting_and_what_has_come_is_gone_on_from(
+    site: Site, tmp_path: Path, trick: Callable[[Any, Site], None]
+) -> None:
+    site.tricks = [trick]
+    stop = threading.Event()
+    timer = threading.Timer(0.5, stop.set)
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        list(download([(site.pinned(), tmp_path)], patience=Patience(report=0.0, stop=stop)))
+    assert 0.4 < time.monotonic() - began < 2.5
+    kept = PartFile(tmp_path / NAME).size
+    assert kept == (50_000 if trick is fall_silent else 0) and f"{NAME}.lock" not in left(tmp_path)
+    fetch(site.pinned(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT and left(tmp_path) == [NAME]
+    assert site.starts[-1] == (f"bytes={kept}-" if kept else "")
+
+
+def test_stop_ends_the_wait_for_another_program(site: Site, tmp_path: Path) -> None:
+    turn, stop = Turn(tmp_path / NAME), threading.Event()
+    assert turn.take()
+    transfers = download([(site.pinned(), tmp_path)], patience=Patience(turn=60.0, stop=stop))
+    assert next(transfers).text == "Another program is fetching this file"
+    stop.set()
+    with pytest.raises(Stopped):
+        next(transfers)
+    turn.end()
+
+
+def test_a_download_that_could_be_stopped_is_as_whole_as_another(site: Site, tmp_path: Path) -> None:
+    site.tricks = [break_off(50_000), wrong_bytes]
+    patience = replace(QUICK, stop=threading.Event())
+    events = list(download([(site.pinned(), tmp_path)], patience=patience))
+    assert (tmp_path / NAME).read_bytes() == CONTENT and left(tmp_path) == [NAME] and events[-1].share == 1.0
+    assert site.starts == ["", "bytes=50000-", ""]
+    with pytest.raises(DownloadFailed, match="may have moved"):
+        site.tricks = [answer(404)]
+        list(download([(site.pinned(), tmp_path / "other")], patience=patience))
+
+
+def needed(site: Site, folder: Path, **changes: Any) -> Need:
+    known = {"url": site.url, "bytes": len(CONTENT), "sha256": SHA256} if site.port else {}
+    return Need(**({"name": NAME, "kind": "checkpoints", "folder": folder} | known | changes))
+
+
+def ended(downloads: Downloads, seconds: float = 20.0) -> Fetching:
+    began = time.monotonic()
+    while downloads.state.busy:
+        assert time.monotonic() - began < seconds
+        time.sleep(0.01)
+    return downloads.state
+
+
+def test_stopping_is_told_at_once_and_the_next_download_goes_on(site: Site, tmp_path: Path) -> None:
+    site.tricks = [fall_silent]
+    downloads = Downloads()
+    downloads.start([needed(site, tmp_path)])
+    while PartFile(tmp_path / NAME).size < 50_000:
+        time.sleep(0.01)
+    downloads.stop()
+    assert downloads.state.busy and downloads.state.stopping
+    now = ended(downloads, 2.5)
+    assert now.problem.startswith("Stopped") and not (now.stopping or now.done or now.came)
+    downloads.start([needed(site, tmp_path)])
+    assert not downloads.state.stopping and ended(downloads).done
+    assert (tmp_path / NAME).read_bytes() == CONTENT and site.starts == ["", "bytes=50000-"]
+
+
+def test_what_stays_missing_is_told_when_the_others_have_come(site: Site, tmp_path: Path) -> None:
+    unknown = needed(Site(), tmp_path, name="own.safetensors")
+    damaged = needed(Site(), tmp_path, name="cut.safetensors", damage="It is cut off.")
+    downloads = Downloads()
+    downloads.start([unknown, needed(site, tmp_path), damaged])
+    now = ended(downloads)
+    assert (tmp_path / NAME).read_bytes() == CONTENT and now.came and not now.done
+    assert "own.safetensors is not there, and Easel does not know where it is published." in now.problem
+    assert now.problem.endswith("It is cut off.")
+    for needs in ([unknown], [damaged], [unknown, damaged]):
+        with pytest.raises(UserError, match=r"does not know|cut off"):
+            downloads.start(needs)
+    downloads.start([needed(site, tmp_path)])
+    assert ended(downloads) == replace(now, transfer=downloads.state.transfer, done=True, problem="")
 
 
 def test_several_files_come_one_after_another_and_count_together(site: Site, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@
         if (mine === next) follow(then);
       }, now ? EVERY : 3 * EVERY);
       next = mine;
-    } else if (now.done) {
+    } else if (now.done || now.came) {
       showNeeds(true);
       if (forPreset() && presetButton()?.dataset.fetch === forPreset()) byId("preset_again")?.click();
     }

@@ -27,14 +27,31 @@
 
   const about = () => byId("lora_list").dataset; // how many rows at least, and which weights the slider offers
   const short = (name) => name.replace(/\.safetensors$/, "");
+  const plain = (name) => short(name.toLowerCase()).replaceAll("\\", "/");
+  const last = (name) => plain(name).split("/").pop();
+
+  /** The one of `all` that `typed` means: by its whole name, its last part, or any part of it; "" if none, or several. */
+  function meant(typed, all) {
+    const ways = [
+      (name) => name === typed,
+      (name) => short(name) === typed,
+      (name) => plain(name) === plain(typed),
+      (name) => last(name) === last(typed),
+      (name) => plain(name).includes(plain(typed)),
+    ];
+    const found = ways.map((way) => all.filter(way)).find((some) => some.length) || [];
+    return found.length === 1 ? found[0] : "";
+  }
 
   async function tell(note, name) {
     note.textContent = "";
+    note.dataset.of = name;
     if (!name) return;
     if (!facts.has(name)) {
       facts.set(name, fetch(`easel/lora?name=${encodeURIComponent(name)}`).then((answer) => answer.json()).catch(() => ({})));
     }
     const found = await facts.get(name);
+    if (note.dataset.of !== name) return; // another name was typed meanwhile
     if (found.problem) {
       note.textContent = found.problem;
     } else if (found.refines) {
@@ -47,16 +64,23 @@
     }
   }
 
-  // A field to search a LoRA in; `use` is called with the file of that name, "" if there is none, null for an empty field.
-  function nameInput(value, use) {
+  // A field to search a LoRA in; `use` is called with the file that is meant, null for an empty field, and "" if there is
+  // none, which `note` tells.
+  function nameInput(value, note, use) {
     const input = make("input", {
       type: "text", class: "lora-name", list: "lora_names", value: short(value), placeholder: "Search the LoRAs",
       "aria-label": "LoRA", autocomplete: "off", spellcheck: "false",
     });
     input.addEventListener("change", () => {
       const wanted = input.value.trim();
-      const chosen = [value, ...names].find((one) => one === wanted || short(one) === wanted) || "";
-      input.classList.toggle("unknown", !chosen && wanted !== "");
+      const chosen = wanted && meant(wanted, [...new Set([value, ...names])].filter(Boolean));
+      const unknown = wanted !== "" && !chosen;
+      input.classList.toggle("unknown", unknown);
+      if (unknown) input.setAttribute("aria-invalid", "true");
+      else input.removeAttribute("aria-invalid");
+      if (chosen) input.value = short(chosen);
+      tell(note, chosen);
+      if (unknown) note.textContent = "There is no LoRA of this name; the row is off.";
       use(wanted ? chosen : null);
     });
     return input;
@@ -64,12 +88,13 @@
 
   // A row that waits for a LoRA.
   function emptyRow() {
-    const name = nameInput("", (chosen) => {
+    const note = make("p", { class: "lora-note" });
+    const name = nameInput("", note, (chosen) => {
       if (!chosen) return;
       keep([...entries(), { name: chosen, weight: 1, enabled: true }]);
       draw(true);
     });
-    return make("div", { class: "lora empty" }, name);
+    return make("div", { class: "lora empty" }, name, note);
   }
 
   function row(entry) {
@@ -87,7 +112,7 @@
       enabled = on.checked;
       change({ enabled });
     });
-    const name = nameInput(entry.name, (chosen) => {
+    const name = nameInput(entry.name, note, (chosen) => {
       if (chosen === null) {
         remove();
         return;
@@ -95,7 +120,6 @@
       on.disabled = !chosen; // under a name that is unknown nothing acts
       on.checked = Boolean(chosen) && enabled;
       change({ enabled: on.checked, ...(chosen ? { name: chosen } : {}) });
-      tell(note, chosen);
     });
     const number = make("input", { type: "number", class: "lora-weight", min: -10, max: 10, step: 0.05, value: entry.weight ?? 1, "aria-label": "Weight" });
     const slider = make("input", { type: "range", min: about().min, max: about().max, step: 0.05, value: entry.weight ?? 1, "aria-label": "Weight" });

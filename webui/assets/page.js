@@ -361,21 +361,34 @@
     }
   }
 
-  // ---- the Advanced tab's search: groups and settings whose words hold what is typed -----------------------------
-  function searchAdvanced(text) {
-    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    const matches = (element) => words.every((word) => element.textContent.toLowerCase().includes(word));
+  // ---- the Advanced tab's search: settings whose words, which the tab brings along, hold all that is typed ---------
+  function searchAdvanced({ value, dataset }) {
+    const typed = value.toLowerCase().split(/\s+/).filter(Boolean);
+    const { here, elsewhere } = JSON.parse(dataset.words);
+    const fits = (words) => {
+      const all = words.flatMap((word) => [word, window.easel.language.say(word)]).join("\n").toLowerCase();
+      return typed.every((word) => all.includes(word));
+    };
+    const found = new Set(Object.keys(here).filter((name) => fits(here[name])));
     for (const group of document.querySelectorAll("#advanced .card")) {
-      const title = group.querySelector("h2");
-      const whole = title && matches(title);
-      let some = false;
-      for (const block of group.querySelectorAll(".block:not(.html-container):not(:has(> .html-container))")) {
-        const shown = whole || matches(block);
-        block.classList.toggle("unmatched", !shown);
-        some = some || shown;
-      }
-      group.classList.toggle("unmatched", !some);
+      const inside = Object.keys(here).filter((name) => group.contains(byId(name)));
+      for (const name of inside) byId(name).classList.toggle("unmatched", !found.has(name));
+      group.classList.toggle("unmatched", !inside.some((name) => found.has(name)));
     }
+    const told = found.size ? [] : ["No setting here has these words."];
+    for (const [tab, settings] of typed.join("").length > 1 ? Object.entries(elsewhere) : []) {
+      const names = Object.keys(settings).filter((label) => fits([label, ...settings[label]]));
+      if (names.length) told.push(`In the tab ${tab}: ${names.join(", ")}`);
+    }
+    tellFound(told);
+  }
+
+  /** Say `lines` below the search; only what is new is read aloud. */
+  function tellFound(lines) {
+    const line = byId("advanced_found");
+    if (line.dataset.told === lines.join()) return;
+    line.dataset.told = lines.join();
+    line.replaceChildren(...lines.map((words) => make("span", {}, words)));
   }
 
   // A message that appears above the fold is brought into sight.
@@ -464,7 +477,7 @@
 
   document.addEventListener("click", onClick);
   document.addEventListener("input", (event) => {
-    if (event.target.id === "advanced_search") searchAdvanced(event.target.value);
+    if (event.target.id === "advanced_search") searchAdvanced(event.target);
     if (event.target.closest("#positive_prompt")) watchPrompt();
     keepDraft(event.target);
   });

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from html import escape
+
 import gradio as gr
 
-from webui.tabs.place import Placed, card
+from webui.controls import names_of, search_words
+from webui.tabs.place import Placed, card, tab_of
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "How it is drawn": ("sampler", "scheduler"),
@@ -20,12 +24,31 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Noise": ("noise_device",),
     "Previews and files": ("preview", "save_metadata"),
 }
-SEARCH = '<input type="search" id="advanced_search" placeholder="Search the settings" aria-label="Search the settings">'
+# assets/page.js searches the words, and says in the line below it what it does not find here.
+SEARCH = (
+    '<input type="search" id="advanced_search" placeholder="Search the settings" aria-label="Search the settings" '
+    'data-words="{words}"><p id="advanced_found" class="note" role="status"></p>'
+)
 
 
 def advanced_tab(placed: Placed) -> None:
     """Make the tab of all controls that stand nowhere else."""
-    gr.HTML(SEARCH, elem_id="advanced_search_box")
+    words = {"here": words_here(), "elsewhere": words_elsewhere(placed)}
+    gr.HTML(SEARCH.format(words=escape(json.dumps(words))), elem_id="advanced_search_box")
     for title, names in GROUPS.items():
         with card(title):
             placed.put(*names)
+
+
+def words_here() -> dict[str, list[str]]:
+    """Setting of this tab -> what a search finds it by."""
+    return {name: [title, *search_words(name)] for title, names in GROUPS.items() for name in names}
+
+
+def words_elsewhere(placed: Placed) -> dict[str, dict[str, list[str]]]:
+    """Tab -> the labels of the settings that are `placed` in it -> what else they are called."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for name, control in placed.controls.items():
+        if tab := tab_of(control):
+            found.setdefault(tab, {})[control.label] = names_of(name)
+    return found

@@ -28,6 +28,13 @@ class Placed:
         return self.controls[names[-1]]
 
 
+def tab_of(control: Any) -> str:
+    """The name of the tab that `control` stands in, "" if in none."""
+    while control is not None and not isinstance(control, gr.Tab):
+        control = control.parent
+    return str(control.label) if control is not None else ""
+
+
 def card(title: str) -> Any:
     """A column with a frame and a heading."""
     column = gr.Column(elem_classes="card", min_width=0)
