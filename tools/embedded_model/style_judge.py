@@ -2,8 +2,8 @@
 
 What it says about generated pictures is evaluate.py's figure for style. It looks at no shapes, only at how colours and their
 changes from pixel to pixel are spread over the thing: shading is many small changes, flat colour is none, line art is two
-colours. The real pictures go through the autoencoder first, at full size, as every generated one does, with noise on their
-latents of up to a fifth of these's spread, so that it learns what shading is and not that real pictures are free of noise.
+colours. The real pictures go through the autoencoder first, at full size, as every generated one does, with latents that are
+uneven by up to a tenth of their spread, so that it learns what shading is and not that real pictures are free of noise.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from scene import Mix, Scene, compose
 from torch import Tensor, nn
+from train_vae import uneven
 from training import images_to_tensor, tensor_to_images
 
 from core.models.vae import VAE
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 SIDE = 256  # pixels, of the pictures
 SEEN = 128  # pixels, of what is looked at
-NOISE = 0.2  # of the latents' spread, at most
+UNEVEN = 0.1  # of the latents' spread, at most
 GROUND = 18  # of 255: what differs less from the corner is ground
 CHANGES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)  # of a colour, from a pixel to the next
 SATURATIONS = (0, 10, 30, 60, 100, 150, 200, 256)
@@ -90,13 +91,12 @@ def _shares(values: Tensor, where: Tensor, edges: tuple[int, ...]) -> list[Tenso
 
 @torch.inference_mode()
 def through(vae: VAE, pixels: np.ndarray, most: float = 0.0) -> np.ndarray:
-    """Pictures as the autoencoder gives them back, with Gaussian noise of up to `most` of their spread on the latents."""
+    """Pictures as the autoencoder gives them back, with latents that are uneven by up to `most` of their spread."""
     parts = []
     for start in range(0, len(pixels), 20):
         with torch.autocast("cpu", torch.bfloat16):
             latents = vae.encode(images_to_tensor(pixels[start : start + 20])).float()
-            noise = most * torch.rand(len(latents), 1, 1, 1) * latents.std() * torch.randn_like(latents)
-            images = vae.decode(latents + noise)
+            images = vae.decode(latents + uneven(latents, most))
         parts.append(tensor_to_images(images))
     return np.concatenate(parts)
 
@@ -127,7 +127,7 @@ def train_judge(folder: Path, styles: list[int], things: int, vae: VAE, *, steps
     torch.manual_seed(0)
     rng = np.random.default_rng(3)
     pixels, labels = examples(folder, styles, range(things, len(pictures_of(folder, styles[0]))), 1500, rng)
-    known = features(through(vae, pixels, NOISE))
+    known = features(through(vae, pixels, UNEVEN))
     judge = StyleJudge(known.shape[1], len(styles))
     judge.mean.copy_(known.mean(0))
     judge.spread.copy_(known.std(0) + 1e-6)
