@@ -250,7 +250,7 @@ KEYS: dict[str, Key] = {
         _one_of("auto", *UNET_PRECISIONS),
         "auto",
         f"of the denoising network: auto, {', '.join(PRECISIONS)}; or fp8, fp8-e5m2, int8: weights of 8 bits, half the memory, "
-        "pictures off by about 5, 10 and 2 % (docs/memory.md)",
+        "pictures off by about 4, 12 and 2 % (docs/memory.md)",
     ),
     "int8_linears": Key(
         _switch,
@@ -266,7 +266,7 @@ KEYS: dict[str, Key] = {
     "clip_precision": Key(
         _one_of("auto", *CLIP_PRECISIONS),
         "auto",
-        f"of the text encoders: auto, {', '.join(CLIP_PRECISIONS)}; pictures off by about 2 % in fp8, 4 % in fp8-e5m2 "
+        f"of the text encoders: auto, {', '.join(CLIP_PRECISIONS)}; pictures off by about 1 % in fp8, 2 % in fp8-e5m2 "
         "(docs/memory.md)",
     ),
     "vae_in_cpu": Key(_switch, "false", "the image decoder on the processor"),
