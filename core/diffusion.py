@@ -102,7 +102,7 @@ class _Run:
     def total(self) -> int:
         """How many steps it reports, unless that depends on the picture."""
         steps = len(self.sigmas) - 1
-        return len(fast_orders(steps)) if self.sampler == "dpm_fast" and (self.sigmas > 0).sum() > 1 else steps
+        return len(fast_orders(steps)) if self.sampler == "dpm_fast" else steps
 
     def steps(self, denoise: Denoiser) -> Iterator[Step]:
         return SAMPLERS[self.sampler](denoise, self.x, self.sigmas, noise=self.noise, table=self.prediction.table)

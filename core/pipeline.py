@@ -539,8 +539,8 @@ class Pipeline:
             base=base_stage(work, base.checkpoint.unet, base.info, conditions, space),
         )
         if model is not None:
-            others = model.space or space
-            stage = refiner_stage(work, model.refiner, base.text.clip_l, conditions, others, synthetic=model.synthetic)
+            own = model.space or space
+            stage = refiner_stage(work, model.refiner, base.text.clip_l, conditions, own, synthetic=model.synthetic)
             job = replace(job, refiner=stage, convert=self.vae_parse if model.space else None)
         if job.convert and job.swap == "vae":
             self._load_interposer()  # a missing file is told before the first step

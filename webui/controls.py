@@ -182,20 +182,24 @@ FORCEABLE = tuple(name for name in CONTROLS if any(name in mode.forced for mode 
 
 def label_of(name: str) -> str:
     """What the setting `name` is called in the page."""
-    label: str | None = getattr(CONTROLS.get(name), "keywords", {}).get("label")
-    return label or name.replace("_", " ").capitalize()
+    return _said(name, "label") or name.replace("_", " ").capitalize()
 
 
 def names_of(name: str) -> list[str]:
     """What people call the setting `name`, other than by its label, and what it may be set to."""
     choices = LIMITS[name].get("choices", ())
-    return [name, *ALSO_CALLED.get(name, ()), *choices, *(MODES[one].label for one in choices if name == "performance")]
+    labels = [MODES[one].label for one in choices] if name == "performance" else []
+    return [name, *ALSO_CALLED.get(name, ()), *choices, *labels]
 
 
 def search_words(name: str) -> list[str]:
     """What a search finds the setting `name` by: its label and help, and its other names."""
-    said = getattr(CONTROLS[name], "keywords", {}).get("info")
-    return [label_of(name), *([said] if said else []), *names_of(name)]
+    return [word for word in (label_of(name), _said(name, "info"), *names_of(name)) if word]
+
+
+def _said(name: str, what: str) -> str:
+    """The "label" or "info" that the control of the setting `name` is made with; "" if it is made with none."""
+    return str(getattr(CONTROLS.get(name), "keywords", {}).get(what) or "")
 
 
 def shown(settings: Settings) -> dict[str, Any]:

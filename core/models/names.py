@@ -39,29 +39,22 @@ _DIFFUSERS_VAE = (
     (r"\b(to_out\.0|proj_attn)\.", r"proj_out."),
 )
 
-
-DIFFUSERS_UNET = "up_blocks.0.resnets.0.norm1.weight"  # the same of a network
-_UNET_TOP = {
-    "conv_in.": "input_blocks.0.0.",
-    "time_embedding.linear_1.": "time_embed.0.",
-    "time_embedding.linear_2.": "time_embed.2.",
-    "add_embedding.linear_1.": "label_emb.0.0.",
-    "add_embedding.linear_2.": "label_emb.0.2.",
-    "mid_block.resnets.0.": "middle_block.0.",
-    "mid_block.attentions.0.": "middle_block.1.",
-    "mid_block.resnets.1.": "middle_block.2.",
-    "conv_norm_out.": "out.0.",
-    "conv_out.": "out.2.",
-}
-_UNET_RESNET = {
-    "norm1.": "in_layers.0.",
-    "conv1.": "in_layers.2.",
-    "time_emb_proj.": "emb_layers.1.",
-    "norm2.": "out_layers.0.",
-    "conv2.": "out_layers.3.",
-    "conv_shortcut.": "skip_connection.",
-}
-_UNET_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.")
+DIFFUSERS_UNET = "up_blocks.0.resnets.0.norm1.weight"  # a file with this tensor is a network in diffusers' layout
+DIFFUSERS_RESNET = {  # inside a residual block of a network: ours -> diffusers'
+    "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2",
+    "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
+}  # fmt: skip
+DIFFUSERS_TOP = {  # outside its blocks; several where its models differ
+    "input_blocks.0.0": ("conv_in",), "out.0": ("conv_norm_out",), "out.2": ("conv_out",),
+    "time_embed.0": ("time_embedding.linear_1",), "time_embed.2": ("time_embedding.linear_2",),
+    "label_emb.0.0": ("add_embedding.linear_1", "class_embedding.linear_1"),
+    "label_emb.0.2": ("add_embedding.linear_2", "class_embedding.linear_2"),
+}  # fmt: skip
+_RESNET = {theirs: ours for ours, theirs in DIFFUSERS_RESNET.items()}
+_TOP = {theirs: ours for ours, names in DIFFUSERS_TOP.items() for theirs in names}
+_BLOCK = re.compile(
+    r"(down|mid|up)_blocks?(?:\.(\d+))?\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)\.(weight|bias)"
+)
 
 
 def open_clip_names(name: str) -> list[str]:
@@ -94,24 +87,22 @@ def ldm_unet_name(name: str, down: Sequence[int], up: Sequence[int], attended: C
 
     `down` and `up` are how many residual blocks each level has on its way, `attended` the levels of the way up with attention.
     """
-    match = _UNET_BLOCK.match(name)
+    module, _, ending = name.rpartition(".")
+    if module in _TOP:
+        return f"{_TOP[module]}.{ending}"
+    match = _BLOCK.fullmatch(name)
     if match is None:
-        head = next((theirs for theirs in _UNET_TOP if name.startswith(theirs)), "")
-        rest = name[len(head) :]
-        return _UNET_TOP.get(head, "") + (_in_resnet(rest) if ".resnets." in head else rest)
-    way, level, kind, i, rest = match[1], int(match[2]), match[3], int(match[4]), name[match.end() :]
+        return name
+    way, level, kind, i, rest = match[1], int(match[2] or 0), match[3], int(match[4]), match[5]
+    place = {"resnets": 0, "attentions": 1, "downsamplers": 0, "upsamplers": 2 if level in attended else 1}[kind]
     if kind == "resnets":
-        rest = f"0.{_in_resnet(rest)}"
-    elif kind == "attentions":
-        rest = f"1.{rest}"
+        rest = _RESNET.get(rest, rest)
     elif kind == "downsamplers":
-        i, rest = down[level], f"0.op.{rest.removeprefix('conv.')}"
-    else:
-        i, rest = up[level] - 1, f"{2 if level in attended else 1}.{rest}"
+        i, rest = down[level], "op"
+    elif kind == "upsamplers":
+        i = up[level] - 1
+    if way == "mid":
+        return f"middle_block.{place + 2 * i}.{rest}.{ending}"
     if way == "down":  # each level ends with a downsampling, and the first convolution comes before all
-        return f"input_blocks.{1 + sum(down[:level]) + level + i}.{rest}"
-    return f"output_blocks.{sum(up[:level]) + i}.{rest}"
-
-
-def _in_resnet(rest: str) -> str:
-    return next((ours + rest[len(theirs) :] for theirs, ours in _UNET_RESNET.items() if rest.startswith(theirs)), rest)
+        return f"input_blocks.{1 + sum(down[:level]) + level + i}.{place}.{rest}.{ending}"
+    return f"output_blocks.{sum(up[:level]) + i}.{place}.{rest}.{ending}"

@@ -10,17 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from core.models.configs import UNetConfig
+from core.models.names import DIFFUSERS_RESNET, DIFFUSERS_TOP
 
-_RESNET = {
-    "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2",
-    "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
-}  # fmt: skip
-_TOP = {
-    "input_blocks.0.0": ("conv_in",), "out.0": ("conv_norm_out",), "out.2": ("conv_out",),
-    "time_embed.0": ("time_embedding.linear_1",), "time_embed.2": ("time_embedding.linear_2",),
-    "label_emb.0.0": ("add_embedding.linear_1", "class_embedding.linear_1"),
-    "label_emb.0.2": ("add_embedding.linear_2", "class_embedding.linear_2"),
-}  # fmt: skip
 TEXT_PROJECTION = "text_projection"  # a parameter of ours, input x output; in LoRA files a linear layer, output x input
 _OLD_ATTENTION = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
 
@@ -101,8 +92,8 @@ def _diffusers_blocks(config: UNetConfig) -> dict[str, str]:
 
 def _diffusers_names(module: str, blocks: dict[str, str]) -> tuple[str, ...]:
     """What diffusers calls `module`; several for what it calls differently in its models."""
-    if module in _TOP:
-        return _TOP[module]
+    if module in DIFFUSERS_TOP:
+        return DIFFUSERS_TOP[module]
     parts = module.split(".")
     if parts[0] == "middle_block" and len(parts) > 2:
         kind = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}[parts[1]]
@@ -121,4 +112,4 @@ def _diffusers_names(module: str, blocks: dict[str, str]) -> tuple[str, ...]:
 
 def _inside(rest: str) -> str:
     """Inside a residual block the names differ, inside a transformer they are the same."""
-    return _RESNET.get(rest, rest)
+    return DIFFUSERS_RESNET.get(rest, rest)

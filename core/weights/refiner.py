@@ -39,8 +39,8 @@ def load_refiner(
 ) -> Refiner:
     """The network of the checkpoint at `path`, and the VAE of an SD 1.x one; text encoders are not read.
 
-    `unet_room` is as in `load_checkpoint`. Raises ModelNotFound, BadModelFile for a damaged file or one that can be no refiner, and what `check` raises, which is
-    called between the tensors.
+    `unet_room` is as in `load_checkpoint`. Raises ModelNotFound, BadModelFile for a damaged file or one that can be no
+    refiner, and what `check` raises, which is called between the tensors.
     """
     header = read_header(path)
     info = info_of(header, path.name)

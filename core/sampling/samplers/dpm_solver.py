@@ -47,7 +47,9 @@ def dpm_fast(denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: NoiseSource
 def fast_orders(evaluations: int) -> list[int]:
     """The orders of `dpm_fast`'s steps, which add up to `evaluations`."""
     thirds, rest = divmod(evaluations, 3)
-    return [3] * thirds + [rest] if rest else [3] * (thirds - 1) + [2, 1]
+    if rest:
+        return [3] * thirds + [rest]
+    return [3] * (thirds - 1) + [2, 1] if thirds else []
 
 
 def dpm_adaptive(denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: NoiseSource, table: Table) -> Iterator[Step]:
