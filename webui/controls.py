@@ -60,11 +60,11 @@ def _dropdown(name: str, choices: tuple[str, ...], label: str, info: str | None 
 
 def _files(name: str, label: str, none: str, info: str | None = None) -> Callable[..., Any]:
     """A list of files of which one may be chosen; `none` says what choosing none means."""
+    return partial(_file_list, none=none, label=label, info=info, elem_id=name)
 
-    def make(choices: list[tuple[str, str]], **options: Any) -> Any:
-        return gr.Dropdown([(none, ""), *choices], label=label, info=info, elem_id=name, **options)
 
-    return make
+def _file_list(choices: list[tuple[str, str]], *, none: str, **options: Any) -> Any:
+    return gr.Dropdown([(none, ""), *choices], **options)
 
 
 CONTROLS: dict[str, Callable[..., Any]] = {
