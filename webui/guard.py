@@ -1,4 +1,4 @@
-"""Where a password is asked for: our own routes ask for it too, and whoever guesses passwords has to wait."""
+"""Against strangers: our own routes ask for the password too, who guesses it has to wait, and nobody sends without end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 LOGIN = "/login"  # Gradio's
 REFUSED = 400  # what it answers to a wrong password
 CHECKS_AT_ONCE = 2  # 32 MiB and a core each
+LARGEST_BODY = 2**23  # bytes: a text of the longest that is read, each of its letters escaped
+OWN_LIMITS = "/easel/"  # our routes, each of which stops reading at a limit of its own
 
 
 def guarded(routes: Sequence[Route]) -> list[Route]:
@@ -45,6 +48,20 @@ def beside_the_loop(check: Callable[[str, str], bool]) -> Callable[[str, str], A
             return await run_in_threadpool(check, name, password)
 
     return checked
+
+
+class SmallBodies:
+    """ASGI middleware: answers 413 to more than LARGEST_BODY bytes, which would be read into memory before anybody asks
+    who sends them. What is below OWN_LIMITS passes.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self._limited = RequestBodyLimitMiddleware(app, max_body_size=LARGEST_BODY)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        free = scope["type"] == "http" and scope["path"].startswith(OWN_LIMITS)
+        await (self.app if free else self._limited)(scope, receive, send)
 
 
 class SlowLogin:

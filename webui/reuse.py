@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -29,6 +30,7 @@ from webui.controls import CONTROLS, shown
 from webui.visitors import NO_COOKIE, owner_of
 
 LARGEST_PICTURE = 2**26  # bytes
+READ_AT_ONCE = 2  # pixels in which a text may be hidden are unpacked whole
 LONGEST_VALUE = 20  # characters that are told of what could not be used
 KINDS = ("checkpoints", "loras", "vae", "text_encoders")
 PROGRAMS = {
@@ -122,6 +124,7 @@ def understood(read: ReadMetadata, app: App) -> Found:
 
 def read_route(app: App) -> Route:
     """`POST /easel/read` with a picture's bytes: its settings or what is wrong, as the text that `reused` takes."""
+    gate = asyncio.Semaphore(READ_AT_ONCE)
 
     async def read(request: Request) -> Response:
         if owner_of(request.headers.get("cookie")) is None:
@@ -132,7 +135,8 @@ def read_route(app: App) -> Route:
             if len(data) > LARGEST_PICTURE:
                 return PlainTextResponse(f"Pictures of up to {LARGEST_PICTURE >> 20} MB are read.", status_code=413)
         try:
-            found = await run_in_threadpool(lambda: understood(read_settings(bytes(data)), app))
+            async with gate:
+                found = await run_in_threadpool(lambda: understood(read_settings(bytes(data)), app))
         except UserError as error:
             return JSONResponse({"problem": str(error)})
         return Response(found.to_text(), media_type="application/json")

@@ -24,7 +24,7 @@ from core.port import port_trouble
 from webui.alive import alive_route
 from webui.app import App
 from webui.download_routes import download_routes
-from webui.guard import SlowLogin, beside_the_loop, guarded
+from webui.guard import SlowLogin, SmallBodies, beside_the_loop, guarded
 from webui.history_routes import history_routes
 from webui.lora_routes import lora_routes
 from webui.page import build_page
@@ -114,6 +114,7 @@ def start(
     extras: dict[str, Any] = {
         "middleware": [
             Middleware(Visitors, hosts=_names(app, host, share)),
+            Middleware(SmallBodies),
             *([Middleware(SlowLogin)] if auth else []),
         ],
         "routes": [alive_route(), texts_route(languages), *(guarded(routes) if auth else routes)],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from core.errors import BadMetadata
@@ -16,10 +16,13 @@ from core.output.exif import exif_texts
 from core.output.pieces import EXIF_HEAD, XMP_HEAD, Piece, jpeg_pieces, kind_of, png_pieces, riff_pieces
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
 
 LONGEST_TEXT = 2**20  # characters; two prompts of 20,000 characters need half of it at worst
 LARGEST_PIECE = 4 * LONGEST_TEXT  # bytes, packed or not
+FORMATS = ("PNG", "JPEG", "WEBP")
 MOST_TEXTS = 100
 
 TOO_LONG = "\0too long"  # stands for a text that is longer than any that is read
@@ -27,7 +30,7 @@ COMMENT = "JPEG comment"
 XMP = "XMP"
 
 _XMP_TEXTS = re.compile(
-    r"<(?:exif:UserComment|dc:description)\b[^>]{0,500}>\s*(?:<rdf:Alt>\s*<rdf:li\b[^>]{0,200}>)?([^<]+)<"
+    r"<(?:exif:UserComment|dc:description)\b[^>]{0,500}>(?:\s*<rdf:Alt>\s*<rdf:li\b[^>]{0,200}>)?([^<]+)<"
     r"|(?:exif:UserComment|dc:description|parameters)\s*=\s*\"([^\"]+)\"",
 )
 
@@ -42,17 +45,15 @@ def texts_in(file: BinaryIO) -> dict[str, str]:
     return texts
 
 
-def texts_of(image: Image) -> dict[str, str]:
-    """The texts that Pillow found in a picture, by the same names."""
-    texts = {name: text for name, text in image.info.items() if isinstance(name, str) and isinstance(text, str)}
-    exif = image.info.get("exif")
-    texts |= exif_texts(exif if isinstance(exif, bytes) else image.getexif().tobytes())
-    comment, xmp = image.info.get("comment"), image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-    if isinstance(comment, bytes):
-        texts[COMMENT] = _decoded(comment)
-    if isinstance(xmp, (bytes, str)):
-        texts |= dict(_xmp(xmp if isinstance(xmp, str) else _decoded(xmp)))
-    return texts
+def open_picture(file: Path | BinaryIO, formats: Sequence[str] = FORMATS) -> Image:
+    """Pillow's image of `file`, whose texts may be as long as those that are read here; by itself it refuses 1 MB.
+
+    Raises Pillow's errors, of which there are many.
+    """
+    from PIL import Image, PngImagePlugin
+
+    PngImagePlugin.MAX_TEXT_CHUNK = LARGEST_PIECE
+    return Image.open(file, formats=formats)
 
 
 def _png(file: BinaryIO) -> Iterator[tuple[str, str]]:
@@ -130,7 +131,7 @@ def _webp(file: BinaryIO) -> Iterator[tuple[str, str]]:
 def _xmp(packet: str) -> Iterator[tuple[str, str]]:
     """The first text in an XMP packet that a program could have put its settings in."""
     if len(packet) <= LONGEST_TEXT and (found := _XMP_TEXTS.search(packet)):
-        yield XMP, html.unescape(found[1] or found[2])
+        yield XMP, html.unescape(found[1] or found[2]).strip()
 
 
 def readable(text: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadMetadata
+from core.output.embedded import open_picture
 from core.output.fingerprint import fingerprint
 from core.output.metadata import ReadMetadata, read_settings, with_recovered_styles
 from core.output.record import Origin
@@ -69,15 +70,13 @@ def read_picture(file: Path, path: str, styles: Iterable[Style] = ()) -> Content
 
     `styles` are those that a text which does not name its styles is searched for.
     """
-    from PIL import Image
-
     try:
-        with Image.open(file, formats=("PNG", "JPEG", "WEBP")) as image:
+        with open_picture(file) as image:
             width, height = image.size
-            try:
-                read = with_recovered_styles(read_settings(image), styles)
-            except BadMetadata:
-                read = None
+        try:
+            read = with_recovered_styles(read_settings(file), styles)
+        except BadMetadata:
+            read = None
         mark = fingerprint(file)
         modified = file.stat().st_mtime
     except Exception:  # Pillow answers damaged files with nearly every kind of exception
@@ -93,10 +92,8 @@ def read_picture(file: Path, path: str, styles: Iterable[Style] = ()) -> Content
 
 def size_of(file: Path) -> tuple[int, int] | None:
     """Width and height of a picture in pixels; None if it cannot be read."""
-    from PIL import Image
-
     try:
-        with Image.open(file, formats=("PNG", "JPEG", "WEBP")) as image:
+        with open_picture(file) as image:
             return image.size
     except Exception:  # as above
         return None

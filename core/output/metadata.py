@@ -15,12 +15,12 @@ from dataclasses import asdict, fields, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from core.errors import BadMetadata
 from core.output import strip
 from core.output.a1111 import NOT_OF_THE_PICTURE, from_text, has_parameters, to_text
-from core.output.embedded import COMMENT, LONGEST_TEXT, XMP, readable, texts_in, texts_of
+from core.output.embedded import COMMENT, LONGEST_TEXT, XMP, open_picture, readable, texts_in
 from core.output.foreign import comfyui, fooocus, invokeai, novelai, swarmui
 from core.output.foreign.fooocus_styles import with_recovered_styles
 from core.output.hidden import has_hidden_text, hidden_texts
@@ -31,16 +31,14 @@ from core.output.resolve import resolve
 from core.settings import Settings
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from PIL.PngImagePlugin import PngInfo
 
 __all__ = [
-    "JPEG_EXIF_LIMIT", "LONGEST_TEXT", "NOT_OF_THE_PICTURE", "ReadMetadata", "Source", "exif_bytes", "png_info",
+    "JPEG_EXIF_LIMIT", "LONGEST_TEXT", "NOT_OF_THE_PICTURE", "ReadMetadata", "exif_bytes", "png_info",
     "read_settings", "read_settings_text", "resolve", "stripped", "to_json", "with_recovered_styles",
 ]  # fmt: skip
 
 File: TypeAlias = "str | Path | bytes | BinaryIO"
-Source: TypeAlias = "File | Image"
 
 LARGEST_FILE = 2**28  # bytes
 JPEG_EXIF_LIMIT = 65_533  # bytes of one JPEG segment
@@ -115,8 +113,8 @@ def exif_bytes(record: Record, limit: int | None = None) -> tuple[bytes, str | N
     )
 
 
-def read_settings(source: Source) -> ReadMetadata:
-    """The settings in a PNG, JPEG or WebP (a path, bytes, an open file or a Pillow image).
+def read_settings(source: File) -> ReadMetadata:
+    """The settings in a PNG, JPEG or WebP (a path, bytes or an open file).
 
     Raises BadMetadata, whatever the file holds, if no settings can be read from it.
     """
@@ -198,25 +196,15 @@ def _origin(value: Any) -> Origin | None:
     return None
 
 
-def _readers(source: Source) -> Iterator[tuple[bool, Callable[[], ReadMetadata]]]:
+def _readers(source: File) -> Iterator[tuple[bool, Callable[[], ReadMetadata]]]:
     """What may give the settings of a picture, the most exact first, and whether its failure is worth telling.
 
     Raises BadMetadata if it is no picture.
     """
-    if _is_image(source):
-        with _guarded():
-            texts = texts_of(source)
-        yield from _of_texts(texts)
-        yield True, partial(_read_hidden, source)
-        return
-    with _opened(cast("File", source)) as file:
+    with _opened(source) as file:
         yield from _of_texts(texts_in(file))
         if kind_of(file) != "jpeg":
             yield True, partial(_read_hidden, file)
-
-
-def _is_image(source: Source) -> TypeGuard[Image]:
-    return not isinstance(source, (str, Path, bytes)) and hasattr(source, "getexif")
 
 
 def _of_texts(texts: Mapping[str, str]) -> Iterator[tuple[bool, Callable[[], ReadMetadata]]]:
@@ -255,15 +243,9 @@ def _read_object(text: str) -> ReadMetadata:
     return read_settings_text(text)
 
 
-def _read_hidden(picture: BinaryIO | Image) -> ReadMetadata:
-    from PIL import Image
-
-    with _guarded():
-        if isinstance(picture, Image.Image):
-            texts = hidden_texts(picture)
-        else:
-            with Image.open(picture, formats=("PNG", "WEBP")) as image:
-                texts = hidden_texts(image)
+def _read_hidden(file: BinaryIO) -> ReadMetadata:
+    with _guarded(), open_picture(file, ("PNG", "WEBP")) as image:
+        texts = hidden_texts(image)
     for _, read in _of_texts(texts):
         with suppress(BadMetadata):
             return read()
@@ -271,11 +253,9 @@ def _read_hidden(picture: BinaryIO | Image) -> ReadMetadata:
 
 
 def _without_hidden_text(data: bytes) -> bytes:
-    from PIL import Image
-
     if data.startswith(JPEG_START):
         return data
-    with _guarded(), Image.open(BytesIO(data), formats=("PNG", "WEBP")) as image:
+    with _guarded(), open_picture(BytesIO(data), ("PNG", "WEBP")) as image:
         if not has_hidden_text(image) or getattr(image, "n_frames", 1) > 1:
             return data
         alpha = image.getchannel("A").point([value | 1 for value in range(256)])

@@ -8,6 +8,8 @@ from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
+from core.output.embedded import open_picture
+
 SIDE = 256  # pixels of the longer side
 FOLDER = ".thumbnails"
 MOST_PIXELS = 100_000_000  # of the picture; a larger one gets no thumbnail
@@ -44,11 +46,11 @@ class Thumbnails:
 
 def make_thumbnail(file: Path) -> bytes | None:
     """A WebP of at most 256 x 256 pixels without any metadata; None if `file` is no picture that can be read."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     data = BytesIO()
     try:
-        with Image.open(file, formats=("PNG", "JPEG", "WEBP")) as image:
+        with open_picture(file) as image:
             if image.width * image.height > MOST_PIXELS:
                 return None
             image.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is decoded at a fraction of its size

@@ -25,7 +25,6 @@ XMP = (
 def test_every_kind_of_png_text_is_read(kind):
     data = png({"Title": "x", "parameters": A1111}, kind)
     assert read_settings(data).settings["seed"] == SEED
-    assert read_settings(Image.open(io.BytesIO(data))).settings["seed"] == SEED
 
 
 def test_utf_8_in_a_latin_1_chunk_is_read_as_it_was_meant():
@@ -69,6 +68,11 @@ def test_a_png_s_exif_is_read():
         chunk(b"zTXt", b"parameters\0\0" + zlib.compress(b"a" * 50_000_000)),
         chunk(b"iTXt", b"easel\0\1\0\0\0" + zlib.compress(b"{" * 50_000_000)),
         chunk(b"zTXt", b"XML:com.adobe.xmp\0\0" + zlib.compress(b"<" * 50_000_000)),
+        *(
+            chunk(b"zTXt", b"XML:com.adobe.xmp\0\0" + zlib.compress((text * LONGEST_TEXT)[:LONGEST_TEXT]))
+            for text in (b"<dc:description>", b"<dc:description><rdf:Alt><rdf:li ", b"parameters  ")
+        ),
+        chunk(b"zTXt", b"XML:com.adobe.xmp\0\0" + zlib.compress(b"<dc:description>" + b" " * (LONGEST_TEXT - 99))),
         chunk(b"tEXt", b"prompt\0" + b"{" * 5_000_000),
         chunk(b"zTXt", b"parameters\0\0" + b"no zlib"),
         chunk(b"iTXt", b"parameters"),
@@ -76,7 +80,7 @@ def test_a_png_s_exif_is_read():
         chunk(b"eXIf", b"MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 9000),
         *([chunk(b"tEXt", b"k%d\0x" % i) for i in range(3)]),
     ],
-    ids=["zip", "packed", "xmp", "long", "damaged", "short", "empty", "exif", "one", "two", "three"],
+    ids=["zip", "packed", "xmp", "starts", "lists", "words", "blank", "long", "damaged", "short", "empty", "exif", "one", "two", "three"],
 )
 def test_a_bomb_is_no_metadata_and_does_not_hide_what_is_good(bomb):
     started = time.process_time()
@@ -108,14 +112,12 @@ def test_xmp_is_read(output_format):
         data = out.getvalue()
     read = read_settings(data)
     assert (read.settings["prompt"], read.settings["seed"]) == ("a <b> cat", 4)
-    assert read_settings(Image.open(io.BytesIO(data))).settings["seed"] == 4
 
 
 def test_a_jpeg_comment_is_read():
     out = io.BytesIO()
     Image.fromarray(PIXELS).save(out, "jpeg", comment=A1111.encode())
     assert read_settings(out.getvalue()).settings["seed"] == SEED
-    assert read_settings(Image.open(io.BytesIO(out.getvalue()))).settings["seed"] == SEED
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

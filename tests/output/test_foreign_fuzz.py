@@ -141,7 +141,7 @@ def attack(seed, times):
                     ]
                 )
                 data = png({name: text}, chance.choice(["tEXt", "iTXt packed"]))
-                read = read_settings(Image.open(io.BytesIO(data)) if i % 8 == 3 else data)
+                read = read_settings(io.BytesIO(data) if i % 8 == 3 else data)
         except BadMetadata:
             outcomes[kind, "refused"] = outcomes.get((kind, "refused"), 0) + 1
             continue

@@ -5,13 +5,14 @@ import os
 import random
 import sqlite3
 import threading
+import zlib
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign_samples import FOOOCUS_TEXT
+from foreign_samples import FOOOCUS_TEXT, chunk, png
 from PIL import Image, PngImagePlugin
 
 from core.output.fingerprint import fingerprint
@@ -219,6 +220,28 @@ def test_pictures_of_other_programs_are_found_in_their_place_and_never_touched(o
     assert done == [] and "another program" in remarks[0]
     assert file.read_bytes() == data and file.stat().st_mtime_ns == about.st_mtime_ns
     assert sorted(path.name for path in others.rglob("*")) == ["2026", file.name]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        chunk(b"tEXt", b"parameters\0" + "猫 a cat\nSteps: 3, Seed: 4, Sampler: Euler".encode()),
+        chunk(b"zTXt", b"workflow\0\0" + zlib.compress(b" " * 2_000_000))
+        + chunk(b"iTXt", b"parameters\0\0\0\0\0" + "猫 a cat\nSteps: 3, Seed: 4, Sampler: Euler".encode()),
+    ],
+    ids=["UTF-8 where Latin-1 should be", "beside a long packed text"],
+)
+@pytest.mark.parametrize("behind", [False, True])
+def test_the_history_reads_a_picture_as_it_is_read_when_it_is_dropped(opened, tmp_path, texts, behind):
+    plain = png({})
+    at = len(plain) - 12 if behind else plain.index(b"IDAT") - 4
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "cat.png").write_bytes(plain[:at] + texts + plain[at:])
+    history = opened(tmp_path / "others")
+    history.sync()
+    (picture,) = history.search("猫", ME).pictures
+    assert picture.prompt == "猫 a cat" and history.settings(picture)["seed"] == 4
+    assert history.thumbnail(picture)
 
 
 @pytest.mark.parametrize("left", ["nothing", "an empty mount point"])

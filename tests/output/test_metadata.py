@@ -66,7 +66,7 @@ def test_all_settings_come_back_from_every_format(output_format, tmp_path):
     path = tmp_path / "picture"
     path.write_bytes(saved(output_format=output_format))
     data = path.read_bytes()
-    for source in (path, str(path), data, io.BytesIO(data), Image.open(io.BytesIO(data))):
+    for source in (path, str(path), data, io.BytesIO(data)):
         read = read_settings(source)
         assert Settings.from_dict(read.settings) == record(output_format=output_format).settings
         assert (read.source, read.unknown, read.model_hash) == ("easel", {}, SHA)

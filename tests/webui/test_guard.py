@@ -1,11 +1,13 @@
 """A page behind a password, over real HTTP: checking one holds up nobody, and guessing them gets slow."""
 
+import http.client
 import itertools
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from core.access import WITHOUT_WAITING
 from tests.browser.chromium import free_port, running
 from tests.webui.behind_password import RIGHT
+from webui.guard import LARGEST_BODY
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -104,3 +107,24 @@ def test_passwords_that_are_tried_side_by_side_are_refused_unseen(visitor):
     assert visitor.finish(first) == 400
     assert visitor.checked() == checked
     assert visitor.log_in(RIGHT) == 200
+
+
+@pytest.mark.parametrize("path", ["queue/join", "run/predict", "cancel", "reset"])
+def test_nobody_fills_the_memory_without_a_password(page, path):
+    """E16: a body without end is refused on every route that reads one before it asks who sends it."""
+    address = urllib.parse.urlsplit(page[0])
+    pieces = itertools.chain([b'{"data": ["'], itertools.repeat(b"a" * 2**16, 2 * LARGEST_BODY // 2**16))
+    with closing(http.client.HTTPConnection(address.hostname, address.port, timeout=30)) as connection:
+        headers = {"content-type": "application/json"}
+        connection.request("POST", f"/gradio_api/{path}", pieces, headers, encode_chunked=True)
+        assert connection.getresponse().status == 413
+
+
+def test_a_body_that_says_that_it_is_too_large_is_not_read(page):
+    address = urllib.parse.urlsplit(page[0])
+    with closing(http.client.HTTPConnection(address.hostname, address.port, timeout=30)) as connection:
+        connection.putrequest("POST", "/gradio_api/cancel")
+        connection.putheader("content-type", "application/json")
+        connection.putheader("content-length", str(LARGEST_BODY + 1))
+        connection.endheaders()
+        assert connection.getresponse().status == 413
