@@ -194,6 +194,7 @@ def generate(config, args):
     from core import cli
     from core.handler import handler
     from core.output.history import History
+    from core.performance import as_wanted
     from core.presets import settings_of
     from core.settings import random_seed
     from core.task import AsyncTask
@@ -204,7 +205,7 @@ def generate(config, args):
     catalog = Catalog(config.checkpoints, hash_cache=config.hash_cache, others=config.model_folders)
     given = cli.given_settings(args.prompt, args.seed, args.fields)
     preset = dict({"seed": random_seed()}, **chosen_preset(config, catalog))
-    task = AsyncTask(settings_of(catalog, preset, given))
+    task = AsyncTask(as_wanted(settings_of(catalog, preset, given), given))
     history = History(config.outputs)
     carry_out = partial(handler, history=history, created_by=config.created_by)
     worker = Worker(carry_out, lambda: make_pipeline(config, catalog))

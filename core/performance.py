@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from core.errors import ModelNotFound
-from core.settings import Lora, Settings
+from core.errors import BadSetting, ModelNotFound
+from core.settings import Lora, Settings, written_setting
 from core.weights.sources import source
 
 
@@ -110,6 +110,30 @@ MODES: dict[str, Mode] = {
 def forced(performance: str) -> dict[str, Any]:
     """The settings that the mode `performance` forces, with their values there: what a page shows and locks."""
     return dict(MODES[performance].forced)
+
+
+def overruled(performance: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings `wanted` for which the mode `performance` has another value: name -> that value."""
+    of_mode = forced(performance)
+    return {name: of_mode[name] for name, value in wanted.items() if name in of_mode and value != of_mode[name]}
+
+
+def as_wanted(settings: Settings, wanted: Mapping[str, Any]) -> Settings:
+    """`settings`, so that each of the settings `wanted`, which are among them, has its effect.
+
+    A mode that some of them contradict gives way to "custom", with what else it forces. Raises BadSetting if it is wanted
+    itself, or lives from a LoRA, without which its values make no picture.
+    """
+    mode, lost = MODES[settings.performance], overruled(settings.performance, wanted)
+    if not lost:
+        return settings
+    if "performance" in wanted or mode.lora:
+        name, value = next(iter(lost.items()))
+        raise BadSetting(
+            f"{name}={written_setting(wanted[name])} would have no effect: the mode {settings.performance} sets {name} to "
+            f"{written_setting(value) or 'nothing'}. Leave {name} out, or add performance=custom."
+        )
+    return replace(settings, **{**mode.forced, **wanted, "performance": "custom"})
 
 
 def effective(settings: Settings) -> Settings:

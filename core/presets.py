@@ -32,6 +32,9 @@ REFERENCE_NAMES = {
     "pony_v6": "pony",
     "playground_v2.5": "playground",
 }  # of its presets -> what we call ours of the same facts
+OF_THE_PROGRAM = (
+    "default_save_metadata_to_images",
+)  # a preset of the reference has it to no effect once a page is open
 PARTS = {  # what a preset holds beside Settings fields
     "description": "a line for the person who chooses",
     "version": "of the program that wrote it",
@@ -109,10 +112,7 @@ def load_preset(name: str, *folders: Path, hosts: Collection[str] = HOSTS) -> Pr
 
     Raises BadSetting naming the preset and what is wrong with it.
     """
-    if not is_preset_name(name):
-        raise BadSetting(
-            f"A preset cannot be called {name[:100]!r}: a name has up to 60 letters, digits, spaces, '_', '-' and '.' and no path."
-        )
+    check_preset_name(name)
     name = our_name(name, *folders)
     file = next((file for folder in folders if (file := preset_file(name, folder))), None)
     if file is None:
@@ -134,9 +134,27 @@ def preset_file(name: str, folder: Path) -> Path | None:
     return next((file for file in sorted(folder.glob("*.json")) if _same(file.stem) == _same(name)), None)
 
 
+def left_out(folder: Path) -> list[str]:
+    """A sentence for each preset file in `folder` that is not listed, because no preset can be called so."""
+    files = (file for file in sorted(folder.glob("*.json")) if not file.name.startswith("."))
+    return [
+        f"The preset file {file.name[:100]!r} is left out: a name has up to 60 letters, digits, spaces and _ - . , ' + & ( )."
+        for file in files
+        if not is_preset_name(file.stem)
+    ]
+
+
+def check_preset_name(name: str) -> None:
+    """Raises BadSetting if no preset can be called so."""
+    if not is_preset_name(name):
+        raise BadSetting(
+            f"A preset cannot be called {name[:100]!r}: a name has up to 60 letters, digits, spaces and _ - . , ' + & ( ) and no path."
+        )
+
+
 def is_preset_name(name: str) -> bool:
     """Whether a preset can be called so: what every file system stores and nobody takes for a path."""
-    plain = re.fullmatch(r"[\w-][\w .-]{0,59}", _same(name)) is not None and name[-1] not in ". "
+    plain = re.fullmatch(r"[\w-][\w .,'+&()-]{0,59}", _same(name)) is not None and name[-1] not in ". "
     return plain and not re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE)
 
 
@@ -191,10 +209,10 @@ def preset_from(name: str, file: Path, values: Mapping[str, Any], hosts: Collect
     """A preset from what its file holds: our keys, the reference's, comments ("$..."). Raises BadSetting for unknown ones."""
     own = {key: value for key, value in values.items() if key in FIELDS}
     meanings = {key: meaning for key in values if key not in FIELDS and (meaning := meaning_of(key))}
-    theirs = {key: values[key] for key in meanings}
-    unknown = [key for key in values if not (key in own or key in theirs or key in PARTS or key.startswith("$"))]
+    theirs = {key: values[key] for key in meanings if key not in OF_THE_PROGRAM}
+    unknown = [key for key in values if not (key in own or key in meanings or key in PARTS or key.startswith("$"))]
     newer = _is_newer(values.get("version"))
-    if unknown and not theirs and not newer:
+    if unknown and not meanings and not newer:
         raise BadSetting(f"The preset {file}: there is no setting called {unknown[0]!r}. {_meant(unknown[0])}")
     try:
         Settings(**own)
@@ -207,7 +225,7 @@ def preset_from(name: str, file: Path, values: Mapping[str, Any], hosts: Collect
     if newer and unknown:
         notes.append(f"The preset {name!r} was written by Easel {values['version']}, this is {VERSION}.")
     notes += [f"The preset {name!r}: there is no {key!r}; it is left out. {_meant(key)}" for key in unknown]
-    beside = [key for key, meaning in meanings.items() if meaning.place in ("config", "nothing")]
+    beside = [key for key, meaning in meanings.items() if key not in theirs or meaning.place in ("config", "nothing")]
     if beside:
         notes.append(f"The preset {name!r} also has what means nothing in a preset of Easel: {', '.join(beside)}.")
     asked = _merged(reading.preset.get("downloads", {}), values.get("downloads", {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
@@ -153,4 +154,4 @@ def _how(preset: Preset, missing: Sequence[Need]) -> str:
 
 def quoted(name: str) -> str:
     """`name` as one word of a command line."""
-    return f'"{name}"' if " " in name else name
+    return name if re.fullmatch(r"[\w.-]+", name) else f'"{name}"'

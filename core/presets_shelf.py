@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadSetting, UserError
-from core.presets import DEFAULT, Preset, list_presets, load_preset, settings_of
+from core.presets import DEFAULT, Preset, left_out, list_presets, load_preset, settings_of
 from core.presets_choice import Choice, choose, switched
 from core.presets_store import delete_preset, preset_diff, rename_preset, restore_preset, save_preset, trashed_presets
 from core.settings import Settings
@@ -43,6 +43,10 @@ class Shelf:
     def own_names(self) -> list[str]:
         """Those that the user may rename and delete."""
         return list_presets(self.own)
+
+    def left_out(self) -> list[str]:
+        """A sentence for each file of the user's that lies among the presets and cannot be one by its name."""
+        return left_out(self.own)
 
     def own_name(self, name: str) -> str:
         """The user's preset that `name` would take the place of, large and small letters alike; "" if there is none."""

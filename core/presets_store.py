@@ -13,8 +13,9 @@ from typing import Any
 from core.errors import BadSetting
 from core.output.files import move_to_free_name
 from core.output.record import VERSION
-from core.presets import is_preset_name, preset_file
+from core.presets import check_preset_name, is_preset_name, preset_file
 from core.presets_choice import diff
+from core.reference_keys import meaning_of, read_reference
 from core.settings import Lora, Settings
 
 TRASH = ".trash"
@@ -58,7 +59,7 @@ def save_preset(
     Raises BadSetting if the name cannot be, or exists there or in the folders `taken` and `replace` is False. With
     `replace` the old file goes to the trash, and its description and downloads live on.
     """
-    _check_name(name)
+    check_preset_name(name)
     if not replace:
         for place in (folder, *taken):
             _check_free(name, place)
@@ -93,7 +94,7 @@ def save_preset(
 
 def rename_preset(name: str, new_name: str, folder: Path, *, taken: Sequence[Path] = ()) -> Path:
     """Give the user's preset `name` another name. Raises BadSetting if it is not there or the other name is taken."""
-    _check_name(new_name)
+    check_preset_name(new_name)
     file = _own(name, folder)
     if name.casefold() != new_name.casefold():
         for place in (folder, *taken):
@@ -126,7 +127,7 @@ def restore_preset(trashed: Trashed, folder: Path, *, taken: Sequence[Path] = ()
 
     Raises BadSetting if the trash was emptied.
     """
-    _check_name(trashed.name)
+    check_preset_name(trashed.name)
     if trashed.path.parent != folder / TRASH or not trashed.path.is_file():
         raise BadSetting(f"The preset {trashed.name!r} is not in the trash any more.")
     used = {file.stem.casefold() for place in (folder, *taken) for file in place.glob("*.json")}
@@ -171,24 +172,21 @@ def _own(name: str, folder: Path) -> Path:
     return file
 
 
-def _check_name(name: str) -> None:
-    if not is_preset_name(name):
-        raise BadSetting(
-            f"A preset cannot be called {name[:100]!r}: a name has up to 60 letters, digits, spaces, '_', '-' and '.' and no path."
-        )
-
-
 def _check_free(name: str, folder: Path) -> None:
     if any(file.stem.casefold() == name.casefold() for file in folder.glob("*.json")):
         raise BadSetting(f"There is a preset {name!r} already in {folder}. Choose another name.")
 
 
 def _kept(file: Path) -> dict[str, Any]:
+    """What lives on of a preset that is replaced, in our form; {} if it cannot be read."""
     try:
         values = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return {key: values[key] for key in KEPT if isinstance(values, dict) and key in values}
+    if not isinstance(values, dict):
+        return {}
+    theirs = read_reference({key: value for key, value in values.items() if meaning_of(key)}).preset
+    return {**theirs, **{key: values[key] for key in KEPT if key in values}}
 
 
 def _plain(value: Any) -> Any:

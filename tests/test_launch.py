@@ -235,10 +235,18 @@ def test_generate_prints_the_path_of_a_picture_that_holds_its_settings(models: P
     assert settings.items() >= wanted.items()
 
 
-def test_generate_with_a_model_that_is_not_there_is_bad_input(models: Path, tmp_path: Path) -> None:
-    done = launch("generate", "x", *generate_flags(models, tmp_path), "--set", "base_model=none.safetensors")
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["base_model=none.safetensors"], "tiny.safetensors"),
+        (["performance=speed", "steps=2"], "the mode speed sets steps to 30"),
+    ],
+)
+def test_what_generate_cannot_do_is_bad_input(models: Path, tmp_path: Path, given: list[str], told: str) -> None:
+    flags = [word for text in given for word in ("--set", text)]
+    done = launch("generate", "x", *generate_flags(models, tmp_path), *flags)
     assert done.returncode == 2
-    assert "tiny.safetensors" in done.stderr and "Traceback" not in done.stderr
+    assert told in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal for one process")

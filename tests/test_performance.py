@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from core.errors import ModelNotFound
-from core.performance import MODES, effective, forced, with_mode_lora
+from core.errors import BadSetting, ModelNotFound
+from core.performance import MODES, as_wanted, effective, forced, with_mode_lora
 from core.settings import PERFORMANCES, Lora, Settings
 from core.weights.files import Files
 from core.weights.sources import source
@@ -96,3 +96,23 @@ def test_a_missing_lora_is_told_with_its_command_address_and_folder(files):
     file = MODES["dmd2"].lora.file
     parts = ("DMD2", f"`python launch.py download {file}`", source(file).url, str(files.folders[0]))
     assert all(part in str(told.value) for part in parts)
+
+
+def test_steps_that_are_wanted_over_a_preset_in_a_mode_of_steps_are_made():
+    settings = as_wanted(Settings(performance="speed", steps=20, sampler="euler"), {"steps": 20})
+    assert (settings.performance, effective(settings).steps, settings.sampler) == ("custom", 20, "euler")
+    agreed = Settings(performance="speed", steps=30)
+    assert as_wanted(agreed, {"steps": 30, "sampler": "euler"}) is agreed
+
+
+@pytest.mark.parametrize(
+    ("performance", "wanted", "told"),
+    [
+        ("lightning", {"steps": 6}, "steps=6 would have no effect: the mode lightning sets steps to 4"),
+        ("dmd2", {"refiner_model": "r.safetensors"}, "sets refiner_model to nothing"),
+        ("speed", {"performance": "speed", "steps": 20}, "add performance=custom"),
+    ],
+)
+def test_what_a_mode_cannot_give_is_refused(performance, wanted, told):
+    with pytest.raises(BadSetting, match=told):
+        as_wanted(Settings(**{"performance": performance, **wanted}), wanted)

@@ -14,7 +14,7 @@ import pytest
 from core.config import Config
 from core.errors import BadSetting
 from core.performance import effective
-from core.presets import REFERENCE_NAMES, list_presets, load_preset, read_presets, settings_for
+from core.presets import REFERENCE_NAMES, left_out, list_presets, load_preset, read_presets, settings_for
 from core.prompt.styles import StyleLibrary
 from core.settings import Lora, Settings
 from core.weights.sources import SOURCES
@@ -74,6 +74,15 @@ def test_presets_are_listed_by_name_the_default_first(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{}")
     assert list_presets(tmp_path) == ["default", "a", "b"]
     assert list_presets(tmp_path / "none") == []
+
+
+def test_a_file_whose_name_no_preset_can_have_is_told_of(tmp_path: Path) -> None:
+    for stem in ("anime (1)", "SDXL, warm", "film+", "R&B", "O'Keeffe", "плохой", "my look!", "x" * 61, ".hidden"):
+        (tmp_path / f"{stem}.json").write_text("{}")
+    assert list_presets(tmp_path) == ["anime (1)", "film+", "O'Keeffe", "R&B", "SDXL, warm", "плохой"]
+    assert load_preset("anime (1)", tmp_path).name == "anime (1)"
+    told = left_out(tmp_path)
+    assert len(told) == 2 and "'my look!.json' is left out" in told[0]
 
 
 @pytest.mark.parametrize("name", ["../auth", "a/b", "a\\b", "", "..", "a\0b", "a\nb", "C:x", "x" * 200, ".hidden"])
@@ -205,6 +214,13 @@ def test_a_preset_of_a_newer_version_loads_without_what_is_not_known_here(tmp_pa
     assert preset.settings == {"steps": 9}
     newer, unknown = preset.notes
     assert "written by Easel 99.0" in newer and "Did you mean 'guidance_scale'" in unknown
+
+
+def test_a_preset_of_the_reference_does_not_decide_what_pictures_carry(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('{"default_save_metadata_to_images": false, "default_cfg_scale": 3.0}')
+    preset = load_preset("p", tmp_path)
+    assert preset.settings == {"guidance_scale": 3.0}
+    assert "means nothing in a preset of Easel: default_save_metadata_to_images" in preset.notes[0]
 
 
 def test_a_preset_of_the_reference_works_as_it_is(tmp_path: Path) -> None:

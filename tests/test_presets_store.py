@@ -62,6 +62,22 @@ def test_replacing_keeps_description_and_downloads_and_the_old_file_in_the_trash
     assert json.loads(trashed_presets(tmp_path)[0].path.read_text())["steps"] == 5
 
 
+def test_replacing_a_preset_of_the_reference_keeps_its_downloads_and_older_models(tmp_path: Path) -> None:
+    address = "https://huggingface.co/a/b/resolve/main/"
+    theirs = {
+        "default_cfg_scale": 3.0,
+        "previous_default_models": ["old.safetensors"],
+        "checkpoint_downloads": {"model.safetensors": f"{address}model.safetensors"},
+        "lora_downloads": {"a.safetensors": f"{address}a.safetensors"},
+    }
+    (tmp_path / "look.json").write_text(json.dumps(theirs))
+    before = load_preset("look", tmp_path)
+    save_preset("look", NOW, tmp_path, replace=True)
+    after = load_preset("look", tmp_path)
+    assert (after.previous, after.downloads) == (before.previous, before.downloads) and len(after.downloads) == 2
+    assert "guidance_scale" not in after.settings and not after.notes
+
+
 def test_a_deleted_preset_can_be_brought_back(tmp_path: Path) -> None:
     save_preset("look", NOW, tmp_path)
     before = (tmp_path / "look.json").read_bytes()

@@ -23,7 +23,7 @@ from core.output.metadata import (
     resolve,
     with_recovered_styles,
 )
-from core.performance import MODES, forced
+from core.performance import MODES, overruled
 from core.settings import Settings
 from webui.app import App
 from webui.controls import CONTROLS, shown
@@ -42,6 +42,10 @@ PROGRAMS = {
 BY_HAND = ("easel", "fooocus")
 WHOLE = {"prompt", "seed", "sampler"}
 SIZES = {"width", "resolution", "size"}
+# Helps that Fooocus and Easel alone have, each turned off: pictures of the others were made without.
+PLAIN: Mapping[str, float] = {
+    "sharpness": 0.0, "adaptive_cfg": 30.0, "adm_scaler_positive": 1.0, "adm_scaler_negative": 1.0, "adm_scaler_end": 0.0,
+}  # fmt: skip
 # What stays as the page has it unless a picture tells of it.
 KEPT = {*NOT_OF_THE_PICTURE, "prompt", "seed"}
 
@@ -69,7 +73,8 @@ def reused(text: str, app: App, current: Mapping[str, Any]) -> tuple[dict[str, A
     """What controls have to change to for the settings in `text`, by name, and what was found in it.
 
     `current` is what they show. What tells of a whole picture starts from the recommendation for its checkpoint (the one
-    on the page, if its own is not here), without styles, LoRAs and mode; anything else changes only what it contains.
+    on the page, if its own is not here), without styles, LoRAs and mode, and without the helps that the program which made it
+    does not have; anything else changes only what it contains.
     "any_seed" is among the changes if there is a seed. Raises UserError if `text` holds no settings.
     """
     found = _found_already(text) or understood(read_settings_text(text), app)
@@ -77,7 +82,8 @@ def reused(text: str, app: App, current: Mapping[str, Any]) -> tuple[dict[str, A
     here = current["base_model"] if current["base_model"] in app.models() else ""
     model = str(given.get("base_model") or here)
     start = app.recommended(model) if whole else Settings()
-    settings = Settings.from_dict({**start.to_dict(), **given, "base_model": model or start.base_model})
+    helps = {} if found.program in ("", PROGRAMS["fooocus"]) else PLAIN
+    settings = Settings.from_dict({**start.to_dict(), **helps, **given, "base_model": model or start.base_model})
     settings = replace(settings, image_number=min(settings.image_number, app.max_image_number))
     touched = given.keys() | (CONTROLS.keys() - KEPT if whole else set())
     values = {name: value for name, value in shown(settings).items() if name in touched}
@@ -170,8 +176,7 @@ def _is_whole(read: ReadMetadata) -> bool:
 
 def _overrules(given: Mapping[str, Any], performance: Any) -> bool:
     """Whether `given` has another value for a setting that the mode `performance` forces."""
-    wanted = forced(performance) if performance in MODES else {}
-    return any(given.get(name, value) != value for name, value in wanted.items())
+    return performance in MODES and bool(overruled(performance, given))
 
 
 def _with_value(key: str, value: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 from core.errors import BadMetadata
@@ -45,7 +45,7 @@ def texts_in(file: BinaryIO) -> dict[str, str]:
     return texts
 
 
-def open_picture(file: Path | BinaryIO, formats: Sequence[str] = FORMATS) -> Image:
+def open_picture(file: Path | BinaryIO, formats: tuple[str, ...] = FORMATS) -> Image:
     """Pillow's image of `file`, whose texts may be as long as those that are read here; by itself it refuses 1 MB.
 
     Raises Pillow's errors, of which there are many.

@@ -80,7 +80,23 @@ def test_a_png_s_exif_is_read():
         chunk(b"eXIf", b"MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 9000),
         *([chunk(b"tEXt", b"k%d\0x" % i) for i in range(3)]),
     ],
-    ids=["zip", "packed", "xmp", "starts", "lists", "words", "blank", "long", "damaged", "short", "empty", "exif", "one", "two", "three"],
+    ids=[
+        "zip",
+        "packed",
+        "xmp",
+        "starts",
+        "lists",
+        "words",
+        "blank",
+        "long",
+        "damaged",
+        "short",
+        "empty",
+        "exif",
+        "one",
+        "two",
+        "three",
+    ],
 )
 def test_a_bomb_is_no_metadata_and_does_not_hide_what_is_good(bomb):
     started = time.process_time()

@@ -11,7 +11,6 @@ from contextlib import suppress
 
 import pytest
 from foreign_samples import INVOKEAI_DREAM, NOVELAI, TEXTS, comment, png, with_exif
-from PIL import Image
 
 from core.errors import BadMetadata
 from core.output.metadata import read_settings, read_settings_text, resolve

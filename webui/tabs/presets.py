@@ -256,7 +256,8 @@ def shown_preset(
         told = told_choice(shelf.choice(chosen), chosen, allowed=allowed, described=False)
     except UserError as error:
         told = problem(str(error))
-    notes = "".join(f'<p class="note">{escape(each)}</p>' for each in notices)
+    said = (*notices, *(shelf.left_out() if allowed else ()))
+    notes = "".join(f'<p class="note">{escape(each)}</p>' for each in said)
     return {
         made.preset: gr.update(choices=preset_choices(shelf), value=chosen),
         made.before: chosen,
