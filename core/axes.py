@@ -259,7 +259,8 @@ def _file(value: str, setting: str, there: Sequence[str]) -> str:
     if value.lower() == NONE and setting != "base_model":
         return ""
     wanted = value.lower()
-    exact = [name for name in there if wanted in _spellings(name.lower())]
+    whole = [name for name in there if wanted in _with_and_without_ending(name.lower())]
+    exact = whole or [name for name in there if wanted in _with_and_without_ending(name.lower().rpartition("/")[2])]
     found = exact or [name for name in there if wanted in name.lower()]
     if len(found) == 1:
         return found[0]
@@ -270,10 +271,8 @@ def _file(value: str, setting: str, there: Sequence[str]) -> str:
     raise BadSetting(f"{value[:100]!r} could be {_some(found)}. Write more of the name.")
 
 
-def _spellings(name: str) -> tuple[str, ...]:
-    """A file's name, with and without folder and ending."""
-    file = name.rpartition("/")[2]
-    return name, name.removesuffix(".safetensors"), file, file.removesuffix(".safetensors")
+def _with_and_without_ending(name: str) -> tuple[str, str]:
+    return name, name.removesuffix(".safetensors")
 
 
 def _styles(value: str, there: Sequence[str]) -> str:

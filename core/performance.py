@@ -101,7 +101,7 @@ MODES: dict[str, Mode] = {
         "4 steps without guidance, by the DMD2 LoRA.",
         steps=4,
         sampler="lcm",
-        scheduler="sgm_uniform",  # gives the four timesteps that it was distilled on: 999, 749, 499, 249
+        scheduler="sgm_uniform",  # the four timesteps that it was distilled on, 999, 749, 499, 249, or the next one
         lora=ModeLora(file="dmd2_sdxl_4step_lora_fp16.safetensors", weight=1.0),
     ),
 }

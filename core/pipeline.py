@@ -411,7 +411,8 @@ class Pipeline:
     def hashes(self, settings: Settings, loras: Sequence[Lora], check: Check | None = None) -> dict[str, str]:
         """SHA-256, hexadecimal, of the files that acted on a picture beside the base model's, by their names.
 
-        The picture is made by then, so a file that is gone is left out. `check` as in `base_hash`.
+        The picture is made by then, so a file that is gone is left out, and so is a name of two different files. `check` as
+        in `base_hash`.
         """
         refined = self._refiner is not None and not self._refiner.synthetic
         wanted = [
@@ -419,7 +420,8 @@ class Pipeline:
             (settings.vae, "vae"),
             *((one.name, "loras") for one in loras if one.enabled and one.weight),
         ]
-        found = {}
+        found: dict[str, str] = {}
+        several: set[str] = set()  # names of which each kind has a file of its own
         for name, kind in wanted:
             try:
                 path = self.catalog.files(kind).find(name) if name else None
@@ -427,8 +429,9 @@ class Pipeline:
                 log.warning("No checksum: %s", problem)
                 continue
             if path and (digest := _awaited(self._hashing.submit(self.catalog.file_hash, path), check)):
-                found[name] = digest
-        return found
+                if found.setdefault(name, digest) != digest:
+                    several.add(name)
+        return {name: digest for name, digest in found.items() if name not in several}
 
     # Text
 

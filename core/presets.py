@@ -202,14 +202,24 @@ def _read(name: str, file: Path, hosts: Collection[str]) -> Preset:
         raise BadSetting(f"The preset {file} cannot be read ({error}). Mend it or choose another.") from None
     if not isinstance(values, dict):
         raise BadSetting(f'The preset {file} must be a JSON object such as {{"steps": 20}}.')
-    return preset_from(name, file, values, hosts)
+    return preset_from(name, file, values, hosts, passed_over=OF_THE_PROGRAM)
 
 
-def preset_from(name: str, file: Path, values: Mapping[str, Any], hosts: Collection[str] = HOSTS) -> Preset:
-    """A preset from what its file holds: our keys, the reference's, comments ("$..."). Raises BadSetting for unknown ones."""
+def preset_from(
+    name: str,
+    file: Path,
+    values: Mapping[str, Any],
+    hosts: Collection[str] = HOSTS,
+    *,
+    passed_over: Collection[str] = (),
+) -> Preset:
+    """A preset from what its file holds: our keys, the reference's but for those `passed_over`, comments ("$...").
+
+    Raises BadSetting for unknown ones.
+    """
     own = {key: value for key, value in values.items() if key in FIELDS}
     meanings = {key: meaning for key in values if key not in FIELDS and (meaning := meaning_of(key))}
-    theirs = {key: values[key] for key in meanings if key not in OF_THE_PROGRAM}
+    theirs = {key: values[key] for key in meanings if key not in passed_over}
     unknown = [key for key in values if not (key in own or key in meanings or key in PARTS or key.startswith("$"))]
     newer = _is_newer(values.get("version"))
     if unknown and not meanings and not newer:

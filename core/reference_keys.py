@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 from core.errors import BadSetting
 from core.near import meant
 from core.performance import MODES
-from core.settings import Settings
+from core.settings import Lora, Settings
 
 Values: TypeAlias = dict[str, Any]
 
@@ -97,8 +97,7 @@ def read_reference(values: Mapping[str, Any]) -> Reading:
         key = "default_overwrite_switch" if overwritten > 0 else "default_refiner_switch"
         refused[key] = f"{key}: {error} It is not used."
         settings.pop("refiner_switch", None)
-    if "steps" in settings and settings.get("performance") in ("quality", "speed"):
-        settings["performance"] = "custom"  # these two force the number of steps, which the file wants to be another
+    settings |= _with_its_steps(settings)
     return Reading(
         settings=settings,
         config=found["config"],
@@ -206,6 +205,18 @@ def _forced_steps(value: Any) -> Values:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{str(value)[:60]!r} is no number.")
     return {"steps": value} if value > 0 else {}
+
+
+def _with_its_steps(settings: Values) -> Values:
+    """What of `settings` becomes another where steps are forced over a mode: all that the mode does, but by itself."""
+    mode = MODES.get(str(settings.get("performance")))
+    if mode is None or settings.get("steps", 0) in (0, mode.forced.get("steps", 0)):
+        return {}
+    changes = {**mode.forced, "steps": settings["steps"], "performance": "custom"}
+    if own := mode.lora:
+        others = (lora for lora in settings.get("loras", ()) if lora.name.rpartition("/")[2] != own.file)
+        changes["loras"] = (*others, Lora(own.file, own.weight))
+    return changes
 
 
 def _switch_step(value: Any) -> Values:

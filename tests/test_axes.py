@@ -52,6 +52,12 @@ def test_values_are_read_as_they_are_written(setting, text, values):
     assert axis(setting, text).values == values
 
 
+def test_a_whole_path_comes_before_the_same_name_in_a_folder():
+    there = ["anime/foo.safetensors", "foo.safetensors", "old/bar.safetensors"]
+    read = read_axis("vae", "foo, anime/foo, bar", lambda kind: there)
+    assert read.values == ("foo.safetensors", "anime/foo.safetensors", "old/bar.safetensors")
+
+
 @pytest.mark.parametrize(
     ("setting", "text", "words"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,20 @@ def switch_of(**values: Any) -> tuple[int, int]:
     made = Settings(**read_reference({f"default_{name}": value for name, value in values.items()}).settings)
     made = effective(made)
     return made.switch_step, made.steps
+
+
+def test_steps_forced_over_a_fast_mode_are_made_with_all_else_that_it_does():
+    values = {"default_performance": "Extreme Speed", "default_overwrite_step": 12}
+    loras = [["sdxl_lcm_lora.safetensors", 0.3], ["ink.safetensors", 0.5]]
+    settings = Settings(**read_reference({**values, "default_loras": loras}).settings)
+    mode = Settings(performance="extreme_speed")
+    assert effective(settings) == replace(
+        effective(mode),
+        performance="custom",
+        steps=12,
+        loras=(Lora("ink.safetensors", 0.5), Lora("sdxl_lcm_lora.safetensors", 1.0)),
+    )
+    assert read_reference({**values, "default_overwrite_step": 8}).settings["performance"] == "extreme_speed"
 
 
 def test_the_refiner_takes_over_at_the_step_of_the_modes_own_number_of_steps() -> None:

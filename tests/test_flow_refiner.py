@@ -308,3 +308,12 @@ def test_a_vae_swap_is_decoded_by_the_refiners_own_vae(pipeline):
         conv.bias.copy_(torch.tensor([1.0, -1.0, -1.0]))
     _, pixels = picture(run(pipeline, refiner_model=KINDS["sd15"]))
     assert (pixels == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+@pytest.mark.parametrize("sampler", ["dpmpp_2m_sde_gpu", "dpm_fast", "euler"])
+def test_a_picture_of_one_step_is_the_base_models(pipeline, kind, sampler):
+    """A swap by way of a clean picture needs a step on either side."""
+    one = {"steps": 1, "refiner_switch": 0.5, "refiner_swap": "vae", "sampler": sampler}
+    alone, swapped = run(pipeline, **one), run(pipeline, **one, refiner_model=KINDS[kind])
+    assert np.array_equal(picture(alone)[1], picture(swapped)[1])

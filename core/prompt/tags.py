@@ -20,13 +20,19 @@ _STYLE = re.compile(r"<style:([^<>]*)>")
 
 
 class LoraNames:
-    """Finds LoRA files by the names that people type: path or stem, with or without ending, in any case."""
+    """Finds LoRA files by the names that people type: path or stem, with or without ending, in any case.
+
+    A file's whole path comes first, then the file that is in the fewest folders.
+    """
 
     def __init__(self, files: Iterable[str]) -> None:
         self._exact: dict[str, str] = {}
-        for file in files:
-            path = PurePosixPath(file.replace("\\", "/"))
-            for name in (str(path), str(path.with_suffix("")), path.name, path.stem):
+        paths = [(PurePosixPath(file.replace("\\", "/")), file) for file in files]
+        for path, file in paths:
+            for name in (str(path), str(path.with_suffix(""))):
+                self._exact.setdefault(name, file)
+        for path, file in sorted(paths, key=lambda pair: len(pair[0].parts)):
+            for name in (path.name, path.stem):
                 self._exact.setdefault(name, file)
         self._any_case: dict[str, str] = {}
         for name, file in self._exact.items():

@@ -37,11 +37,12 @@ def choose_swap(asked: str, steps: int, switch: int, denoise: float, *, own_vae:
     """
     if switch >= steps:
         return "base"
-    if not own_vae:
-        return asked
-    if denoise > ALMOST_ALL:
-        return "vae"
-    return "base" if denoise > swap_threshold(steps, switch) else "refiner"
+    way = asked
+    if own_vae and denoise > ALMOST_ALL:
+        way = "vae"
+    elif own_vae:
+        way = "base" if denoise > swap_threshold(steps, switch) else "refiner"
+    return "base" if way == "vae" and steps < 2 else way  # a clean picture takes a step, and one is left for the other
 
 
 class Relay:

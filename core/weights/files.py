@@ -136,7 +136,7 @@ class Catalog(Files):
         super().__init__(checkpoint_folders)
         self._others = {kind: Files(folders, kind) for kind, folders in (others or {}).items()}
         self._hashes = FileHashes(hash_cache)
-        self._infos: dict[tuple[str, int, int], ModelInfo] = {}
+        self._infos: dict[tuple[str, tuple[str, int, int]], ModelInfo] = {}  # by name, too: links make several of one
 
     def files(self, kind: str) -> Files:
         """The files of `kind`, such as "loras"; a kind that has no folders has no files."""
@@ -145,7 +145,7 @@ class Catalog(Files):
     def info(self, name: str) -> ModelInfo:
         """What the checkpoint `name` is, from its header. Raises as `find`, and BadModelFile for a damaged file."""
         path = self.find(name)
-        key = _identity(path)
+        key = (name, _identity(path))
         if key not in self._infos:
             self._infos[key] = model_info(path, name)
         return self._infos[key]

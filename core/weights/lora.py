@@ -211,8 +211,8 @@ def match_file(file: PatchFile, places: Places, shapes: Shapes) -> Match:
         for parameter, kind, slots in patches:
             left = {slot: name for slot, name in left.items() if slot not in slots}
             ranks = [header.tensors[slots[slot]].shape for slot in RANKS.get(kind, ()) if slot in slots]
-            rank = ranks[0][0] if ranks and ranks[0] else 0
-            scale = scales.scale(normal_key(key), rank) if rank else 1.0
+            rank = ranks[0][0] if ranks and ranks[0] else None
+            scale = scales.scale(normal_key(key), rank) if kind in RANKS else 1.0
             patch = Patch(file.stamp, key, kind, slots, file, scale, transposed=parameter == TEXT_PROJECTION)
             fits = parameter in shapes[part] and patch.fits(shapes[part][parameter])
             if ".attn2.to_k" in parameter:

@@ -104,26 +104,49 @@ class PeftScales:
 
     def __init__(self, header: Header) -> None:
         self._config = _object(header.metadata.get("lora_adapter_metadata", ""))
-        beside = header.path.with_name("adapter_config.json")
-        if not self._config and header.path.name == "adapter_model.safetensors" and beside.is_file():
+        beside = config_beside(header.path)
+        if not self._config and beside:
             self._config = _beside(beside)
 
-    def scale(self, key: str, rank: int) -> float:
-        """What the product of the two matrices at `key` is multiplied with: alpha / rank, 1 if nothing is known."""
+    def scale(self, key: str, rank: int | None) -> float:
+        """What the change at `key` is multiplied with: alpha / rank, 1 if nothing is known.
+
+        Without a `rank`, as with the whole matrices of a LoKr, it is the configuration's.
+        """
         prefix, _, module = key.partition(".")
         if f"{prefix}.lora_alpha" not in self._config:
             prefix, module = "", key
         config = (
             {name.removeprefix(f"{prefix}."): value for name, value in self._config.items()} if prefix else self._config
         )
-        patterns = config.get("alpha_pattern")
-        alpha: Any = config.get("lora_alpha")
-        for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
-            if module == pattern or module.endswith(f".{pattern}"):
-                alpha = value
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+        alpha = _number(_of_module(config, "alpha_pattern", module, config.get("lora_alpha", config.get("alpha"))))
+        divisor = rank or _number(_of_module(config, "rank_pattern", module, config.get("r")))
+        if alpha is None or not divisor or divisor < 0:
             return 1.0
-        return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") is True else rank)
+        return alpha / (math.sqrt(divisor) if config.get("use_rslora") is True else divisor)
+
+
+def config_beside(path: Path) -> Path | None:
+    """PEFT's configuration that belongs to the file at `path`; None if there is none."""
+    beside = path.with_name("adapter_config.json")
+    return beside if path.name == "adapter_model.safetensors" and beside.is_file() else None
+
+
+def _of_module(config: Mapping[str, Any], patterns: str, module: str, usual: Any) -> Any:
+    """The value of the first of PEFT's `patterns` that is `module` or its end, or with ^ before it all of it; else `usual`.
+
+    PEFT takes a pattern for a regular expression; those of a file are not run.
+    """
+    table = config.get(patterns)
+    for pattern, value in table.items() if isinstance(table, dict) else ():
+        if pattern.removeprefix("^") == module or module.endswith(f".{pattern}"):
+            return value
+    return usual
+
+
+def _number(value: Any) -> float | None:
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else None
 
 
 def _beside(path: Path) -> Mapping[str, Any]:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from core.weights.header import Header, TensorEntry, read_header
+from core.weights.lora_format import config_beside
 from core.weights.mapped import MappedFile
 
 Tensors = Mapping[str, Tensor]
-Stamp = tuple[str, int, int]  # path, size and time of change of a file
+Stamp = tuple[str | int, ...]  # path, size and time of change of a file, and of what lies beside it and belongs to it
 
 DORA = frozenset({"magnitude", "dora_scale"})
 OLDER, NEWER = ("a1", "a2", "b1", "b2"), ("a2", "a1", "b2", "b1")  # orders of GLoRA's tensors
@@ -26,8 +27,8 @@ RANKS = {"LoRA": ("down",), "LoHa": ("hada_w1_b",), "LoKr": ("lokr_w2_b", "lokr_
 
 def stamp_of(path: Path) -> Stamp:
     """Which state of which file is at `path`. Raises OSError."""
-    status = path.stat()
-    return str(path), status.st_size, status.st_mtime_ns
+    found = [path.stat(), *(beside.stat() for beside in [config_beside(path)] if beside)]
+    return str(path), *(number for status in found for number in (status.st_size, status.st_mtime_ns))
 
 
 class PatchFile:
@@ -124,10 +125,10 @@ class Patch:
 
     def _scale(self, tensors: Tensors) -> float:
         rank = self._rank(tensors)
-        if rank is None:  # LoKr of two whole matrices has no rank
-            return 1.0
         alpha = tensors.get("alpha")
-        return self.scale if alpha is None or alpha.is_meta else float(alpha) / rank
+        if alpha is None or alpha.is_meta:
+            return self.scale
+        return float(alpha) / rank if rank else 1.0  # LoKr of two whole matrices has no rank: it is as it stands
 
     def _rank(self, tensors: Tensors) -> int | None:
         found = [tensors[slot].shape[0] for slot in RANKS.get(self.kind, ()) if slot in tensors]

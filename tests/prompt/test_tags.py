@@ -109,6 +109,14 @@ def test_a_name_is_found_by_stem_or_path_in_any_case(name):
     assert LoraNames(["look/Film.safetensors", "other/film.safetensors"]).find(name) is not None
 
 
+def test_a_whole_path_comes_before_the_same_name_in_a_folder():
+    names = LoraNames(["anime/deep/foo.safetensors", "anime/foo.safetensors", "bar/x.safetensors", "foo.safetensors"])
+    for name in ("foo", "foo.safetensors", "FOO"):
+        assert names.find(name) == "foo.safetensors"
+    assert names.find("anime/foo") == "anime/foo.safetensors"
+    assert LoraNames(["a/deep/foo.safetensors", "b/foo.safetensors"]).find("foo") == "b/foo.safetensors"
+
+
 def test_an_exact_name_comes_before_one_in_another_case_and_the_first_of_two_counts():
     names = LoraNames(["a/film.safetensors", "b/Film.safetensors", "c/film.safetensors"])
     assert (names.find("Film"), names.find("film"), names.find("c/film")) == (

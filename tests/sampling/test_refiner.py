@@ -33,6 +33,12 @@ def test_models_that_share_latents_swap_as_asked(asked):
     assert choose_swap(asked, 30, 30, 1.0, own_vae=False) == "base"
 
 
+@pytest.mark.parametrize(("asked", "own_vae"), [("vae", False), ("joint", True)])
+def test_a_clean_picture_on_the_way_takes_two_steps(asked, own_vae):
+    assert choose_swap(asked, 1, 0, 1.0, own_vae=own_vae) == "base"
+    assert choose_swap(asked, 2, 0, 1.0, own_vae=own_vae) == choose_swap(asked, 2, 1, 1.0, own_vae=own_vae) == "vae"
+
+
 @pytest.mark.parametrize("asked", ["joint", "separate", "vae"])
 @pytest.mark.parametrize(
     ("denoise", "swap"),

@@ -138,6 +138,17 @@ def test_info_follows_a_file_that_changes(folder):
         catalog.info("tiny.safetensors")
 
 
+def test_each_of_several_links_to_one_file_has_its_own_name(folder):
+    """A name may say how a checkpoint was distilled, and with it how it samples best."""
+    link = folder / "base.safetensors"
+    link.symlink_to(folder / "tiny.safetensors")
+    catalog = Catalog([folder])
+    assert catalog.info("base.safetensors").name == "base.safetensors"
+    assert catalog.info("tiny.safetensors").name == "tiny.safetensors"
+    renamed = link.rename(folder / "base_lightning_4step.safetensors").name
+    assert catalog.info(renamed).name == renamed and catalog.info(renamed).settings["steps"] == 4
+
+
 def test_hash_is_sha256_of_the_whole_file_and_is_remembered(tmp_path, monkeypatch):
     """D55, Q38: by path, size and time of change, so that a file that was replaced is read again."""
     file, cache = tmp_path / "file", tmp_path / "cache" / "hashes.json"

@@ -16,7 +16,7 @@ from core.weights.checkpoint import load_checkpoint
 from core.weights.files import Files
 from core.weights.lora import Loras, Model
 from core.weights.lora_format import PeftScales
-from core.weights.patches import PatchFile
+from core.weights.patches import PatchFile, stamp_of
 
 CPU = torch.device("cpu")
 
@@ -405,6 +405,14 @@ def test_loha_of_onetrainer_acts_on_convolutions_and_with_dots_in_its_names(mode
         ({"unet.lora_alpha": "many"}, 4, 1.0),
         ({"unet.lora_alpha": True}, 4, 1.0),
         ({"unet.lora_alpha": 8, "unet.alpha_pattern": []}, 4, 2.0),
+        ({"lora_alpha": 16, "alpha_pattern": {"block.attn1.to_q": 2, "to_q": 8}}, 4, 0.5),  # the first that fits
+        ({"lora_alpha": 16, "alpha_pattern": {"^attn1.to_q": 2, "^unet.block.attn1.to_q": 8}}, 4, 2.0),
+        ({"lora_alpha": 16, "alpha_pattern": {"(.*)*to_q": 2}}, 4, 4.0),  # no regular expression of a file is run
+        ({"alpha": 16}, 4, 4.0),  # LoHa and LoKr
+        ({"alpha": 16, "r": 8}, None, 2.0),
+        ({"alpha": 16, "r": 8, "rank_pattern": {"to_q": 4}}, None, 4.0),
+        ({"alpha": 16}, None, 1.0),
+        ({"alpha": 16, "r": 0}, None, 1.0),
         ([], 4, 1.0),
     ],
 )
@@ -424,3 +432,16 @@ def test_pefts_configuration_is_found_beside_the_file(folder):
     (folder / "adapter_config.json").write_text(json.dumps({"lora_alpha": 2, "r": 4}))
     file = PatchFile(write(folder / "adapter_model.safetensors", {"a": torch.zeros(1)}))
     assert PeftScales(file.header).scale("unet.block.attn1.to_q", 4) == 0.5
+
+
+def test_a_changed_configuration_beside_the_file_is_another_file(folder):
+    path = write(folder / "adapter_model.safetensors", {"a": torch.zeros(1)})
+    stamps = [stamp_of(path)]
+    for alpha in (2, 16):
+        (folder / "adapter_config.json").write_text(json.dumps({"lora_alpha": alpha}))
+        stamps.append(stamp_of(path))
+    assert len(set(stamps)) == 3
+    (folder / "other.safetensors").write_bytes(path.read_bytes())
+    other = stamp_of(folder / "other.safetensors")
+    (folder / "adapter_config.json").unlink()
+    assert stamp_of(folder / "other.safetensors") == other and stamp_of(path) == stamps[0]

@@ -239,7 +239,7 @@ def test_loha_and_lokr_of_peft(pipe, ours, tmp_path, config):
     for tensor in state.values():
         tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
     prefixed = {f"base_model.model.{name}": tensor for name, tensor in state.items()}
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": config.r, "lora_alpha": config.alpha}))
+    config.save_pretrained(tmp_path)
     write(tmp_path / "adapter_model.safetensors", prefixed)
     loras = Loras(Files([tmp_path], "loras"))
     loras.put(ours, loras.match(ours, [Lora("adapter_model.safetensors")]), device=torch.device("cpu"))
