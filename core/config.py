@@ -30,6 +30,7 @@ __all__ = ["FLAGS", "MODEL_KINDS", "READERS", "Config", "make_config_file"]
 HOW_TO_SET_A_PASSWORD = (
     "Set one with: python launch.py add-user NAME   (or --auth USER:PASSWORD, or the environment variable EASEL_AUTH)"
 )
+NO_FOLDERS_BEHIND_A_PASSWORD = "Behind a password the history shows each browser what was made in it, so the pictures of picture_folders are not in it."
 CONFIG_FILE = "config.json"
 NEW_CONFIG_FILE = {
     "$help": "Choices of this installation, only those that differ from the usual. docs/configuration.md lists all names. "
@@ -157,6 +158,8 @@ class Config:
         }
         config = cls(**(settings | values))
         config = replace(config, preset=our_name(config.preset, *config.preset_folders))
+        if config.users and config.picture_folders:
+            config = replace(config, notices=(*config.notices, NO_FOLDERS_BEHIND_A_PASSWORD))
         if config.open_to_others and not config.users:
             name, value = ("share", "") if config.share else ("host", f" {config.host}")
             given = FLAGS.get(name, f"--{name}") if name in args else name

@@ -215,7 +215,9 @@ KEYS: dict[str, Key] = {
     "wildcards": Key(_folders, "wildcards", "wildcard files"),
     "styles": Key(_folders, "styles", "style files of yours beside the program's own library"),
     "picture_folders": Key(
-        _folders, "nothing", "folders of pictures that other programs made; the history shows them where they are"
+        _folders,
+        "nothing",
+        "folders of pictures that other programs made; without a password the history shows them where they are",
     ),
     "preset": Key(_text, "default", "the preset that the page and `generate` start with"),
     "defaults": Key(_object, "nothing", "settings to start with, by their names; a preset wins over them"),

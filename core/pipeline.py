@@ -428,9 +428,9 @@ class Pipeline:
             except UserError as problem:
                 log.warning("No checksum: %s", problem)
                 continue
-            if path and (digest := _awaited(self._hashing.submit(self.catalog.file_hash, path), check)):
-                if found.setdefault(name, digest) != digest:
-                    several.add(name)
+            digest = _awaited(self._hashing.submit(self.catalog.file_hash, path), check) if path else ""
+            if digest and found.setdefault(name, digest) != digest:
+                several.add(name)
         return {name: digest for name, digest in found.items() if name not in several}
 
     # Text

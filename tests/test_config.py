@@ -104,6 +104,13 @@ def test_a_page_open_to_others_needs_a_password(tmp_path: Path, flags: tuple[str
         assert config.users.check("ann", "secret")
 
 
+def test_that_a_password_hides_the_folders_of_others_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"picture_folders": [str(tmp_path)]}))
+    assert not load(tmp_path).notices
+    (notice,) = load(tmp_path, "--auth", "ann:secret").notices
+    assert "picture_folders" in notice
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.5", "localhost", "::1"])
 def test_loopback_addresses_are_not_open_to_others(tmp_path: Path, host: str) -> None:
     assert not load(tmp_path, "--listen", host).open_to_others

@@ -248,6 +248,14 @@ def test_the_record_says_the_values_that_were_in_force_and_not_the_modes_lora(pi
     assert MODES["extreme_speed"].lora.file in json.loads(Image.open(path).text["easel"])["hashes"]  # its file is known
 
 
+def test_a_vae_and_a_lora_that_are_called_alike_do_not_get_each_others_checksum(pipeline, models):
+    write_lora(models / "loras" / "same.safetensors", seed=3)
+    ours = {"vae": "same.safetensors", "loras": [{"name": "same.safetensors", "weight": 0.5}]}
+    for settings, known in ((ours, set()), ({**ours, "loras": []}, {"same.safetensors"})):
+        [path] = [event.path for event in run(pipeline, **settings) if isinstance(event, Saved)]
+        assert set(json.loads(Image.open(path).text["easel"]).get("hashes", {})) == known
+
+
 def test_a_mode_without_its_lora_is_told_before_anything_is_loaded(pipeline, models):
     with pytest.raises(ModelNotFound) as told:
         run(pipeline, performance="dmd2")

@@ -1,7 +1,6 @@
 """The same LoRA files in diffusers with PEFT, which computes them beside the weights, and in ours, merged."""
 
 import copy
-import json
 
 import peft
 import pytest
