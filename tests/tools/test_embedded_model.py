@@ -26,10 +26,11 @@ from captions import caption, phrases, with_article  # noqa: E402
 from export import fold_scale  # noqa: E402
 from model import Painter  # noqa: E402
 from muon import orthogonal  # noqa: E402
-from pool import Pool  # noqa: E402
+from pool import Batch, Pool  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from scene import Mix, Scene, draw_scene, paint  # noqa: E402
 from start import start  # noqa: E402
+from train_unet import AS_THEY_ARE, SHADED_FROM, shading  # noqa: E402
 from train_vae import CONFIG, identity_start, loss_of, psnr, uneven  # noqa: E402
 from training import Average, Budget, load, save  # noqa: E402
 from words import Words, full_table  # noqa: E402
@@ -217,7 +218,7 @@ def test_a_scene_of_a_deck_shows_only_things_that_have_a_picture_in_its_style(tm
 
 def test_a_pool_gives_batches_of_one_shape_and_some_without_caption(tmp_path):
     for number, shape in enumerate(((4, 4), (4, 6))):
-        rows = np.asarray([Scene(t).row() for t in range(8)], np.int16)
+        rows = np.asarray([Scene(t, style=t % 4).row() for t in range(8)], np.int16)
         sizes = np.asarray([[8 * shape[0], 8 * shape[1], 0, 0, 8 * shape[0], 8 * shape[1]]] * 8, np.int16)
         latents = np.zeros((8, 4, *shape), np.float16)
         latents[:, 0] = np.arange(8)[:, None, None]
@@ -227,6 +228,7 @@ def test_a_pool_gives_batches_of_one_shape_and_some_without_caption(tmp_path):
     assert wide.latents.shape == (8, 4, 4, 6) and square.latents.shape == (8, 4, 4, 4)
     assert sorted(square.latents[:, 0, 0, 0].tolist()) == list(range(8))  # each once before any comes again
     assert square.sizes.tolist() == [[32, 32, 0, 0, 32, 32]] * 8
+    assert [data.STYLES[int(t) % 4] in ("flat", "line") for t in square.latents[:, 0, 0, 0]] == square.flat.tolist()
     contents = [c for _ in range(100) for c in pool.batch(8, 0.5).contents]
     assert np.mean([not c for c in contents]) == pytest.approx(0.1, abs=0.04)
 
@@ -311,6 +313,20 @@ def test_unevenness_is_fine_and_coarse_and_stays_below_its_share_of_the_spread()
     assert spread.max() < 0.1 * 1.1 and spread.min() < 0.02 and 0.02 < spread.mean() < 0.05
     alike = (added[:, :, :, 1:] * added[:, :, :, :-1]).mean((1, 2, 3)) / added.var((1, 2, 3))
     assert alike.min() < 0.1 and alike.max() > 0.5  # of a latent and the next one
+
+
+@pytest.mark.parametrize("sigma", [0.03, SHADED_FROM, 3.0])
+def test_shading_lies_on_flat_pictures_alone_and_stays_below_its_share_of_the_spread(sigma):
+    torch.manual_seed(0)
+    flat = torch.arange(900) % 3 > 0
+    batch = Batch(torch.zeros(900, 4, 32, 40), [], torch.zeros(900, 6), flat)
+    added = shading(batch, torch.full((900,), sigma), 0.2) * max(sigma, SHADED_FROM)
+    spread = added.std(dim=(1, 2, 3))
+    assert not added[~flat].any()
+    assert 0.15 < spread.max() < 0.21
+    assert (spread[flat] == 0).float().mean() == pytest.approx(AS_THEY_ARE, abs=0.06)
+    steps = added.diff(dim=3).std(dim=(1, 2, 3))[spread > 0] / spread[spread > 0]
+    assert steps.min() < 0.5 and steps.max() > 1.2  # some are smooth, some fine
 
 
 def test_a_decoder_trained_on_uneven_latents_sees_them_and_its_encoder_does_not():

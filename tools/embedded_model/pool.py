@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from captions import caption
+from data import STYLES
 from scene import Scene
 from torch import Tensor
 from words import Words
 
+UNSHADED = (STYLES.index("flat"), STYLES.index("line"))
 NO_CAPTION, HIDDEN_WORD, MORE_WORDS = (
     0.1,
     0.01,
@@ -26,6 +28,7 @@ class Batch:
     latents: Tensor  # (B, 4, h, w) float32
     contents: list[list[int]]  # captions as rows of words
     sizes: Tensor  # (B, 6) float32
+    flat: Tensor  # (B,) bool: the picture has no shading
 
 
 class Shape:
@@ -78,7 +81,8 @@ class Pool:
         high = shape.latents.shape[2] > shape.latents.shape[3]
         cards = shape.deal(n, self.rng)
         contents = [self.content(Scene(*map(int, shape.scenes[i])), high) for i in cards]
-        return Batch(shape.latents[cards].float(), contents, shape.sizes[cards].float())
+        flat = torch.tensor([int(shape.scenes[i][2]) in UNSHADED for i in cards])
+        return Batch(shape.latents[cards].float(), contents, shape.sizes[cards].float(), flat)
 
     def content(self, scene: Scene, high: bool) -> list[int]:
         """A caption as rows: sometimes none at all, sometimes with words that the network does not know."""
