@@ -32,9 +32,8 @@ REFERENCE_NAMES = {
     "pony_v6": "pony",
     "playground_v2.5": "playground",
 }  # of its presets -> what we call ours of the same facts
-OF_THE_PROGRAM = (
-    "default_save_metadata_to_images",
-)  # a preset of the reference has it to no effect once a page is open
+# What a preset of the reference has to no effect once a page is open.
+OF_THE_PROGRAM = ("default_save_metadata_to_images",)
 PARTS = {  # what a preset holds beside Settings fields
     "description": "a line for the person who chooses",
     "version": "of the program that wrote it",

@@ -15,7 +15,7 @@ from core.output.files import move_to_free_name
 from core.output.record import VERSION
 from core.presets import check_preset_name, is_preset_name, preset_file
 from core.presets_choice import diff
-from core.reference_keys import meaning_of, read_reference
+from core.reference_keys import read_reference
 from core.settings import Lora, Settings
 
 TRASH = ".trash"
@@ -185,8 +185,7 @@ def _kept(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         return {}
-    theirs = read_reference({key: value for key, value in values.items() if meaning_of(key)}).preset
-    return {**theirs, **{key: values[key] for key in KEPT if key in values}}
+    return {**read_reference(values).preset, **{key: values[key] for key in KEPT if key in values}}
 
 
 def _plain(value: Any) -> Any:

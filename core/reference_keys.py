@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from core.errors import BadSetting
 from core.near import meant
-from core.performance import MODES
+from core.performance import MODES, forced, overruled
 from core.settings import Lora, Settings
 
 Values: TypeAlias = dict[str, Any]
@@ -209,11 +209,11 @@ def _forced_steps(value: Any) -> Values:
 
 def _with_its_steps(settings: Values) -> Values:
     """What of `settings` becomes another where steps are forced over a mode: all that the mode does, but by itself."""
-    mode = MODES.get(str(settings.get("performance")))
-    if mode is None or settings.get("steps", 0) in (0, mode.forced.get("steps", 0)):
+    mode = settings.get("performance", "custom")
+    if "steps" not in overruled(mode, settings):
         return {}
-    changes = {**mode.forced, "steps": settings["steps"], "performance": "custom"}
-    if own := mode.lora:
+    changes = {**forced(mode), "steps": settings["steps"], "performance": "custom"}
+    if own := MODES[mode].lora:
         others = (lora for lora in settings.get("loras", ()) if lora.name.rpartition("/")[2] != own.file)
         changes["loras"] = (*others, Lora(own.file, own.weight))
     return changes

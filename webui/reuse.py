@@ -87,7 +87,8 @@ def reused(text: str, app: App, current: Mapping[str, Any]) -> tuple[dict[str, A
     settings = replace(settings, image_number=min(settings.image_number, app.max_image_number))
     touched = given.keys() | (CONTROLS.keys() - KEPT if whole else set())
     values = {name: value for name, value in shown(settings).items() if name in touched}
-    if not whole and "performance" not in given and _overrules(given, current["performance"]):
+    mode = current["performance"]
+    if not whole and "performance" not in given and mode in MODES and overruled(mode, given):
         values["performance"] = "custom"  # else it would have no effect
     if "prompt" not in given and text == current["prompt"]:
         values["prompt"] = ""  # the text of the settings was typed there
@@ -172,11 +173,6 @@ def _is_whole(read: ReadMetadata) -> bool:
     """Whether `read` tells of a whole picture, and not of some settings alone."""
     said = {key.casefold() for key in (*read.settings, *read.unknown)}
     return read.source not in BY_HAND or (said >= WHOLE and not said.isdisjoint(SIZES))
-
-
-def _overrules(given: Mapping[str, Any], performance: Any) -> bool:
-    """Whether `given` has another value for a setting that the mode `performance` forces."""
-    return performance in MODES and bool(overruled(performance, given))
 
 
 def _with_value(key: str, value: str) -> str:

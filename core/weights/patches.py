@@ -27,8 +27,8 @@ RANKS = {"LoRA": ("down",), "LoHa": ("hada_w1_b",), "LoKr": ("lokr_w2_b", "lokr_
 
 def stamp_of(path: Path) -> Stamp:
     """Which state of which file is at `path`. Raises OSError."""
-    found = [path.stat(), *(beside.stat() for beside in [config_beside(path)] if beside)]
-    return str(path), *(number for status in found for number in (status.st_size, status.st_mtime_ns))
+    states = [file.stat() for file in (path, config_beside(path)) if file]
+    return str(path), *(number for state in states for number in (state.st_size, state.st_mtime_ns))
 
 
 class PatchFile:

@@ -80,8 +80,9 @@ class Pool:
         shape = self.shapes[int(np.searchsorted(counts / counts[-1], chance, side="right"))]
         high = shape.latents.shape[2] > shape.latents.shape[3]
         cards = shape.deal(n, self.rng)
-        contents = [self.content(Scene(*map(int, shape.scenes[i])), high) for i in cards]
-        flat = torch.tensor([int(shape.scenes[i][2]) in UNSHADED for i in cards])
+        scenes = [Scene(*map(int, shape.scenes[i])) for i in cards]
+        contents = [self.content(scene, high) for scene in scenes]
+        flat = torch.tensor([scene.style in UNSHADED for scene in scenes])
         return Batch(shape.latents[cards].float(), contents, shape.sizes[cards].float(), flat)
 
     def content(self, scene: Scene, high: bool) -> list[int]:

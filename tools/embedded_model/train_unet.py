@@ -24,7 +24,7 @@ from pool import Batch, Pool
 from sample import decode, sample_painter, sheet, sigma_table
 from start import start
 from torch import Tensor, nn
-from training import Average, Budget, Team, arguments, due, load, save
+from training import Average, Budget, Team, arguments, due, load, mixed_noise, save
 from words import Words
 
 log = logging.getLogger(__name__)
@@ -77,11 +77,8 @@ def shading(batch: Batch, sigma: Tensor, most: float) -> Tensor:
     spread, less below SHADED_FROM, and on all flat pictures but the share AS_THEY_ARE.
     """
     latents = batch.latents
-    smooth = F.interpolate(torch.randn_like(latents[..., ::6, ::6]), size=latents.shape[2:], mode="bicubic")
-    share = torch.rand(len(latents), 1, 1, 1)
-    field = share * smooth + (1 - share) * torch.randn_like(latents)
     strength = most * torch.rand(len(latents)) * (batch.flat & (torch.rand(len(latents)) >= AS_THEY_ARE))
-    return (strength / sigma.cpu().clamp(min=SHADED_FROM))[:, None, None, None] * field
+    return (strength / sigma.cpu().clamp(min=SHADED_FROM))[:, None, None, None] * mixed_noise(latents, 6, "bicubic")
 
 
 def main() -> None:

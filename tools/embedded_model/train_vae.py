@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from data import CHECKPOINT, STYLES, THINGS, WHITE, WORK, pictures_of
 from scene import Mix, draw_scene, paint, plain
 from torch import Tensor, nn
-from training import Average, Budget, Team, arguments, due, images_to_tensor, load, save
+from training import Average, Budget, Team, arguments, due, images_to_tensor, load, mixed_noise, save
 
 from core.models.configs import VAEConfig
 from core.models.vae import VAE, AttnBlock, Downsample, ResBlock, Upsample
@@ -91,10 +90,8 @@ def uneven(latents: Tensor, most: float) -> Tensor:
 
     Fine and coarse noise in a mixture of chance, of up to `most` of the latents' spread.
     """
-    fine = torch.randn_like(latents)
-    coarse = F.interpolate(torch.randn_like(latents[..., ::2, ::2]), size=latents.shape[2:], mode="bilinear")
-    share, strength = torch.rand(2, len(latents), 1, 1, 1, device=latents.device)
-    return most * strength * latents.std() * (share * fine + (1 - share) * coarse)
+    strength = torch.rand(len(latents), 1, 1, 1, device=latents.device)
+    return most * strength * latents.std() * mixed_noise(latents, 2, "bilinear")
 
 
 def loss_of(vae: VAE, image: Tensor, noise: Tensor, *, encoder: bool = True, most: float = 0.0) -> Tensor:

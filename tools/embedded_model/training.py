@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -162,6 +163,17 @@ def due(every: float) -> Iterator[bool]:
         yield yes
         if yes:
             last = time.monotonic()
+
+
+def mixed_noise(like: Tensor, every: int, mode: str) -> Tensor:
+    """Noise of the shape of `like` (B, C, h, w): for each entry fine and coarse in a mixture of chance.
+
+    The coarse one has a number for `every` so many rows and columns, enlarged in interpolate's `mode`.
+    """
+    fine = torch.randn_like(like)
+    coarse = F.interpolate(torch.randn_like(like[..., ::every, ::every]), size=like.shape[2:], mode=mode)
+    share = torch.rand(len(like), 1, 1, 1, device=like.device)
+    return share * fine + (1 - share) * coarse
 
 
 def images_to_tensor(pixels: Any, device: str = "cpu") -> Tensor:
