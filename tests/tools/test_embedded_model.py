@@ -30,7 +30,7 @@ from pool import Batch, Pool  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from scene import Mix, Scene, draw_scene, paint  # noqa: E402
 from start import start  # noqa: E402
-from train_unet import AS_THEY_ARE, SHADED_FROM, shading  # noqa: E402
+from train_unet import AS_THEY_ARE, FURTHEST, SHADED_FROM, own_errors, shading  # noqa: E402
 from train_vae import CONFIG, identity_start, loss_of, psnr, uneven  # noqa: E402
 from training import Average, Budget, load, save  # noqa: E402
 from words import Words, full_table  # noqa: E402
@@ -327,6 +327,42 @@ def test_shading_lies_on_flat_pictures_alone_and_stays_below_its_share_of_the_sp
     assert (spread[flat] == 0).float().mean() == pytest.approx(AS_THEY_ARE, abs=0.06)
     steps = added.diff(dim=3).std(dim=(1, 2, 3))[spread > 0] / spread[spread > 0]
     assert steps.min() < 0.5 and steps.max() > 1.2  # some are smooth, some fine
+
+
+@pytest.mark.parametrize("level", [SHADED_FROM, 3.0])
+def test_own_errors_lead_from_the_true_picture_to_the_one_that_the_network_sees(level):
+    """A step from a higher level leaves so much of the true picture as the levels' ratio says."""
+    torch.manual_seed(0)
+    sigmas = sample.sigma_table()
+    true, seen, noise = torch.randn(3, 300, 4, 4, 6).unbind()
+
+    class Net(torch.nn.Module):
+        def forward(self, x, t, texts, sizes):
+            angle = sigmas[t].atan()[:, None, None, None]
+            return (angle.cos() * x - seen) / angle.sin()
+
+    t = (sigmas < level).sum().expand(300)
+    batch = Batch(true, [[]] * 300, torch.zeros(300, 6), torch.zeros(300, dtype=torch.bool))
+    sigma = sigmas[t][:, None, None, None]
+    shown = true + sigma * (own_errors(Net(), Words(1), batch, noise, t, sigmas) - noise)
+    kept = ((shown - seen) / (true - seen)).flatten(1)
+    assert (kept - kept.median(1, keepdim=True).values).abs().median() < 1e-3  # one share for all of a picture
+    share = kept.median(1).values
+    assert 1 / FURTHEST - 0.01 < share.min() < 0.3 and 0.9 < share.max() < 1.001
+
+
+def test_own_errors_of_a_network_that_errs_in_nothing_are_none():
+    torch.manual_seed(0)
+    sigmas, true, noise = sample.sigma_table(), torch.randn(8, 4, 4, 6), torch.randn(8, 4, 4, 6)
+
+    class Net(torch.nn.Module):
+        def forward(self, x, t, texts, sizes):
+            angle = sigmas[t].atan()[:, None, None, None]
+            return angle.cos() * noise - angle.sin() * true
+
+    batch = Batch(true, [[]] * 8, torch.zeros(8, 6), torch.zeros(8, dtype=torch.bool))
+    t = torch.tensor([0, 20, 100, 300, 500, 700, 900, 999])
+    assert torch.allclose(own_errors(Net(), Words(1), batch, noise, t, sigmas), noise, atol=1e-4)
 
 
 def test_a_decoder_trained_on_uneven_latents_sees_them_and_its_encoder_does_not():

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 SHADED_FROM = 0.3  # noise level
 AS_THEY_ARE = 0.3  # share of flat pictures
+FURTHEST = 4.0  # times the noise level
 
 
 def sheet_prompts() -> list[str]:
@@ -59,14 +60,38 @@ def optimizers(painter: Painter, rate: float, kind: str, team: Team) -> list[tor
 
 def loss_at(net: Painter, words: Words, batch: Batch, noise: Tensor, t: Tensor, sigmas: Tensor) -> Tensor:
     """Mean squared error of v at steps `t` (B,) of the noise levels `sigmas` (1000,)."""
-    device = sigmas.device
-    latents, sigma = batch.latents.to(device), sigmas[t][:, None, None, None]
-    signal = (1 + sigma.square()).rsqrt()
-    x, v = signal * (latents + sigma * noise), signal * (noise - sigma * latents)
+    latents, sigma = batch.latents.to(sigmas.device), sigmas[t][:, None, None, None]
+    v = (1 + sigma.square()).rsqrt() * (noise - sigma * latents)
+    return F.mse_loss(predicted(net, words, batch, noise, t, sigmas), v)
+
+
+def predicted(net: Painter, words: Words, batch: Batch, noise: Tensor, t: Tensor, sigmas: Tensor) -> Tensor:
+    """What `net` says is v (B, 4, h, w), float32, of the noised batch."""
+    device, sigma = sigmas.device, sigmas[t][:, None, None, None]
+    x = (1 + sigma.square()).rsqrt() * (batch.latents.to(device) + sigma * noise)
     left, right = words.batch(batch.contents)
     with torch.autocast(device.type, torch.bfloat16):
         out = net(x, t, (left.to(device), right.to(device)), batch.sizes.to(device))
-    return F.mse_loss(out.float(), v)
+    return out.float()
+
+
+def own_errors(net: Painter, words: Words, batch: Batch, noise: Tensor, t: Tensor, sigmas: Tensor) -> Tensor:
+    """`noise` (B, 4, h, w) with what `net` itself gets wrong in one step that comes down to steps `t` (B,).
+
+    The step begins at up to FURTHEST times the noise level and is a deterministic one of a sampler (DDIM). Its errors go into
+    the noise, so that the network has to take them away again: it learns from inputs as its own sampling makes them
+    (scheduled sampling: Bengio et al. 2015). Less below SHADED_FROM.
+    """
+    low = sigmas[t]
+    begin = torch.searchsorted(sigmas, low * (1 + (FURTHEST - 1) * torch.rand(len(t), device=t.device)))
+    begin = begin.clamp(max=len(sigmas) - 1)
+    high = sigmas[begin][:, None, None, None]
+    with torch.no_grad():
+        v = predicted(net, words, batch, noise, begin, sigmas)
+    true = (1 + high.square()).rsqrt() * (noise - high * batch.latents.to(t.device))
+    wrong = high * (1 + high.square()).rsqrt() * (true - v)  # the picture that it sees, less the true one
+    low = low[:, None, None, None]
+    return noise + (1 - low / high) * wrong / low.clamp(min=SHADED_FROM)
 
 
 def shading(batch: Batch, sigma: Tensor, most: float) -> Tensor:
@@ -94,6 +119,9 @@ def main() -> None:
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument(
         "--shading", type=float, default=0.0, help="most that flat pictures get, of the latents' spread"
+    )
+    parser.add_argument(
+        "--own-errors", type=float, default=0.0, help="share of the steps that learn from the network's own errors"
     )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -178,7 +206,10 @@ def main() -> None:
         noise = torch.randn_like(batch.latents)
         if args.shading:
             noise += shading(batch, sigmas[t], args.shading)
-        loss = loss_at(painter, words, batch, noise.to(device), t, sigmas)
+        noise = noise.to(device)
+        if together.random() < args.own_errors:
+            noise = own_errors(painter, words, batch, noise, t, sigmas)
+        loss = loss_at(painter, words, batch, noise, t, sigmas)
         for optimizer in steps_of:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
