@@ -12,6 +12,7 @@ from typing import Any
 from core.errors import BadSetting
 from core.performance import MODES
 from core.settings import Settings, check_setting, parse_setting
+from core.weights.needs import names_meant
 
 MOST_CELLS = 100
 LONGEST_TEXT = 5000  # characters of an axis' values
@@ -182,9 +183,11 @@ def example(setting: str) -> str:
         return f"{ALL}   or some of: {', '.join(limits['choices'])}"
     if _FIELDS[setting].type == "bool":
         return "true, false"
-    if limits["high"] <= 2:
-        return "0.2, 0.5, 0.8   or   0.2-0.8 (+0.2)"
-    return "512, 768, 1024   or   512-1024 (+128)" if limits.get("multiple", 1) > 1 else "2, 4, 8   or   1-9 (+2)"
+    if limits.get("multiple", 1) > 1:
+        return "512, 768, 1024   or   512-1024 (+128)"
+    if limits["high"] >= 9:
+        return "2, 4, 8   or   1-9 (+2)"
+    return "1, 2, 3   or   1-5 (+2)" if _FIELDS[setting].type == "int" else "0.2, 0.5, 0.8   or   0.2-0.8 (+0.2)"
 
 
 def _pair(values: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -258,10 +261,7 @@ def _lora_weights(value: str) -> list[str]:
 def _file(value: str, setting: str, there: Sequence[str]) -> str:
     if value.lower() == NONE and setting != "base_model":
         return ""
-    wanted = value.lower()
-    whole = [name for name in there if wanted in _with_and_without_ending(name.lower())]
-    exact = whole or [name for name in there if wanted in _with_and_without_ending(name.lower().rpartition("/")[2])]
-    found = exact or [name for name in there if wanted in name.lower()]
+    found = names_meant(value, there) or [name for name in there if value.casefold() in name.casefold()]
     if len(found) == 1:
         return found[0]
     if not found:
@@ -269,10 +269,6 @@ def _file(value: str, setting: str, there: Sequence[str]) -> str:
             f"No file for {setting.replace('_', ' ')} is called {value[:100]!r}. There are: {_some(there)}."
         )
     raise BadSetting(f"{value[:100]!r} could be {_some(found)}. Write more of the name.")
-
-
-def _with_and_without_ending(name: str) -> tuple[str, str]:
-    return name, name.removesuffix(".safetensors")
 
 
 def _styles(value: str, there: Sequence[str]) -> str:

@@ -95,17 +95,6 @@ def list_presets(*folders: Path) -> list[str]:
     return sorted(names, key=lambda name: name != DEFAULT)
 
 
-def read_presets(*folders: Path, hosts: Collection[str] = HOSTS) -> tuple[list[Preset], list[str]]:
-    """All presets of `folders` as `list_presets` orders them, and a sentence for each file that cannot be read."""
-    found, problems = [], []
-    for name in list_presets(*folders):
-        try:
-            found.append(load_preset(name, *folders, hosts=hosts))
-        except BadSetting as error:
-            problems.append(str(error))
-    return found, problems
-
-
 def load_preset(name: str, *folders: Path, hosts: Collection[str] = HOSTS) -> Preset:
     """The preset `name` (or what we call it, see `our_name`) of the first of `folders` that has it; downloads only from `hosts`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,15 @@ class Shelf:
     def settings(self, name: str, base_model: str = "") -> Settings:
         """What preset `name` comes to, for `base_model` if one is named. Raises BadSetting, ModelNotFound, BadModelFile."""
         return settings_of(self.catalog, self.choice(name).settings, {"base_model": base_model} if base_model else {})
+
+    def for_model(self, name: str, defaults: Callable[[str], Settings], base_model: str) -> Settings:
+        """What is recommended for `base_model` while preset `name` is the chosen one: what that says holds on, unless it was
+        made for a model of its own or is no more; `defaults` tell then. Raises ModelNotFound, BadModelFile."""
+        try:
+            own = "base_model" in self.choice(name).preset.settings
+        except BadSetting:
+            own = True
+        return defaults(base_model) if own else self.settings(name, base_model)
 
     def switched(self, current: Settings, before: str, after: str) -> tuple[Settings, Choice]:
         """`current` after the change from preset `before` to preset `after`. Raises as `settings`."""

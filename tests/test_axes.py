@@ -1,5 +1,6 @@
 """Axes: how values are written, which requests come of them, what is refused."""
 
+from dataclasses import fields
 from itertools import pairwise
 
 import pytest
@@ -41,6 +42,7 @@ def axis(setting, text):
         ("freeu", "true, false", ("true", "false")),
         ("base_model", "toy, base.safetensors", ("Toy.safetensors", "sdxl/base.safetensors")),
         ("base_model", "sdxl/base, base", ("sdxl/base.safetensors",)),
+        ("base_model", r"SDXL\Base", ("sdxl/base.safetensors",)),
         ("refiner_model", "none, _refiner", ("", "sdxl/base_refiner.safetensors")),
         ("styles", "none, ink, oil paint + Ink", ("", "Ink", "Oil Paint + Ink")),
         ("prompt", 'apple, "a pear, cut"', ("apple", "a pear, cut")),
@@ -219,3 +221,12 @@ def test_every_number_choice_and_file_of_a_request_can_be_an_axis_and_shows_how(
     assert not {"image_number", "output_format", "preview"} & set(SETTINGS)
     for setting in SETTINGS:
         assert example(setting)
+
+
+@pytest.mark.parametrize(
+    "setting", [f.name for f in fields(Settings) if f.name in SETTINGS and f.type in ("int", "float")]
+)
+def test_every_example_of_numbers_is_taken_as_it_is_written(setting):
+    lists, ranges = example(setting).split("or")
+    assert len(axis(setting, lists).values) == 3
+    assert len(axis(setting, ranges).values) > 2

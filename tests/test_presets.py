@@ -14,7 +14,7 @@ import pytest
 from core.config import Config
 from core.errors import BadSetting
 from core.performance import effective
-from core.presets import REFERENCE_NAMES, left_out, list_presets, load_preset, read_presets, settings_for
+from core.presets import REFERENCE_NAMES, left_out, list_presets, load_preset, settings_for
 from core.prompt.styles import StyleLibrary
 from core.settings import Lora, Settings
 from core.weights.sources import SOURCES
@@ -186,7 +186,8 @@ def test_the_references_presets_are_found_by_its_names(name: str, tmp_path: Path
 
 def test_every_style_of_the_programs_presets_can_be_chosen() -> None:
     known = StyleLibrary().read().names()
-    used = {style for preset in read_presets(SHIPPED)[0] for style in preset.settings.get("styles", ())}
+    presets = [load_preset(name, SHIPPED) for name in list_presets(SHIPPED)]
+    used = {style for preset in presets for style in preset.settings.get("styles", ())}
     assert used and used <= set(known)
 
 
@@ -203,9 +204,11 @@ def test_the_users_preset_wins_over_the_programs_of_the_same_name(tmp_path: Path
     assert load_preset("plain_sdxl", tmp_path, SHIPPED).name == "plain_sdxl"
     assert list_presets(tmp_path, SHIPPED).count("fast") == 1
     (tmp_path / "broken.json").write_text("{")
-    presets, problems = read_presets(tmp_path, SHIPPED)
-    assert [preset.name for preset in presets] == [n for n in list_presets(tmp_path, SHIPPED) if n != "broken"]
-    assert len(problems) == 1 and "broken.json cannot be read" in problems[0]
+    for name in list_presets(tmp_path, SHIPPED):
+        if name != "broken":
+            assert load_preset(name, tmp_path, SHIPPED).name == name
+    with pytest.raises(BadSetting, match=r"broken\.json cannot be read"):
+        load_preset("broken", tmp_path, SHIPPED)
 
 
 def test_a_preset_of_a_newer_version_loads_without_what_is_not_known_here(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import gradio as gr
@@ -210,12 +211,13 @@ def shown(settings: Settings) -> dict[str, Any]:
 
 
 def performed(
-    mode: str, values: Mapping[str, Any], own: Mapping[str, Any], usual: Mapping[str, Any]
+    mode: str, values: Mapping[str, Any], own: Mapping[str, Any], usual: Mapping[str, Any] = MappingProxyType({})
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """What a change to performance `mode` does to the controls of FORCEABLE that show `values`.
 
-    `own` are the user's values that an earlier mode replaced; `usual` those taken where none were before. Returns the own
-    values that wait now, and by control name what changes.
+    `own` are the user's values that an earlier mode replaced. Where none waits and what is shown is what `mode` forces, as
+    it is of settings that a picture was made with, the value of `usual` is taken for the user's, if there is one. Returns
+    the own values that wait now, and by control name what changes.
     """
     wanted = forced(mode)
     kept: dict[str, Any] = {}
@@ -223,7 +225,7 @@ def performed(
     for name in FORCEABLE:
         if name in wanted:
             mine = own.get(name, values[name])
-            kept[name] = usual[name] if name not in own and mine == wanted[name] else mine
+            kept[name] = usual.get(name, mine) if name not in own and mine == wanted[name] else mine
             changes[name] = {"value": wanted[name], "interactive": False}
         else:
             changes[name] = {"interactive": True, **({"value": own[name]} if name in own else {})}

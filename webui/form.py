@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
 import gradio as gr
 
+from core.axes import SETTINGS
 from core.errors import UserError
 from core.performance import MODES, forced
 from core.settings import Settings
@@ -93,15 +94,27 @@ class Form:
 
     def current(self, values: Mapping[Any, Any]) -> Settings:
         """The settings that the form holds, without what a mode forces; a seed that is none counts as 0. Raises UserError."""
-        by_name = self.plain(values)
-        by_name["seed"] = by_name["seed"] if str(by_name["seed"]).isdecimal() else "0"
-        return settings_from(by_name, self.app.defaults(asked_model(by_name)), any_seed=False)
+        return self.settings(self.plain(values))
 
-    def filled(self, values: Mapping[str, Any], complaint: str = "", *, only_changes: bool = False) -> dict[Any, Any]:
+    def settings(self, by_name: Mapping[str, Any]) -> Settings:
+        """The settings of the controls' values; a seed that is none counts as 0. Raises UserError."""
+        seed = str(by_name.get("seed", ""))
+        given = {**by_name, "seed": seed if seed.isdecimal() else "0"}
+        return settings_from(given, self.app.defaults(asked_model(given)), any_seed=False)
+
+    def absent(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """The files that `values` by control name name and that are not there, by control name."""
+        asked = {name: str(values.get(name) or "") for name in self._files()}
+        return {name: asked[name] for name, names in self._files().items() if asked[name] and asked[name] not in names}
+
+    def filled(
+        self, values: Mapping[str, Any], complaint: str = "", *, only_changes: bool = False, as_made: bool = False
+    ) -> dict[Any, Any]:
         """Updates that show `values` by control name, with what their mode forces, and the lists of files as they are now.
 
-        `values` may have "any_seed", and in "own" what the mode replaced before. With `only_changes` what a quick hand
-        typed into a fresh page already stays, and what it was told.
+        `values` may have "any_seed", and in "own" what the mode replaced before. `as_made`: they are those that a picture
+        was made with, what its mode forced among them. With `only_changes` what a quick hand typed into a fresh page already
+        stays, and what it was told.
         """
         if "image_number" in values:  # what a slider shows beyond its end would come back as its end
             values = {**values, "image_number": min(values["image_number"], self.controls["image_number"].maximum)}
@@ -112,7 +125,7 @@ class Form:
         updates: dict[Any, Any] = {}
         if "performance" in values:
             mode = mode_of(values)
-            updates = {self.own: json.dumps(self._replaced_by(mode, values)), self.told_mode: told_mode(mode)}
+            updates = {self.own: json.dumps(self._replaced_by(mode, values, as_made)), self.told_mode: told_mode(mode)}
             for name in FORCEABLE:
                 if name in forced(mode):
                     changes[name] = {"value": forced(mode)[name], "interactive": False}
@@ -142,13 +155,14 @@ class Form:
         """Show what the mode forces, and give back what it forced when it is left."""
         shown_now = {name: values[self.controls[name]] for name in FORCEABLE}
         mode = mode_of(self.by_name(values))
-        settings, _ = defaults_or_problem(self.app, str(values[self.controls["base_model"]] or ""))
-        kept, changes = performed(mode, shown_now, own_values(values[self.own]), shown(settings))
+        kept, changes = performed(mode, shown_now, own_values(values[self.own]))
         updates = {self.controls[name]: gr.update(**change) for name, change in changes.items()}
         return updates | {self.own: json.dumps(kept), self.told_mode: told_mode(mode)}
 
-    def follow_model(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Show what the chosen base model recommends, unless it is the one that the controls belong to already.
+    def follow_model(
+        self, values: Mapping[Any, Any], recommended_for: Callable[[str], Settings] | None = None
+    ) -> dict[Any, Any]:
+        """Show what `recommended_for` the chosen base model (else `App.defaults`), unless the controls belong to it already.
 
         (A list reports a choice when it is left, too.) What the mode forces stays; the model's word on it waits.
         """
@@ -156,7 +170,7 @@ class Form:
         if name == values[self.model]:
             return {self.message: UNCHANGED}
         try:
-            settings = self.app.defaults(name)
+            settings = (recommended_for or self.app.defaults)(name)
         except UserError as error:
             return {self.message: problem(str(error))}
         recommended = {each: shown(settings)[each] for each in RECOMMENDED}
@@ -191,14 +205,14 @@ class Form:
         native, ratios = native_size(self.app, model), self.app.aspect_ratios
         return gr.update(choices=labels(native, ratios), value=matching_label(size, native, ratios))
 
-    def _replaced_by(self, mode: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What `mode` puts other values in the place of, where `values` are to be shown."""
+    def _replaced_by(self, mode: str, values: Mapping[str, Any], as_made: bool) -> dict[str, Any]:
+        """What `mode` puts other values in the place of, where `values` are to be shown. See `filled`."""
         if not forced(mode):
             return {}
         settings, _ = defaults_or_problem(self.app, str(values.get("base_model") or ""))
         usual = shown(settings)
         now = {name: values.get(name, usual[name]) for name in FORCEABLE}
-        return performed(mode, now, values.get("own") or {}, usual)[0]
+        return performed(mode, now, values.get("own") or {}, usual if as_made else {})[0]
 
     def _files(self) -> dict[str, list[str]]:
         models = list(self.app.models())
@@ -221,15 +235,28 @@ def own_values(text: Any) -> dict[str, Any]:
     return {name: value for name, value in remembered_values(str(text or "")).items() if name in FORCEABLE}
 
 
-def remembered_beside(session: str) -> tuple[str, dict[str, Any]]:
-    """What the browser remembers beside the controls: the preset that they came from, and what a mode replaced."""
+@dataclass(frozen=True)
+class Beside:
+    """What a browser remembers beside the controls: what a mode replaced, the preset that they came from and what that
+    came to (`PresetCard.came_to`), and the settings of the grid's axes."""
+
+    own: dict[str, Any] = field(default_factory=dict)
+    preset: str = ""
+    came_to: str = ""
+    grid: dict[str, str] = field(default_factory=dict)
+
+
+def remembered_beside(session: str) -> Beside:
+    """That, as far as it is possible: the text comes from a browser."""
     try:
         kept = json.loads(session or "{}")
     except (ValueError, RecursionError):
-        return "", {}
+        return Beside()
     if not isinstance(kept, dict):
-        return "", {}
-    return str(kept.get("preset") or ""), own_values(kept.get("own"))
+        return Beside()
+    axes = {axis: str(kept.get(f"grid_{axis}") or "") for axis in ("x", "y")}
+    grid = {axis: name for axis, name in axes.items() if name in SETTINGS}
+    return Beside(own_values(kept.get("own")), str(kept.get("preset") or ""), str(kept.get("came_to") or ""), grid)
 
 
 def told_mode(performance: str) -> str:

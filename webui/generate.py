@@ -97,11 +97,11 @@ class Desk:
         self.app = app
         self.bell = Bell()
 
-    def submit(self, values: Mapping[str, Any], owner: str, *, any_seed: bool) -> Settings:
-        """Queue a task with the controls' `values` by name, or put it in the place of the one that `owner` edits; returns
-        its settings. Raises UserError."""
+    def submit(self, values: Mapping[str, Any], owner: str, *, any_seed: bool, in_place: bool = False) -> Settings:
+        """Queue a task with the controls' `values` by name, or put it `in_place` of the one that `owner` edits; returns its
+        settings. Raises UserError."""
         settings = self._settings(values, any_seed)
-        self._send([AsyncTask(settings, owner)], in_place=True)
+        self._send([AsyncTask(settings, owner)], in_place=in_place)
         return settings
 
     def submit_list(self, values: Mapping[str, Any], owner: str, text: str, *, any_seed: bool) -> int:
@@ -117,11 +117,17 @@ class Desk:
         return len(prompts)
 
     def submit_grid(
-        self, values: Mapping[str, Any], owner: str, axes: Mapping[str, str], *, any_seed: bool
+        self,
+        values: Mapping[str, Any],
+        owner: str,
+        axes: Mapping[str, str],
+        *,
+        any_seed: bool,
+        in_place: bool = False,
     ) -> Settings:
         """The same for the grid of two settings that `axes` says. See `grid_task`."""
         task = self.grid_task(values, owner, axes, any_seed=any_seed)
-        self._send([task], in_place=True)
+        self._send([task], in_place=in_place)
         return task.settings
 
     def grid_task(self, values: Mapping[str, Any], owner: str, axes: Mapping[str, str], *, any_seed: bool) -> AsyncTask:

@@ -37,23 +37,30 @@ class Orders:
     @property
     def inputs(self) -> set[Any]:
         """What `sent` needs."""
-        return {*self.form.controls.values(), self.form.any_seed}
+        return {*self.form.inputs, *self.makers}
 
     @property
     def outputs(self) -> list[Any]:
         """What `sent` may change."""
         return [self.form.message, self.form.controls["seed"], self.form.any_seed, *self.makers]
 
-    def sent(self, values: Mapping[Any, Any], visitor: str, send: Callable[..., Settings]) -> dict[Any, Any]:
-        """Give the controls' `values` by name, `visitor` and `any_seed` to `send`, which queues them; what the page then shows.
+    def sent(
+        self, values: Mapping[Any, Any], visitor: str, maker: Any, send: Callable[..., Settings], *, plain: bool = False
+    ) -> dict[Any, Any]:
+        """`maker` was pressed: give the controls' values by name to `send`, which queues them; what the page then shows.
 
+        `send` also gets `visitor`, `any_seed`, and `in_place` if the button says that the task under edit is put back:
+        another page of the same browser may be the one that edits. `plain`: the user's own values, not what a mode forces.
         Whole values, as far as may be: Gradio makes a component anew for each output that is left out.
         """
+        by_name = self.form.plain(values) if plain else self.form.by_name(values)
+        in_place = values[maker] == PUT_BACK
         try:
-            settings = send(self.form.by_name(values), visitor, any_seed=bool(values[self.form.any_seed]))
+            settings = send(by_name, visitor, any_seed=bool(values[self.form.any_seed]), in_place=in_place)
         except UserError as error:
             return {self.form.message: problem(str(error))}
-        return {self.form.message: "", self.form.controls["seed"]: str(settings.seed)} | self.editing(visitor)
+        buttons = self.editing(visitor) if in_place else {each: values[each] for each in self.makers}
+        return {self.form.message: "", self.form.controls["seed"]: str(settings.seed)} | buttons
 
     def editing(self, visitor: str) -> dict[Any, Any]:
         """What the buttons say: the one that the task which `visitor` edits was made with puts it back."""

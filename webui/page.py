@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -12,7 +13,7 @@ import gradio as gr
 from core.errors import UserError
 from core.presets_choice import TYPED
 from webui.app import App
-from webui.controls import remembered_values, shown
+from webui.controls import RECOMMENDED, remembered_values, shown
 from webui.form import Form, native_size, remembered_beside
 from webui.generate import Desk, defaults_or_problem
 from webui.orders import Orders, visitor_of
@@ -95,7 +96,7 @@ def build_page(app: App) -> gr.Blocks:
         orders = Orders(desk, form, button, tab.batch.make_grid)
 
         def generate(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
-            return orders.sent(values, visitor_of(request), desk.submit)
+            return orders.sent(values, visitor_of(request), button, desk.submit)
 
         async def watch(request: gr.Request) -> AsyncIterator[tuple[str, ...]]:
             old: View | None = None
@@ -109,13 +110,20 @@ def build_page(app: App) -> gr.Blocks:
             """A page was opened: the files and presets of now, and what this browser had set when it left or asked for."""
             last = desk.latest(visitor_of(request))
             settings, complaint = (last.settings, "") if last else defaults_or_problem(app, "")
-            values = shown(settings) | remembered_values(session)
-            chosen, own = remembered_beside(session)
-            updates = form.filled(values | {"own": own}, complaint, only_changes=True)
+            values, beside = shown(settings) | remembered_values(session), remembered_beside(session)
+            own, gone = beside.own, form.absent(values)
+            if "base_model" in gone:  # what was recommended for it goes with it
+                usual, complaint = defaults_or_problem(app, "")
+                values |= {name: shown(usual)[name] for name in ("base_model", *RECOMMENDED)}
+                own = {name: mine for name, mine in own.items() if name not in RECOMMENDED}
+            updates = form.filled(values | {"own": own}, complaint, only_changes=True, as_made=True)
+            updates |= {tab.batch.axes[axis]: name for axis, name in beside.grid.items()}
+            if gone and not complaint:
+                updates[message] = told_origin("", tuple(gone.values()), ())
             if app.worker.edited(visitor_of(request)):
                 updates |= orders.editing(visitor_of(request))
             if presets and shelf:
-                updates |= shown_preset(presets, shelf, chosen, app.notices, allowed=alone)
+                updates |= shown_preset(presets, shelf, beside.preset, beside.came_to, app.notices, allowed=alone)
             return updates
 
         def use_settings(values: dict[Any, Any]) -> dict[Any, Any]:
@@ -128,7 +136,7 @@ def build_page(app: App) -> gr.Blocks:
             except UserError as error:
                 return {incoming: "", message: problem(str(error))}
             told = told_origin(found.program, found.missing, found.unused)
-            return form.filled(now | changes) | {incoming: "", message: told}
+            return form.filled(now | changes, as_made=found.whole) | {incoming: "", message: told}
 
         def reset_all(values: dict[Any, Any]) -> dict[Any, Any]:
             """What the chosen preset comes to; what was typed stays."""
@@ -142,6 +150,11 @@ def build_page(app: App) -> gr.Blocks:
             return form.filled(
                 {n: v for n, v in shown(settings).items() if n not in typed} | {"any_seed": True}, complaint
             )
+
+        def follow_model(values: dict[Any, Any]) -> dict[Any, Any]:
+            if not (presets and shelf):
+                return form.follow_model(values)
+            return form.follow_model(values, partial(shelf.for_model, str(values[presets.preset] or ""), app.defaults))
 
         def refresh_lists(values: dict[Any, Any]) -> dict[Any, Any]:
             updates = form.refreshed(values)
@@ -188,10 +201,13 @@ def build_page(app: App) -> gr.Blocks:
         pressed = button.click(generate, orders.inputs, orders.outputs, trigger_mode="multiple", **plain)
         pressed.then(watch, **watching)
         chosen = presets.choosing if presets else []
-        page.load(arrive, session, [*form.outputs, *chosen, *orders.makers], js=SESSION, **QUIET).then(
-            watch, **watching
-        )
-        kept = {**controls, "any_seed": any_seed, "own": own, **({"preset": presets.before} if presets else {})}
+        axes = {axis: tab.batch.axes[axis] for axis in ("x", "y")}
+        filled = [*form.outputs, *chosen, *orders.makers, *axes.values()]
+        arrived = page.load(arrive, session, filled, js=SESSION, **QUIET)
+        arrived.then(watch, **watching)
+        kept = {**controls, "any_seed": any_seed, "own": own, **{f"grid_{axis}": axes[axis] for axis in axes}}
+        if presets:
+            kept |= {"preset": presets.before, "came_to": presets.came_to}
         gr.on(
             [component.change for component in kept.values()],
             None,
@@ -202,8 +218,6 @@ def build_page(app: App) -> gr.Blocks:
         raw = {**QUIET, "preprocess": False}
         incoming.change(use_settings, {incoming, *form.inputs}, [incoming, *form.outputs], **raw)
         controls["performance"].change(form.follow_mode, form.inputs, form.mode_outputs, **raw)
-        if presets and shelf:
-            preset_events(presets, shelf, form, allowed=alone, quiet=QUIET)
         tab.reset.click(reset_all, {presets.preset} if presets else set(), form.outputs, **raw)
         stop.click(stop_running, **QUIET)
         skip.click(skip_picture, **QUIET)
@@ -215,11 +229,14 @@ def build_page(app: App) -> gr.Blocks:
         for event in (acted, *queued):
             event.then(watch, **watching)
         base_model, size = controls["base_model"], [controls["width"], controls["height"]]
-        base_model.input(form.follow_model, form.inputs, form.model_outputs, **raw)
+        followed = form.inputs | ({presets.preset} if presets else set())
+        base_model.input(follow_model, followed, form.model_outputs, **raw)
         lists = [*form.file_outputs, *([presets.preset] if presets else [])]
-        refresh.click(refresh_lists, form.inputs, lists, **raw).then(
-            form.follow_model, form.inputs, form.outputs, **raw
-        )
+        refreshed = refresh.click(refresh_lists, form.inputs, lists, **raw)
+        refreshed = refreshed.then(follow_model, followed, form.model_outputs, **raw)
+        if presets and shelf:
+            seen = [arrived.then, refreshed.then]
+            preset_events(presets, shelf, form, allowed=alone, quiet=QUIET, files_seen=seen)
         aspect.input(choose_aspect, aspect, size, **QUIET)
         for control in size:
             control.input(typed_size, [*size, base_model], aspect, **QUIET)

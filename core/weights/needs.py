@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from core.errors import BadModelFile, BadSetting, ModelNotFound
+from core.output.resolve import without_ending
 from core.performance import MODES
 from core.settings import Lora
 from core.weights.damaged import damage
@@ -22,6 +23,9 @@ FIELDS = {  # Settings field -> kind of its file
     "text_encoder_l": "text_encoders",
     "text_encoder_g": "text_encoders",
 }
+NAMES_OF_MANY = (  # without their endings: what publishers call the one file of a folder
+    "pytorch_lora_weights", "diffusion_pytorch_model", "pytorch_model", "adapter_model", "model", "model_fp16",
+)  # fmt: skip
 NOT_FETCHED = {  # what a name holds -> why Easel does not fetch that, and what to do
     "expansion": "Of Fooocus's GPT-2 expander the weights alone are published, which are of no use without the words and the "
     "tokenizer that come with that program. `python launch.py convert FOLDER` takes its folder fooocus_expansion.",
@@ -138,11 +142,24 @@ def needed_by_refiner(name: str, catalog: Catalog) -> list[Need]:
 
 
 def find_name(wanted: str, names: Sequence[str]) -> str:
-    """The one of `names` that is `wanted`, in whatever folder below it lies; "" if there is none."""
+    """The first of `names` that `wanted` means, in whatever folder below it lies; "" if there is none."""
+    return next(iter(names_meant(wanted, names)), "")
+
+
+def names_meant(wanted: str, names: Sequence[str]) -> list[str]:
+    """Those of `names` that `wanted` means: the very name, else the whole path, else the last part of it.
+
+    Case does not count, a backslash is a slash, and the ending may be left out. A path that ends in one of NAMES_OF_MANY means
+    no file elsewhere.
+    """
     if wanted in names:
-        return wanted
-    last = PurePosixPath(wanted).name.lower()
-    return next((name for name in names if PurePosixPath(name).name.lower() == last), "")
+        return [wanted]
+    path = _path(wanted)
+    folder, _, last = path.rpartition("/")
+    whole = [name for name in names if path in _with_and_without_ending(_path(name))]
+    if whole or (folder and without_ending(last).removesuffix(".fp16") in NAMES_OF_MANY):
+        return whole
+    return [name for name in names if last in _with_and_without_ending(_path(name).rpartition("/")[2])]
 
 
 def told_total(needs: Sequence[Need]) -> str:
@@ -163,6 +180,14 @@ def told_amount(size: float) -> str:
         if size >= unit:
             return f"{size / unit:.3g} {name}"
     return f"{size:.0f} bytes"
+
+
+def _path(name: str) -> str:
+    return name.replace("\\", "/").casefold()
+
+
+def _with_and_without_ending(name: str) -> tuple[str, str]:
+    return name, without_ending(name)
 
 
 def _published(name: str, kind: str, given: Source | None) -> Source | None:

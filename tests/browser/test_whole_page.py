@@ -34,7 +34,7 @@ SAME = {
     "easel-pixel-art",
 }
 VISIBLE_TEXTS = """() => {
-  const untouched = 'script, style, textarea, code, pre, [translate=no], .notranslate, .excerpt, .chip, .shot, #viewer img, #viewer .caption';
+  const untouched = 'script, style, textarea, code, pre, [translate=no], .notranslate, .excerpt, .chip, .shot, #viewer img';
   const found = new Set();
   const date = /\\d{4}, \\d|^\\d+[/.]\\d+[/.]/;
   const add = (text) => {

@@ -103,11 +103,12 @@ def test_a_task_that_is_edited_gets_what_is_asked_for_next_in_its_place(desk):
     assert desk.act("edit", "you", first.id, 0) is None
     assert desk.act("edit", "me", first.id, 0) is first
     desk.submit_list(values(), "me", "of a list", any_seed=True)
-    desk.submit_grid(values(prompt="a grid"), "me", axes(), any_seed=True)
-    desk.submit(values(prompt="better"), "me", any_seed=True)
-    desk.submit(values(prompt="another"), "me", any_seed=True)
+    desk.submit_grid(values(prompt="a grid"), "me", axes(), any_seed=True, in_place=True)
+    desk.submit(values(prompt="of another page"), "me", any_seed=True)
+    desk.submit(values(prompt="better"), "me", any_seed=True, in_place=True)
+    desk.submit(values(prompt="another"), "me", any_seed=True, in_place=True)
     prompts = [task.settings.prompt for task in waiting(desk)]
-    assert prompts == ["better", "second", "of a list", "a grid", "another"]
+    assert prompts == ["better", "second", "of a list", "a grid", "of another page", "another"]
     assert desk.act("edit", "me", second.id, 0) is second
     assert desk.act("keep", "me", second.id, 0) is None
     desk.submit(values(prompt="last"), "me", any_seed=True)

@@ -10,10 +10,13 @@ import gradio as gr
 import pytest
 
 from core.errors import ModelNotFound
+from core.performance import effective
 from core.settings import Settings
 from webui.app import App
 from webui.controls import CONTROLS, FORCEABLE, shown
-from webui.form import Form, mode_of, own_values, remembered_beside, told_mode
+from webui.form import Beside, Form, mode_of, own_values, remembered_beside, told_mode
+from webui.generate import Desk
+from webui.orders import Orders
 from webui.page import build_page
 from webui.tabs.place import Placed
 
@@ -114,6 +117,43 @@ def test_a_mode_that_is_left_by_hand_gives_back_what_it_replaced(form):
     assert page[form.controls["steps"]] == 12 and not locked
 
 
+def test_a_value_of_ones_own_that_the_mode_has_too_comes_back(form):
+    """D45: it is the user's all the same."""
+    mine = {"performance": "lightning", "sampler": "euler", "sharpness": 0.0, "steps": 4}
+    page, _ = after(form, page_of(form), form.filled(shown(recommended("")) | mine))
+    page |= {form.controls["performance"]: "custom"}
+    page, _ = after(form, page, form.follow_mode(page))
+    got = form.current(page)
+    assert (got.sampler, got.sharpness, got.steps) == ("euler", 0.0, 4)
+    for mode in ("lightning", "custom"):
+        page |= {form.controls["performance"]: mode}
+        page, _ = after(form, page, form.follow_mode(page))
+    got = form.current(page)
+    assert (got.sampler, got.sharpness, got.steps) == ("euler", 0.0, 4)
+
+
+def test_what_a_mode_forced_on_a_picture_is_not_taken_for_the_users_own(form):
+    made = effective(replace(recommended(""), performance="lightning"))
+    page, _ = after(form, page_of(form), form.filled(shown(made), as_made=True))
+    got, usual = form.current(page), recommended("")
+    assert (got.steps, got.sampler, got.guidance_scale) == (usual.steps, usual.sampler, usual.guidance_scale)
+
+
+def test_a_grid_of_modes_is_made_of_the_users_own_values(form):
+    """The page is in a fast mode, whose values every other mode would be compared with otherwise."""
+    desk = Desk(form.app)
+    desk.app.worker.hold("me")  # it waits to be looked at
+    orders = Orders(desk, form, form.aspect, form.aspect)
+    page = page_of(form, steps=12, guidance_scale=5.0, performance="lightning") | {form.aspect: "Generate"}
+    page, _ = after(form, page, form.follow_mode(page))
+    axes = {"x": "performance", "x_values": "lightning, custom", "y": "", "y_values": ""}
+    send = partial(desk.submit_grid, axes=axes)
+    orders.sent(page, "me", form.aspect, send, plain=True)
+    [task] = desk.app.worker.tasks("me")
+    assert [effective(cell.settings).steps for cell in task.cells] == [4, 12]
+    assert [effective(cell.settings).guidance_scale for cell in task.cells] == [1.0, 5.0]
+
+
 def test_leaving_the_list_of_models_with_the_same_model_changes_nothing(form):
     page = page_of(form, steps=7)
     new, _ = after(form, page, form.follow_model(page))
@@ -124,6 +164,17 @@ def test_another_model_brings_its_settings(form):
     page = page_of(form, steps=7, base_model=MODELS[0])
     new, _ = after(form, page, form.follow_model(page))
     assert new[form.controls["steps"]] == 20 and new[form.model] == MODELS[0]
+
+
+def test_another_model_brings_what_is_asked_for_it(form):
+    page = page_of(form, steps=7, base_model=MODELS[0])
+    new, _ = after(form, page, form.follow_model(page, lambda name: replace(recommended(name), steps=11)))
+    assert new[form.controls["steps"]] == 11
+
+
+def test_files_that_are_named_and_not_there_are_known(form):
+    named = {"base_model": "gone.safetensors", "vae": "soft.safetensors", "refiner_model": "", "text_encoder_l": None}
+    assert form.absent(named) == {"base_model": "gone.safetensors"}
 
 
 def test_another_model_leaves_alone_what_a_mode_forces_and_its_word_waits(form):
@@ -163,7 +214,7 @@ def test_a_file_that_came_after_the_page_was_built_can_be_shown(form, models):
 )
 def test_hidden_values_that_a_browser_made_up_count_as_none(text):
     assert own_values(text) == {}
-    assert remembered_beside(str(text))[1] == {}
+    assert remembered_beside(str(text)) == Beside()
 
 
 def test_a_mode_that_is_none_counts_as_custom():

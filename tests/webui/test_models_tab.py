@@ -65,6 +65,28 @@ def test_rows_wait_for_loras_and_take_them_by_name(page):
     assert loras(page) == [{"name": "ink.safetensors", "weight": 1, "enabled": True}]
 
 
+def test_the_keyboard_stays_in_the_list_where_a_row_is_named_or_emptied(page):
+    open_tab(page, "Models")
+    names, weights = page.locator(".lora .lora-name"), page.locator(f"{USED} .lora-weight")
+    names.nth(2).fill("ink")
+    names.nth(2).press("Enter")
+    expect(weights.first).to_be_focused()
+    names.nth(1).fill("felt")
+    names.nth(1).press("Tab")  # on to the next row, which is still there
+    expect(page.locator(".lora.empty .lora-name").first).to_be_focused()
+    names.nth(3).fill("ink")
+    names.nth(3).press("Enter")
+    expect(weights.nth(2)).to_be_focused()
+    names.nth(1).fill("")
+    names.nth(1).press("Enter")
+    expect(weights).to_have_count(2)
+    expect(names.nth(1)).to_be_focused()
+    expect(names.nth(1)).to_have_value("ink")
+    page.locator(USED).nth(1).get_by_role("button", name="Remove").click()
+    expect(names.nth(1)).to_be_focused()
+    assert [entry["name"] for entry in loras(page)] == ["ink.safetensors"]
+
+
 def test_a_lora_whose_name_is_unknown_does_nothing_and_one_without_a_name_goes(page):
     open_tab(page, "Models")
     page.click("#add_lora")

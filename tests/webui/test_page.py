@@ -188,6 +188,15 @@ def test_the_viewer_turns_pages_and_closes_by_keys(page):
     expect(page.locator("#viewer")).to_be_hidden()
 
 
+def test_the_viewer_s_caption_is_translated_but_for_the_prompt(page):
+    page.evaluate("easel.language.choose('de')")
+    generate(page, "Settings · seed 1", steps=1)
+    shot = page.locator("#final_gallery a")
+    shot.click()
+    size, seed = (shot.get_attribute(f"data-{name}") for name in ("size", "seed"))
+    expect(page.locator("#viewer .caption")).to_have_text(f"Settings · seed 1 · {size} · Seed {seed}")
+
+
 def test_only_a_press_and_release_beside_the_picture_closes_the_viewer(page):
     generate(page, "one two three", steps=1)
     page.locator("#final_gallery a").click()
@@ -206,11 +215,15 @@ def test_what_is_typed_beside_the_controls_outlives_a_reload_until_it_is_used(pa
         page.locator(f"#{group} button").first.click()
     for name, text in fields.items():
         page.fill(f"#{name} textarea, #{name} input", text)
+    page.click("#grid_x input")
+    page.get_by_role("option", name="Guidance scale", exact=True).click()
+    page.wait_for_function("(sessionStorage['easel-session'] || '').includes('\"grid_x\":\"guidance_scale\"')")
     arrive(page, address)
     for group in ("batch_list", "batch_grid"):
         page.locator(f"#{group} button").first.click()
     for name, text in fields.items():
         expect(page.locator(f"#{name} textarea, #{name} input")).to_have_value(text)
+    expect(page.locator("#grid_x input")).to_have_value("Guidance scale")
     page.click("#queue_list")
     expect(page.locator("#final_gallery a")).to_have_count(2)
     assert {tuple(shot.get_attribute("data-prompt") for shot in page.locator("#final_gallery a").all())} == {

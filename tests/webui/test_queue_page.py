@@ -163,6 +163,22 @@ def test_a_waiting_task_is_edited_and_keeps_its_place(shared):
     cancel_all(shared)
 
 
+def test_another_page_of_the_browser_leaves_alone_the_task_that_one_edits(page, address):
+    queue(page, "a red fox", "a blue boat")
+    other = page.context.new_page()
+    arrive(other, address)
+    press(page, "edit", "a red fox")
+    expect(page.locator("#generate_button")).to_have_text("Put it back")
+    generate(other, "a green tree", 1)
+    expect(other.locator(WAITING)).to_have_text(["a red fox", "a blue boat", "a green tree"])
+    expect(other.locator("#generate_button")).to_have_text("Generate")
+    generate(page, "a brown fox", 1)
+    expect(page.locator(WAITING)).to_have_text(["a brown fox", "a blue boat", "a green tree"])
+    expect(page.locator("#generate_button")).to_have_text("Generate")
+    other.close()
+    cancel_all(page)
+
+
 def test_a_pause_holds_what_waits_until_one_goes_on(page):
     queue(page, "second")
     press(page, "hold")

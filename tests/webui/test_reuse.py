@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from foreign_samples import A1111, COMFYUI, FOOOCUS, FOOOCUS_RECORD, INVOKEAI_OLD
@@ -13,6 +14,7 @@ from core.errors import UserError
 from core.output.metadata import read_settings, read_settings_text, to_json
 from core.output.reading import MOST_UNKNOWN
 from core.output.record import Record
+from core.presets import load_preset
 from core.settings import Lora, Settings
 from tests.webui.stand_in import settings_of
 from webui.controls import CONTROLS, shown
@@ -89,6 +91,11 @@ def test_a_picture_of_another_program_starts_from_its_checkpoint_and_from_nothin
     assert changes["base_model"] == "small.safetensors"  # its own is not here
     assert changes["guidance_scale"] == read.settings["guidance_scale"]
     assert changes.keys().isdisjoint({"image_number", "output_format", "save_metadata", "preview", "image_grid"})
+
+
+def test_the_preset_without_helps_turns_off_the_same_ones():
+    settings = load_preset("plain_sdxl", Path(__file__).parents[2] / "presets").settings
+    assert {name: settings[name] for name in PLAIN} == PLAIN
 
 
 def test_the_recommendation_is_that_of_the_checkpoint_that_the_picture_names(app):

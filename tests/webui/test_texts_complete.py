@@ -143,7 +143,7 @@ CODE = re.compile(
     r"owner = |.*\b[A-Z]{4,} [A-Za-z({*=?]|.*(?:WHERE|NOT|LIKE|TEXT) |.*(?:; charset|; filename|max-age)=|.*\\d"
 )
 IN_SCRIPTS = {
-    "Escape", "Home", "End", "Files", "Random Style", "Fooocus V2", "Ctrl Enter", "Ctrl Z", "{} · {} · seed {}", "{} fav",
+    "Escape", "Home", "End", "Files", "Random Style", "Fooocus V2", "Ctrl Enter", "Ctrl Z", "· {} · seed {}", "{} fav",
     "(prefers-color-scheme: dark)", "(prefers-reduced-motion: reduce)", "button, input",
     "*, ::before, ::after { animation: none !important; transition: none !important; }", "?", ":",
 }  # fmt: skip
@@ -297,6 +297,19 @@ def test_every_setting_has_a_name_in_the_other_languages():
     """A comparison of presets names whatever differs."""
     names = {label_of(each.name) for each in fields(Settings)}
     assert {name for name in names if not KNOWN(name)} == set()
+
+
+def test_every_term_that_the_history_shows_is_translated():
+    """The settings by their names; what kept ones are called, besides them, is in the script."""
+    script = (ROOT / "webui" / "assets" / "history.js").read_text(encoding="utf-8")
+    [left_out] = re.findall(r"for \(const name of (\[.*\])\) delete written", script)
+    [added] = re.findall(r"const written = \{(.*)\};", script)
+    [spelt] = re.findall(r"const SPELT = \{(.*)\};", script)
+    names = {each.name for each in fields(Settings)} - set(json.loads(left_out)) | set(re.findall(r"(\w+):", added))
+    by_name = dict(re.findall(r'(\w+): "(.*?)"', spelt))
+    terms = {by_name.get(name, name.replace("_", " ")) for name in names}
+    assert {"refiner model", "FreeU", "size"} <= terms
+    assert {term for term in terms if not KNOWN(term)} == set()
 
 
 def test_what_a_script_asks_in_a_box_of_the_browser_is_put_into_the_chosen_language():

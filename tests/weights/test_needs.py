@@ -11,7 +11,7 @@ import pytest
 from core.errors import BadSetting, ModelNotFound
 from core.settings import Lora
 from core.weights.files import Catalog
-from core.weights.needs import find_name, named, needed, needed_by_refiner
+from core.weights.needs import find_name, named, names_meant, needed, needed_by_refiner
 from core.weights.sources import INTERPOSER, SOURCES, Source
 
 EMPTY = struct.pack("<Q", 2) + b"{}"  # a whole safetensors file, without tensors
@@ -154,3 +154,29 @@ def test_a_file_is_found_in_whatever_folder_it_lies() -> None:
     assert find_name("same.safetensors", names) == "same.safetensors"
     assert find_name("other/same.safetensors", names[:1]) == "a/Same.safetensors"
     assert find_name("none.safetensors", names) == ""
+
+
+def test_a_name_that_half_the_publishers_use_means_no_file_of_another_folder() -> None:
+    names = ["artist--pixel/pytorch_lora_weights.safetensors", "taesd/diffusion_pytorch_model.fp16.safetensors"]
+    assert find_name("lcm-lora-sdxl/pytorch_lora_weights.safetensors", names) == ""
+    assert find_name("sdxl-vae/diffusion_pytorch_model.fp16.safetensors", names) == ""
+    assert find_name("TAESD/diffusion_pytorch_model.fp16", names) == names[1]
+    assert find_name("pytorch_lora_weights", names) == names[0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "meant"),
+    [
+        ("foo.safetensors", ["foo.safetensors"]),
+        ("Foo.safetensors", ["Foo.safetensors"]),
+        ("foo", ["foo.safetensors", "Foo.safetensors"]),
+        (r"ANIME\foo", ["anime/Foo.safetensors"]),
+        ("bar", ["old/bar.safetensors", "new/Bar.SFT"]),
+        ("bar.sft", ["new/Bar.SFT"]),
+        ("elsewhere/bar.safetensors", ["old/bar.safetensors"]),
+        ("ba", []),
+    ],
+)
+def test_a_name_means_a_whole_path_before_the_last_part_of_one(wanted: str, meant: list[str]) -> None:
+    names = ["foo.safetensors", "Foo.safetensors", "anime/Foo.safetensors", "old/bar.safetensors", "new/Bar.SFT"]
+    assert names_meant(wanted, names) == meant

@@ -81,20 +81,8 @@
       next = mine;
     } else if (now.done || now.came) {
       showNeeds(true);
-      if (forPreset() && presetButton()?.dataset.fetch === forPreset()) byId("preset_again")?.click();
-    }
-  }
-
-  // ---- what the chosen preset needs: once it is there, the preset is chosen again ---------------------------------
-  const FOR_PRESET = "easel-download"; // what the button asked for; it outlives a reload, as the download does
-  const presetButton = () => document.querySelector("#preset_told [data-fetch]");
-
-  function forPreset(wanted) {
-    try {
-      if (wanted !== undefined) sessionStorage.setItem(FOR_PRESET, wanted);
-      return sessionStorage.getItem(FOR_PRESET) || "";
-    } catch { // private window
-      return "";
+      document.dispatchEvent(new Event("easel:files"));
+      byId("preset_again")?.click(); // does something only if the chosen preset lacked one of them
     }
   }
 
@@ -118,9 +106,7 @@
   }
 
   async function start(button) {
-    const now = await send(JSON.parse(button.dataset.fetch));
-    if (!now.problem) forPreset(button.closest("#preset_told") ? button.dataset.fetch : "");
-    follow(now);
+    follow(await send(JSON.parse(button.dataset.fetch)));
   }
 
   function place() {

@@ -22,6 +22,7 @@
   const say = (name, values = {}) => {
     return TEXTS[name].replace(/\{(\w+)\}/g, (_, key) => String(values[key]));
   };
+  const SPELT = { freeu: "FreeU", vae: "VAE" }; // settings that people do not write as their names are
   const BASE = "easel/history";
   const WAIT = 120; // milliseconds after a key, so that a quick typist asks once a word
   const UNDO_TIME = 20000;
@@ -475,7 +476,7 @@
       if (idle) delete written[name];
     }
     const known = Object.entries(written).filter(([, value]) => value !== null && value !== undefined && value !== "" && !(Array.isArray(value) && !value.length));
-    return new Map(known.map(([name, value]) => [name.replaceAll("_", " "), plain(value)]));
+    return new Map(known.map(([name, value]) => [SPELT[name] || name.replaceAll("_", " "), plain(value)]));
   }
 
   function plain(value) {

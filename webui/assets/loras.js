@@ -91,19 +91,33 @@
     const note = make("p", { class: "lora-note" });
     const name = nameInput("", note, (chosen) => {
       if (!chosen) return;
-      keep([...entries(), { name: chosen, weight: 1, enabled: true }]);
-      draw(true);
+      const entry = { name: chosen, weight: 1, enabled: true };
+      const held = name === document.activeElement;
+      keep([...entries(), entry]);
+      const filled = row(entry);
+      byId("lora_list").querySelector(".lora.empty").before(filled); // the other rows stay: a Tab key may be on its way to one
+      box.remove();
+      if (held) filled.querySelector(".lora-weight").focus();
     });
-    return make("div", { class: "lora empty" }, name, note);
+    const box = make("div", { class: "lora empty" }, name, note);
+    return box;
+  }
+
+  /** Put the focus on the name in the row at `place`, or in the last one. */
+  function goTo(place) {
+    const fields = [...document.querySelectorAll("#lora_list .lora-name")];
+    (fields[place] || fields.pop() || byId("add_lora")).focus();
   }
 
   function row(entry) {
     const index = () => [...byId("lora_list").children].indexOf(box);
     const change = (changes) => keep(entries().map((one, at) => (at === index() ? { ...one, ...changes } : one)));
-    const remove = () => {
-      keep(entries().filter((_, at) => at !== index()));
+    const remove = (held) => {
+      const place = index();
+      keep(entries().filter((_, at) => at !== place));
       box.remove();
       fillUp();
+      if (held) goTo(place);
     };
     const note = make("p", { class: "lora-note" });
     const on = make("input", { type: "checkbox", checked: entry.enabled !== false, "aria-label": "Use this LoRA" });
@@ -114,7 +128,7 @@
     });
     const name = nameInput(entry.name, note, (chosen) => {
       if (chosen === null) {
-        remove();
+        remove(name === document.activeElement);
         return;
       }
       on.disabled = !chosen; // under a name that is unknown nothing acts
@@ -134,10 +148,7 @@
     slider.addEventListener("input", () => { number.value = slider.value; });
     slider.addEventListener("change", () => change({ weight: Number.parseFloat(slider.value) }));
     const away = make("button", { type: "button", class: "plain", "aria-label": "Remove this LoRA", title: "Remove this LoRA" }, "✕");
-    away.addEventListener("click", () => {
-      remove();
-      (document.querySelector("#lora_list .lora-name") || byId("add_lora")).focus();
-    });
+    away.addEventListener("click", () => remove(true));
     tell(note, entry.name);
     const box = make("div", { class: "lora", role: "group", "aria-label": short(entry.name) || "LoRA" },
       make("div", { class: "lora-head" }, on, name, away), make("div", { class: "lora-strength" }, slider, number), note);
@@ -170,7 +181,13 @@
     } catch { /* the page tells when the server is gone */ }
     byId("lora_names")?.remove();
     document.body.append(make("datalist", { id: "lora_names" }, ...names.map((name) => make("option", { value: short(name) }))));
-    draw(true);
+    if (byId("lora_list")?.contains(document.activeElement)) fillUp(); // somebody is writing in it
+    else draw(true);
+  }
+
+  function readAnew() {
+    facts.clear();
+    readNames();
   }
 
   document.addEventListener("click", (event) => {
@@ -180,10 +197,10 @@
       draw(true);
       [...document.querySelectorAll("#lora_list .lora-name")].pop()?.focus();
     } else if (target?.closest("#refresh_models")) {
-      facts.clear();
-      readNames();
+      readAnew();
     }
   });
+  document.addEventListener("easel:files", readAnew); // a download has brought some
 
   // The page may change the list by itself: another preset, a picture's settings, the last visit.
   document.addEventListener("easel:settings", () => draw());

@@ -273,7 +273,7 @@
     const button = (name, label, sign) => make("button", { type: "button", class: name, "aria-label": label, title: label }, sign);
     viewer = make("dialog", { id: "viewer", "aria-label": "Picture" },
       make("img", { alt: "" }),
-      make("div", { class: "caption" }),
+      make("div", { class: "caption" }, make("span", { class: "notranslate" }), make("span")),
       make("div", { class: "tools" },
         make("button", { type: "button", class: "reuse", title: "Put the seed of this picture into the seed box" }, "Use seed"),
         make("button", { type: "button", class: "use", title: "Put all settings of this picture into the page" }, "Use settings"),
@@ -314,7 +314,9 @@
     const image = viewer.querySelector("img");
     image.src = href;
     image.alt = dataset.prompt;
-    viewer.querySelector(".caption").textContent = `${dataset.prompt} · ${dataset.size} · seed ${dataset.seed}`;
+    const [prompt, facts] = viewer.querySelector(".caption").children;
+    prompt.textContent = dataset.prompt;
+    facts.textContent = ` · ${dataset.size} · seed ${dataset.seed}`;
     viewer.querySelector(".save").href = href;
     viewer.querySelector(".save.plain").href = `${href}?plain=1`;
     viewer.classList.toggle("single", shots.length < 2);

@@ -6,7 +6,7 @@
   const MENU = LANGUAGE_MENU;     // code -> name
   const USUAL = USUAL_LANGUAGE; // for browsers that have chosen none; "": as the browser prefers
   const CHOICE = "easel-language";
-  const UNTOUCHED = "script, style, textarea, code, pre, [translate=no], .notranslate, .excerpt:not(.none), .chip, .shot, #viewer img, #viewer .caption, [contenteditable]";
+  const UNTOUCHED = "script, style, textarea, code, pre, [translate=no], .notranslate, .excerpt:not(.none), .chip, .shot, #viewer img, [contenteditable]";
   const NAMED = ".lora"; // whose label is a name, though not all that is in it
   // Lists of what people named: of files only what choosing none is called is ours, of presets what the program brought.
   const OF_FILES = ["base_model", "refiner_model", "vae", "text_encoder_l", "text_encoder_g"].map((id) => `#${id}`).join();

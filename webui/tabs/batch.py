@@ -86,8 +86,14 @@ def batch_events(made: BatchCard, orders: Orders, quiet: Mapping[str, Any]) -> t
             return {form.message: problem(str(error))}
         return {form.message: ""}
 
+    def over_modes(written: Mapping[str, str]) -> bool:
+        """Whether it is the modes that the grid compares: each forces its own, on the user's values."""
+        return "performance" in (written["x"], written["y"])
+
     def make_grid(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
-        return orders.sent(values, visitor_of(request), partial(desk.submit_grid, axes=axes(values)))
+        written = axes(values)
+        send = partial(desk.submit_grid, axes=written)
+        return orders.sent(values, visitor_of(request), made.make_grid, send, plain=over_modes(written))
 
     def describe(values: dict[Any, Any]) -> str:
         written = axes(values)
@@ -95,7 +101,8 @@ def batch_events(made: BatchCard, orders: Orders, quiet: Mapping[str, Any]) -> t
         if empty:
             return _hint(f"{escape(axis_label(written[empty]))}: <code>{escape(example(written[empty]))}</code>")
         try:
-            task = desk.grid_task(form.by_name(values), "", written, any_seed=values[form.any_seed])
+            by_name = form.plain(values) if over_modes(written) else form.by_name(values)
+            task = desk.grid_task(by_name, "", written, any_seed=values[form.any_seed])
         except UserError as error:
             return _hint(escape(str(error)))
         return _hint(escape(told(task, desk.app.worker.estimate(task))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -23,7 +23,6 @@ from webui.render import notice, problem
 from webui.tabs.place import card
 
 MOST_SHOWN = 100  # characters of a value
-NOT_OF_A_PRESET = (*TYPED, "seed", "image_number")
 Acted: TypeAlias = tuple[str, str, dict[Any, Any]]  # the preset that is chosen then, what to tell, what else to show
 Act: TypeAlias = Callable[[dict[Any, Any]], Acted]
 REPLACING = (
@@ -37,8 +36,9 @@ class NameTaken(BadSetting):
 
 @dataclass(frozen=True)
 class PresetCard:
-    """The card's components. `before` (hidden) is the preset that the controls came from, `former` (hidden, JSON) what a
-    choice replaced and which prompts it put there, `came_to` (hidden, JSON) what the preset came to when it was chosen.
+    """The card's components. `before` (hidden) is the preset that the controls came from, `former` (hidden, JSON) what its
+    choice replaced and which prompts that put there, `came_to` (hidden, JSON) what the preset came to when it was chosen, and
+    which of its files were not there.
     """
 
     preset: Any
@@ -82,7 +82,7 @@ def preset_card(shelf: Shelf, *, allowed: bool) -> PresetCard:
         came_to = gr.Textbox("", visible="hidden", elem_id="preset_came_to")
         told = gr.HTML("", elem_id="preset_told")
         undo = gr.Button("Undo", elem_id="preset_undo", size="sm", visible=False)
-        again = gr.Button("", elem_id="preset_again", visible="hidden")  # pressed by downloads.js
+        again = gr.Button("", elem_id="preset_again", visible="hidden")  # pressed by downloads.js when files came
         words = "Keep these settings as a preset"
         with gr.Accordion(words, open=False, elem_id="preset_keeping", visible=allowed) as keep:
             name = gr.Textbox(label="Name", elem_id="preset_name", max_lines=1, placeholder="my look")
@@ -117,8 +117,16 @@ def preset_card(shelf: Shelf, *, allowed: bool) -> PresetCard:
     )
 
 
-def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, quiet: Mapping[str, Any]) -> None:
-    """Bind the card's events to the form.
+def preset_events(
+    made: PresetCard,
+    shelf: Shelf,
+    form: Form,
+    *,
+    allowed: bool,
+    quiet: Mapping[str, Any],
+    files_seen: Sequence[Any],
+) -> None:
+    """Bind the card's events to the form. After those of `files_seen` other files may be there.
 
     `allowed` is False where the page is open to others: presets and files are for the one who sits at the computer.
     """
@@ -137,39 +145,54 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
         return changed(current, settings, before, chosen, choice)
 
     def again(values: dict[Any, Any]) -> dict[Any, Any]:
-        """The chosen preset's files have come: what it comes to now, but for what was changed since it was chosen."""
+        """If other files of the chosen preset are there than at its choice: what that comes to now. What was changed since
+        then stays."""
         chosen = str(values[made.preset] or "")
+        then, absent = _kept_of(chosen, str(values[made.came_to] or ""))
         try:
-            current, settings = form.current(values), shelf.settings(chosen)
-            then, now = _kept_of(chosen, str(values[made.came_to] or "")), shown(current)
+            choice = shelf.choice(chosen)
+            if absent is None or absent == _absent(choice):
+                return {message: UNCHANGED}
+            current, former = form.current(values), former_of(values)
+            if former and former.chosen == chosen:
+                settings, _ = shelf.switched(form.settings(former.values), former.preset, chosen)
+            else:  # the page was opened anew: nobody knows what was there before
+                kept = {name: getattr(current, name) for name in (*TYPED, "image_number")}
+                settings = dataclasses.replace(shelf.settings(chosen), **kept)
+            now = shown(current)
             touched = {name for name in now if name not in then or now[name] != then[name]}
-            kept = {name: getattr(current, name) for name in {*touched, *NOT_OF_A_PRESET}}
-            return changed(current, dataclasses.replace(settings, **kept), chosen, chosen, shelf.choice(chosen))
+            kept = {name: getattr(current, name) for name in {*touched, "seed"}}
+            updates = changed(current, dataclasses.replace(settings, **kept), chosen, chosen, choice)
         except UserError as error:
             return {message: problem(str(error))}
+        if former and former.chosen == chosen:  # Undo goes back to before the choice
+            updates[made.former] = dataclasses.replace(former, typed=typed_of(settings)).to_text()
+        return updates
 
     def changed(current: Settings, settings: Settings, before: str, chosen: str, choice: Choice) -> dict[Any, Any]:
         """Show `settings` in the place of `current`; what that changed is told, and can be taken back."""
         told = told_choice(choice, chosen, allowed=allowed) + told_switch(diff(settings, current))
-        typed = {name: getattr(settings, name) for name in TYPED}
-        former = json.dumps({"preset": before, "values": _without_seed(shown(current)), "typed": typed})
+        former = Former(before, chosen, _without_seed(shown(current)), typed_of(settings)).to_text()
         choosing = {made.told: told, made.before: chosen, made.former: former, made.undo: gr.update(visible=True)}
-        choosing |= {made.came_to: _came_to(shelf, chosen)}
+        choosing |= {made.came_to: _came_to(chosen, settings, choice)}
         return form.filled(_without_seed(shown(settings))) | choosing
+
+    def typed_of(settings: Settings) -> dict[str, str]:
+        return {name: getattr(settings, name) for name in TYPED}
+
+    def former_of(values: dict[Any, Any]) -> Former | None:
+        return Former.from_text(str(values[made.former] or ""))
 
     def undo(values: dict[Any, Any]) -> dict[Any, Any]:
         """The settings and the preset from before the last choice; what was typed since then stays."""
-        try:
-            former = json.loads(str(values[made.former]))
-            known = remembered_values(json.dumps(former["values"]))
-            preset = former["preset"] if former["preset"] in shelf.names() else shelf.start
-            now = form.by_name(values)
-            typed = {name: now[name] for name in TYPED if now[name] != former["typed"][name]}
-        except (ValueError, TypeError, KeyError, RecursionError):
+        former = former_of(values)
+        if former is None:
             return {message: UNCHANGED}
-        choosing = {made.preset: preset, made.before: preset, made.told: "", made.undo: gr.update(visible=False)}
-        choosing |= {made.came_to: _came_to(shelf, preset)}
-        return form.filled(known | typed) | choosing
+        preset = former.preset if former.preset in shelf.names() else shelf.start
+        now = form.by_name(values)
+        typed = {name: now[name] for name in TYPED if now[name] != former.typed.get(name)}
+        choosing = {made.preset: preset, made.before: preset, made.former: "", made.undo: gr.update(visible=False)}
+        return form.filled(former.values | typed) | choosing | standing(made, shelf, preset, allowed=allowed)
 
     def compare(values: dict[Any, Any]) -> str:
         try:
@@ -190,7 +213,8 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
                 }
             choices = gr.update(choices=preset_choices(shelf), value=chosen)
             hidden = {made.replace: gr.update(visible=False)}
-            return {**updates, message: notice(words), made.preset: choices, made.before: chosen, **hidden}
+            stands = standing(made, shelf, chosen, allowed=allowed)
+            return {**stands, **updates, message: notice(words), made.preset: choices, made.before: chosen, **hidden}
 
         return event
 
@@ -227,12 +251,13 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
     shows = [*made.choosing, made.former, made.undo, *form.outputs]
     made.preset.input(switch, asked, shows, **raw)
     made.undo.click(undo, asked, shows, **raw)
-    made.again.click(again, asked, shows, **raw)
+    for seen in (made.again.click, *files_seen):
+        seen(again, asked, shows, **raw)
     if not allowed:
         return
     seen = [made.keep.expand, made.compare.click, made.with_prompt.change]
     gr.on(seen, compare, asked, made.changes, trigger_mode="always_last", **raw)
-    kept = [message, made.preset, made.before, made.replace]
+    kept = [message, *made.choosing, made.replace]
     actions: list[tuple[Any, Act, list[Any]]] = [
         (made.save, save, kept),
         (made.replace, partial(save, overwrite=True), kept),
@@ -245,42 +270,79 @@ def preset_events(made: PresetCard, shelf: Shelf, form: Form, *, allowed: bool, 
 
 
 def shown_preset(
-    made: PresetCard, shelf: Shelf, name: str, notices: tuple[str, ...], *, allowed: bool
+    made: PresetCard, shelf: Shelf, name: str, came_to: str, notices: tuple[str, ...], *, allowed: bool
 ) -> dict[Any, Any]:
     """Updates for a page that was opened anew, with the presets that there are now: `name` chosen, if it is one.
 
-    `notices` are what there is to say of the configuration.
+    `came_to` is what it came to when it was chosen, as the browser remembers it; `notices` are what there is to say of the
+    configuration.
     """
     chosen = name if name in shelf.names() else shelf.start
-    try:
-        told = told_choice(shelf.choice(chosen), chosen, allowed=allowed, described=False)
-    except UserError as error:
-        told = problem(str(error))
+    stands = standing(made, shelf, chosen, allowed=allowed)
     said = (*notices, *(shelf.left_out() if allowed else ()))
     notes = "".join(f'<p class="note">{escape(each)}</p>' for each in said)
     return {
         made.preset: gr.update(choices=preset_choices(shelf), value=chosen),
         made.before: chosen,
-        made.told: notes + told,
-        made.came_to: _came_to(shelf, chosen),
+        made.told: notes + stands[made.told],
+        made.came_to: came_to if _kept_of(chosen, came_to)[1] is not None else stands[made.came_to],
     }
 
 
-def _came_to(shelf: Shelf, name: str) -> str:
-    """What the preset `name` comes to with the files of now, for `PresetCard.came_to`; "" if it cannot be used."""
+def standing(made: PresetCard, shelf: Shelf, name: str, *, allowed: bool) -> dict[Any, Any]:
+    """Updates that say how the preset `name`, which is the chosen one, stands with the files of now."""
     try:
-        return json.dumps({"preset": name, "values": shown(shelf.settings(name))})
-    except UserError:
-        return ""
+        choice = shelf.choice(name)
+        told = told_choice(choice, name, allowed=allowed, described=False)
+        return {made.told: told, made.came_to: _came_to(name, shelf.settings(name), choice)}
+    except UserError as error:
+        return {made.told: problem(str(error)), made.came_to: ""}
 
 
-def _kept_of(name: str, came_to: str) -> dict[str, Any]:
-    """The values of `PresetCard.came_to` if they are those of the preset `name`: the text comes from a browser."""
+@dataclass(frozen=True)
+class Former:
+    """What the choice of preset `chosen` replaced: the preset before, its `values` by control name, and what was `typed`
+    after the choice."""
+
+    preset: str
+    chosen: str
+    values: dict[str, Any]
+    typed: dict[str, str]
+
+    def to_text(self) -> str:
+        """For `PresetCard.former`."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> Former | None:
+        """As far as it is possible: the text comes from a browser. None if it is none of these."""
+        try:
+            kept = json.loads(text)
+            values = remembered_values(json.dumps(kept["values"]))
+            return cls(str(kept["preset"]), str(kept["chosen"]), values, dict(kept["typed"]))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+
+
+def _came_to(name: str, settings: Settings, choice: Choice) -> str:
+    """That the preset `name` came to `settings` by `choice`, for `PresetCard.came_to`."""
+    return json.dumps({"preset": name, "values": shown(settings), "absent": _absent(choice)})
+
+
+def _absent(choice: Choice) -> list[str]:
+    return sorted(need.name for need in choice.missing)
+
+
+def _kept_of(name: str, came_to: str) -> tuple[dict[str, Any], list[str] | None]:
+    """The values of `PresetCard.came_to` and the files that were not there, if it is of the preset `name`; else none, and
+    None. The text comes from a browser."""
     try:
         kept = json.loads(came_to)
-        return remembered_values(json.dumps(kept["values"])) if kept["preset"] == name else {}
+        if kept["preset"] == name:
+            return remembered_values(json.dumps(kept["values"])), [str(each) for each in kept["absent"]]
     except (ValueError, TypeError, KeyError, RecursionError):
-        return {}
+        pass
+    return {}, None
 
 
 def preset_choices(shelf: Shelf) -> list[tuple[str, str]]:
