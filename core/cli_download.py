@@ -11,7 +11,7 @@ from core.errors import BadSetting
 from core.weights.download import DownloadFailed, Transfer
 from core.weights.download import download as fetch
 from core.weights.needs import Need, told_amount, told_size, told_total
-from core.weights.sources import SOURCES
+from core.weights.sources import SOURCES, without_secrets
 
 REFUSED = 2
 
@@ -76,7 +76,9 @@ def told_need(need: Need) -> str:
     if need.damage:
         return f"damaged   {need.damage}"
     size = told_size(need.bytes) + (f", {need.licence}" if need.licence else "")
-    origin = f"from {need.url} to {need.folder}" if need.url else "and nobody knows where it is published"
+    origin = "and nobody knows where it is published"
+    if need.url:
+        origin = f"from {without_secrets(need.url)} to {need.folder}"
     pickle = ""
     if need.url and need.source.is_pickle:
         pickle = " (a pickle: `python launch.py convert FILE` makes a safetensors file of it)"

@@ -61,6 +61,13 @@ def test_it_says_what_and_how_large_and_asks() -> None:
     assert [source.name for source, _ in recorder.wanted] == ["x.safetensors"]
 
 
+def test_a_key_in_an_address_is_not_shown_but_used() -> None:
+    recorder, need = Recorder(), replace(MISSING, url="https://huggingface.co/x?token=hunter2")
+    _, _, err = run(need, answer="y", transfers=recorder)
+    assert "from https://huggingface.co/x to" in err and "hunter2" not in err
+    assert recorder.wanted[0][0].url == need.url
+
+
 @pytest.mark.parametrize("answer", ["", "n", "no", "what?"])
 def test_any_answer_but_yes_downloads_nothing(answer: str) -> None:
     recorder = Recorder()

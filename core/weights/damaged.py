@@ -12,19 +12,24 @@ from core.weights.header import is_safetensors, read_header
 WHAT_TO_DO = "Easel leaves it as it is. Move it away or delete it, then download again."
 
 
-def damage(path: Path, exact_size: int | None = None) -> str:
+def damage(path: Path, exact_size: int | None = None, rough_size: int | None = None) -> str:
     """What is wrong with the file at `path` and what to do, in sentences; "" if nothing is.
 
-    `exact_size` in bytes where it is known. Weights are not read: other damage than a cut is for the loader to find.
+    Sizes in bytes where they are known. Weights are not read: other damage than a cut is for the loader to find.
     """
+    safetensors = is_safetensors(path.name)
     with suppress(OSError):
+        if not safetensors and is_web_page(path):
+            return f"{path} is a web page, not a model. {WHAT_TO_DO}"
         size = path.stat().st_size
-        if exact_size not in (None, size):
+        too_small = exact_size is None and not safetensors and is_far_from_whole(size, rough_size)
+        wanted = rough_size if too_small else exact_size
+        if wanted not in (None, size):
             return (
-                f"{path} is there already, with {size} bytes instead of {exact_size}: another file, or a damaged one. "
+                f"{path} is there already, with {size} bytes instead of {wanted}: another file, or a damaged one. "
                 f"{WHAT_TO_DO}"
             )
-    if is_safetensors(path.name):
+    if safetensors:
         try:
             read_header(path)
         except (BadModelFile, ModelNotFound):  # none: a link that leads nowhere
@@ -33,3 +38,17 @@ def damage(path: Path, exact_size: int | None = None) -> str:
                 f"{WHAT_TO_DO}"
             )
     return ""
+
+
+def is_web_page(path: Path) -> bool:
+    """Whether the file at `path` begins as a web page does. Raises OSError.
+
+    A safetensors file is not to be asked for: it begins with a length, of which "<" can be the first byte.
+    """
+    with path.open("rb") as file:
+        return file.read(1000).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+
+
+def is_far_from_whole(size: int, rough_size: int | None) -> bool:
+    """Whether `size` bytes are less than half of those that a file has about."""
+    return rough_size is not None and 2 * size < rough_size

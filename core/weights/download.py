@@ -1,7 +1,8 @@
 """download: fetch model files, one after another, as a generator of how it stands. No torch.
 
 A file comes in as NAME.part and gets its name only when it is whole: of the right size, with the right SHA-256 where that
-is known, and, as a safetensors file, with a sound header. Ended at any byte, the next download goes on from there.
+is known, and, as a safetensors file, with a sound header; any other is no web page and not far too small. Ended at any
+byte, the next download goes on from there.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ import httpx
 
 from core.errors import BadModelFile, ModelNotFound, UserError
 from core.output.files import move_to_free_name
-from core.weights.damaged import damage
+from core.weights.damaged import damage, is_far_from_whole, is_web_page
 from core.weights.header import is_safetensors, read_header
 from core.weights.part_file import PartFile, Turn, Version
-from core.weights.sources import Source, path_trouble, with_mirror
+from core.weights.sources import Source, path_trouble, with_mirror, without_secrets
 from core.weights.transport import Answer, Broken, DownloadFailed, make_client, opened
 
 __all__ = ["DownloadFailed", "Patience", "Stopped", "Transfer", "announced_size", "download"]
@@ -82,7 +83,7 @@ class Transfer:
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long to wait for whom, in seconds, and how often to try without getting a byte further.
+    """How long to wait for whom, in seconds, and how often to try without getting a byte further, or from the beginning.
 
     Once `stop` is set, no wait goes on, also not for a silent server: the download raises Stopped.
     """
@@ -204,7 +205,7 @@ def _fetched(
 
 
 def _there(source: Source, target: Path) -> _State:
-    if wrong := damage(target, source.exact_size):
+    if wrong := damage(target, source.exact_size, source.size):
         raise DownloadFailed(wrong)
     size = target.stat().st_size
     return _State("Already there", size, size, path=target)
@@ -214,15 +215,16 @@ def _received(
     client: httpx.Client | None, source: Source, part: PartFile, url: str, patience: Patience
 ) -> Iterator[_State]:
     """Try until the part is the whole file and has passed its checks."""
-    furthest, fruitless, damaged = part.size, 0, ""
+    had, fruitless, anew, damaged = part.size, 0, 0, ""
     while True:
         try:
             yield from _asked(client, source, part, url, patience)
             problem = yield from _checked(source, part)
         except Broken as broken:
-            fruitless = 0 if part.size > furthest else fruitless + 1
-            furthest = max(furthest, part.size)
-            if fruitless >= patience.tries:
+            fruitless = 0 if part.size > had else fruitless + 1
+            anew += part.size < had  # never forgiven: a server that breaks off and starts over would be asked for ever
+            had = part.size
+            if max(fruitless, anew) >= patience.tries:
                 kept = f"{part.size} bytes are kept: start the download again to go on from there." if part.size else ""
                 raise DownloadFailed(
                     f"{source.name} cannot be fetched: {broken}. {kept or 'Try again later.'}"
@@ -236,8 +238,10 @@ def _received(
             return
         part.discard()
         if damaged:
-            raise DownloadFailed(f"{source.name} came damaged twice from {url}: {problem} Nothing of it is kept.")
-        damaged, furthest = problem, 0
+            raise DownloadFailed(
+                f"{source.name} came damaged twice from {without_secrets(url)}: {problem} Nothing of it is kept."
+            )
+        damaged, had = problem, 0
         log.warning("%s came damaged: %s Fetching it again", source.name, problem)
         yield _State("Came damaged; fetching it again", 0, _total(source, part))
 
@@ -262,10 +266,9 @@ def _asked(
             part.discard()
             raise Broken("the file on the server is shorter than what has come")
         before, version = version, _version(answer)
-        _insist(source, version)
+        _insist(source, url, version)
         if answer.start:
-            other_file = before is not None and before.total is not None and before.total != version.total
-            if answer.start != start or other_file:
+            if answer.start != start or (before is not None and _are_two_files(before, version)):
                 part.discard()
                 raise Broken("the server sends another part or another file than was asked for")
         else:
@@ -335,13 +338,21 @@ def _version(answer: Answer) -> Version:
     return Version(answer.etag, total, answer.sha256)
 
 
-def _insist(source: Source, version: Version) -> None:
+def _are_two_files(before: Version, now: Version) -> bool:
+    """Whether a server goes on with another file than the one it began with, as some do that ignore If-Range."""
+    other_total = before.total is not None and before.total != now.total
+    other_etag = bool(before.etag and now.etag) and before.etag != now.etag
+    other_sha256 = bool(before.sha256 and now.sha256) and before.sha256 != now.sha256
+    return other_total or other_etag or other_sha256
+
+
+def _insist(source: Source, url: str, version: Version) -> None:
     """Don't begin to fetch gigabytes that cannot be right. Raises DownloadFailed."""
     found, wanted = version.total, source.exact_size
     if wanted is not None and found is not None and found != wanted:
         raise DownloadFailed(
-            f"{source.url} holds another file than the one that is known as {source.name}: it has {found} bytes, and {wanted} "
-            "were wanted. It is not fetched. If you trust it, fetch it in the browser and put it into the folder yourself."
+            f"{without_secrets(url)} holds another file than the one that is known as {source.name}: it has {found} bytes, and "
+            f"{wanted} were wanted. It is not fetched. If you trust it, fetch it in the browser and put it into the folder yourself."
         )
 
 
@@ -387,6 +398,10 @@ def _checked(source: Source, part: PartFile) -> Generator[_State, None, str]:
             read_header(part.path)
         except (BadModelFile, ModelNotFound) as problem:
             return str(problem)
+    elif is_web_page(part.path):
+        return f"{source.name} is a web page, not a model."
+    elif is_far_from_whole(size, source.size):
+        return f"it has {size} bytes, and {source.size} were wanted."
     return ""
 
 

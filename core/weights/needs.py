@@ -207,7 +207,7 @@ def _need(name: str, kind: str, files: FilesByKind, entry: Source | None) -> Nee
     folder = next(iter(of_kind.folders), None)
     paths = of_kind.paths()
     found = find_name(name, sorted(paths, key=str.lower))
-    wrong = damage(paths[found], entry.exact_size if entry else None) if found else ""
+    wrong = damage(paths[found], entry.exact_size if entry else None, entry.size if entry else None) if found else ""
     return Need(
         name=name,
         kind=kind,

@@ -55,6 +55,11 @@ def with_mirror(url: str, mirror: str) -> str:
     return url
 
 
+def without_secrets(url: str) -> str:
+    """`url` for a message: without a user's name and password, and without the query, which may be a signature or a key."""
+    return re.sub(r"^([^/]*//)[^/]*@", r"\1", re.split(r"[?#]", url)[0])
+
+
 def name_trouble(name: object) -> str:
     """What is wrong with `name` as the place of a new file below a models folder, as a sentence; "" if nothing is."""
     trouble = path_trouble(name)
@@ -79,14 +84,17 @@ def path_trouble(name: object) -> str:
 def address_trouble(url: object, hosts: Collection[str] = HOSTS) -> str:
     """What is wrong with `url` as an address that a preset names, as a sentence; "" if nothing is."""
     if not isinstance(url, str) or len(url) > 2000 or re.search(r"[\s\x00-\x1f\x7f]", url):
-        return f"{str(url)[:100]!r} is no address."
+        return f"{without_secrets(str(url))[:100]!r} is no address."
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
-        return f"{url[:100]!r} is no address."
+        return f"{without_secrets(url)[:100]!r} is no address."
     if parts.scheme != "https" or parts.username or parts.password:
-        return f"{url[:100]!r} is no address that Easel fetches from: it must begin with https:// and hold no password."
+        return (
+            f"{without_secrets(url)[:100]!r} is no address that Easel fetches from: it must begin with https:// and hold no "
+            "password."
+        )
     if host not in hosts:
         return (
             f"{host!r} is not among the hosts that a preset may name ({', '.join(hosts)}). If you trust it, add it to "

@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from core.errors import UserError
-from core.weights.sources import LOOPBACK
+from core.weights.sources import LOOPBACK, without_secrets
 
 MOST_REDIRECTS = 10
 _WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -82,7 +82,7 @@ def opened(
         if etag:
             headers["If-Range"] = etag
     sha256, size = "", None
-    before = ""
+    before, first = "", url
     for _ in range(MOST_REDIRECTS):
         _check(url, before)
         with _told(urlsplit(url).hostname or url):
@@ -93,7 +93,7 @@ def opened(
             if response.status_code in (301, 302, 303, 307, 308) and "Location" in response.headers:
                 before, url = url, urljoin(url, response.headers["Location"])
                 continue
-            yield _answer(response, start, sha256, size)
+            yield _answer(response, first, start, sha256, size)
             return
         finally:
             response.close()
@@ -113,26 +113,29 @@ def _check(url: str, before: str) -> None:
     if not host or (parts.scheme != "https" and not (parts.scheme == "http" and local)):
         if before:
             raise DownloadFailed(
-                f"{urlsplit(before).hostname} sends one on to {url[:200]}, and Easel fetches files over https only."
+                f"{urlsplit(before).hostname} sends one on to {without_secrets(url)[:200]}, and Easel fetches files over https only."
             )
-        raise DownloadFailed(f"The address is {url[:200]}, and Easel fetches files over https only.")
+        raise DownloadFailed(f"The address is {without_secrets(url)[:200]}, and Easel fetches files over https only.")
 
 
-def _answer(response: httpx.Response, start: int, sha256: str, size: int | None) -> Answer:
+def _answer(response: httpx.Response, asked: str, start: int, sha256: str, size: int | None) -> Answer:
+    """`asked`: the address before any redirect, which a person can open in a browser."""
     status, host = response.status_code, response.url.host
     if status in _WORTH_ANOTHER_TRY:
         raise Broken(
             f"{host} answered {status} ({response.reason_phrase})", _seconds(response.headers.get("Retry-After"))
         )
-    if status in (401, 403):
+    is_page = response.headers.get("Content-Type", "").lower().startswith("text/html")  # to sign in on, for example
+    if status in (401, 403) or (status in (200, 206) and is_page):
         raise DownloadFailed(
-            f"{host} does not hand out {response.url} to everybody (answer {status}). Fetch the file in the browser, with an "
-            "account or after accepting its licence if the site asks for that, and put it into the folder yourself."
+            f"{urlsplit(asked).hostname} does not hand out {without_secrets(asked)} to everybody (answer {status}). Fetch the "
+            "file in the browser, with an account or after accepting its licence if the site asks for that, and put it into "
+            "the folder yourself."
         )
     if status not in (200, 206, 416):
         raise DownloadFailed(
-            f"{host} answered {status} ({response.reason_phrase}) for {response.url}. The file may have moved: look for it on "
-            "the site and put it into the folder yourself, or name a mirror with --hf-mirror."
+            f"{host} answered {status} ({response.reason_phrase}) for {without_secrets(str(response.url))}. The file may have "
+            "moved: look for it on the site and put it into the folder yourself, or name a mirror with --hf-mirror."
         )
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise Broken(f"{host} sends the file in a packed form that was not asked for")

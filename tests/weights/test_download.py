@@ -196,6 +196,30 @@ def say_nothing(request: Any, site: Site) -> None:
     time.sleep(4.0)
 
 
+def without_length(content: bytes) -> Callable[[Any, Site], None]:
+    """Send `content`, and do not say how long it is."""
+
+    def trick(request: Any, site: Site) -> None:
+        request.send_response(200)
+        request.end_headers()
+        request.wfile.write(content)
+
+    return trick
+
+
+def go_on_with_another_file(**changes: Any) -> Callable[[Any, Site], None]:
+    """Take no notice of If-Range, though the file was replaced by one of the same size; `changes` are the site's."""
+
+    def trick(request: Any, site: Site) -> None:
+        site.content = safetensors(200_000, seed=4)
+        for name, value in changes.items():
+            setattr(site, name, value)
+        del request.headers["If-Range"]
+        site.behave(request)
+
+    return trick
+
+
 def answer(status: int, **headers: str) -> Callable[[Any, Site], None]:
     def trick(request: Any, site: Site) -> None:
         request.send_response(status)
@@ -314,6 +338,35 @@ def test_each_step_forward_renews_the_patience(site: Site, tmp_path: Path) -> No
     assert (tmp_path / NAME).read_bytes() == CONTENT
 
 
+def test_steps_forward_count_after_an_older_and_longer_part_was_dropped(site: Site, tmp_path: Path) -> None:
+    cut_at(190_000, tmp_path, Version('"older"', len(CONTENT)))
+    site.tricks = [break_off(20_000 * n) for n in range(1, 9)]
+    fetch(site.source(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT and len(site.asked) == 9
+
+
+def test_steps_forward_count_after_a_wrong_rest_made_the_part_be_dropped(site: Site, tmp_path: Path) -> None:
+    cut_at(190_000, tmp_path, Version('"v1"', len(CONTENT)))
+    site.tricks = [go_on_with_another_file(etag='"v2"'), *(break_off(20_000 * n) for n in range(1, 9))]
+    fetch(site.source(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == site.content and len(site.asked) == 10
+
+
+@pytest.mark.parametrize("etags", [["1"], ["1", "2", "3"]], ids=["one file", "another file each time"])
+def test_a_server_that_starts_over_again_and_again_is_given_up_on(site: Site, tmp_path: Path, etags: list[str]) -> None:
+    """It sends more and less by turns, so that half of the connections seem to get further."""
+
+    def trick(request: Any, site: Site) -> None:
+        del request.headers["Range"]
+        site.etag = f'"{etags[len(site.asked) % len(etags)]}"'
+        site.behave(request, stop=50_000 if len(site.asked) % 2 else 90_000)
+
+    site.tricks = [trick] * 50
+    with pytest.raises(DownloadFailed, match="cannot be fetched"):
+        fetch(site.source(), tmp_path)
+    assert len(site.asked) < 10
+
+
 def test_a_server_that_ignores_range_sends_it_all_again(site: Site, tmp_path: Path) -> None:
     site.ranges = False
     cut_at(60_000, tmp_path, Version('"v1"', len(CONTENT)))
@@ -326,6 +379,21 @@ def test_a_file_that_has_changed_on_the_server_is_not_mixed_with_the_old_one(sit
     site.content, site.etag = safetensors(150_000, seed=2), '"v2"'
     fetch(site.source(), tmp_path)
     assert (tmp_path / NAME).read_bytes() == site.content
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"etag": '"v2"'}, {"headers": {"X-Linked-Etag": hashlib.sha256(safetensors(200_000, seed=4)).hexdigest()}}],
+    ids=["its ETag", "the hub's SHA-256"],
+)
+def test_a_rest_of_another_file_of_the_same_size_is_known_by_its_mark(
+    site: Site, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    site.headers = {"X-Linked-Etag": SHA256} if "headers" in changes else {}
+    site.tricks = [break_off(60_000), go_on_with_another_file(**changes)]
+    events = fetch(site.source(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == safetensors(200_000, seed=4) and site.starts == ["", "bytes=60000-", ""]
+    assert "Came damaged; fetching it again" not in [event.text for event in events]
 
 
 def test_without_a_mark_of_the_version_the_file_is_begun_anew(site: Site, tmp_path: Path) -> None:
@@ -384,6 +452,60 @@ def test_a_web_page_in_place_of_the_model_is_refused(site: Site, tmp_path: Path)
     with pytest.raises(DownloadFailed, match="is a web page"):
         fetch(site.source(), tmp_path)
     assert left(tmp_path) == []
+
+
+def test_a_page_to_sign_in_on_is_not_fetched_at_all(site: Site, tmp_path: Path) -> None:
+    site.content, site.headers = b"Please sign in", {"Content-Type": "Text/HTML; charset=utf-8"}
+    for source in (site.source(), site.source(name="u2netp.onnx")):
+        with pytest.raises(
+            DownloadFailed, match=r"does not hand out .* to everybody \(answer 200\)\. Fetch the file in"
+        ):
+            fetch(source, tmp_path)
+    assert left(tmp_path) == [] and len(site.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\n <html>Please sign in</html>" + bytes(200_000), "silueta.onnx is a web page, not a model"),
+        (b"\x08" * 5000, "it has 5000 bytes, and 200000 were wanted"),
+    ],
+    ids=["a web page", "cut off"],
+)
+def test_what_is_no_model_is_refused_without_a_checksum_and_without_a_length(
+    site: Site, tmp_path: Path, content: bytes, told: str
+) -> None:
+    source = site.source(name="silueta.onnx", size=200_000)
+    site.tricks = [without_length(content)] * 9
+    with pytest.raises(DownloadFailed, match=f"came damaged twice .*{told}"):
+        fetch(source, tmp_path)
+    assert left(tmp_path) == []
+    site.tricks = [without_length(b"\x08" * 150_000)]
+    assert fetch(source, tmp_path)[-1].path == tmp_path / "silueta.onnx"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"<!DOCTYPE html>" + bytes(200_000), "is a web page, not a model"),
+        (b"\x08" * 5000, "5000 bytes instead of 200000"),
+    ],
+    ids=["a web page", "cut off"],
+)
+def test_what_is_no_model_is_not_called_there(site: Site, tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "silueta.onnx").write_bytes(content)
+    with pytest.raises(DownloadFailed, match=rf"{told}.*Move it away or delete it, then download again\."):
+        fetch(site.source(name="silueta.onnx", size=200_000), tmp_path)
+    assert (tmp_path / "silueta.onnx").read_bytes() == content and site.asked == []
+
+
+def test_a_safetensors_file_may_begin_as_a_web_page_does(site: Site, tmp_path: Path) -> None:
+    """Its first byte is of the length of its header; how long it must be is said there, too."""
+    header = b'{"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}'.ljust(ord("<"))
+    site.content = struct.pack("<Q", len(header)) + header + bytes(2)
+    for text in ("Done", "Already there"):
+        assert fetch(site.source(size=len(CONTENT)), tmp_path)[-1].text == text
+    assert (tmp_path / NAME).read_bytes().startswith(b"<")
 
 
 @pytest.mark.parametrize(
@@ -568,6 +690,43 @@ def test_a_mirror_takes_the_hubs_place_and_no_other_hosts(site: Site, tmp_path: 
     hub = site.source(url=f"https://huggingface.co/a/b/resolve/main/{NAME}")
     fetch(hub, tmp_path, mirror=f"http://127.0.0.1:{site.port}/hub/")
     assert [path for path, _ in site.asked] == [f"/hub/a/b/resolve/main/{NAME}"]
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("trick", "told"),
+    [
+        (answer(401), "127.0.0.1 does not hand out http://127.0.0.1:PORT/hub/x to everybody (answer 401)"),
+        (answer(404), "127.0.0.1 answered 404 (Not Found) for http://127.0.0.1:PORT/hub/x."),
+        (answer(302, Location=f"http://e.example/x?key={SECRET}"), "sends one on to http://e.example/x, and"),
+        (wrong_bytes, f"{NAME} came damaged twice from http://127.0.0.1:PORT/hub/x: "),
+        (
+            lambda request, site: site.behave(request, b"other"),
+            "http://127.0.0.1:PORT/hub/x holds another file than the one",
+        ),
+    ],
+    ids=["401", "404", "a redirect", "damaged", "another size"],
+)
+def test_messages_name_the_mirror_that_was_asked_and_not_its_password(
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture, trick: Callable[[Any, Site], None], told: str
+) -> None:
+    site.tricks = [trick] * 9
+    hub = replace(site.pinned(), url=f"https://huggingface.co/x?key={SECRET}")
+    mirror = f"http://user:{SECRET}@127.0.0.1:{site.port}/hub"
+    with caplog.at_level("INFO", "core"), pytest.raises(DownloadFailed) as failed:
+        fetch(hub, tmp_path, mirror=mirror)
+    assert told.replace("PORT", str(site.port)) in str(failed.value)
+    assert SECRET not in str(failed.value) + caplog.text and site.asked[0][0] == f"/hub/x?key={SECRET}"
+
+
+def test_a_file_that_is_not_handed_out_is_named_by_the_address_to_open_in_a_browser(site: Site, tmp_path: Path) -> None:
+    site.tricks = [answer(302, Location=f"http://localhost:{site.port}/elsewhere?signature={SECRET}"), answer(403)]
+    with pytest.raises(DownloadFailed) as failed:
+        fetch(site.source(), tmp_path)
+    assert str(failed.value).startswith(f"127.0.0.1 does not hand out {site.url} to everybody (answer 403).")
+    assert [path for path, _ in site.asked] == [f"/{NAME}", f"/elsewhere?signature={SECRET}"]
 
 
 def test_redirects_are_followed_on_this_machine_and_the_hubs_word_is_kept(site: Site, tmp_path: Path) -> None:

@@ -98,7 +98,11 @@ def test_files_of_the_table_are_asked_for_by_name(catalog: Catalog, tmp_path: Pa
     [need] = named(["xlvaeapp.pth"], catalog)
     assert not need.present and need.source == SOURCES[need.name].__class__(need.name, need.kind, need.url, need.bytes)
     (tmp_path / "vae_approx").mkdir()
-    (tmp_path / "vae_approx/xlvaeapp.pth").write_bytes(b"x")
+    file = tmp_path / "vae_approx/xlvaeapp.pth"
+    file.write_bytes(b"x" * 5000)
+    [stump] = named(["xlvaeapp.pth"], catalog)
+    assert not stump.present and "with 5000 bytes instead of" in stump.damage
+    file.write_bytes(b"x" * (need.bytes or 0))
     assert named(["xlvaeapp.pth"], catalog)[0].present
     with pytest.raises(BadSetting, match=r"no file 'juggernaut' to download\. Near it: juggernautXL_v8"):
         named(["juggernaut"], catalog)

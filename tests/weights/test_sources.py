@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.performance import MODES
-from core.weights.sources import HOSTS, SOURCES, address_trouble, name_trouble, source, with_mirror
+from core.weights.sources import HOSTS, SOURCES, address_trouble, name_trouble, source, with_mirror, without_secrets
 
 # The reference's downloads: name here, kind of folder, size in MB as published or computed from tensor shapes.
 PUBLISHED = """
@@ -110,6 +110,24 @@ def test_ordinary_names_are_fine_with_a_folder_too(name: str) -> None:  # D50
 )  # fmt: skip
 def test_no_preset_names_an_address_on_an_unknown_host(url: object) -> None:  # D9
     assert address_trouble(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:hunter2@mirror.example:8443/a/b", "https://mirror.example:8443/a/b"),
+        ("https://cdn.example/a@b?X-Amz-Signature=1#2", "https://cdn.example/a@b"),
+        ("https://[broken?key=1", "https://[broken"),
+        ("//user@host", "//host"),
+        ("", ""),
+    ],
+)
+def test_an_address_in_a_message_holds_no_secret(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
+
+
+def test_a_password_in_a_presets_address_is_not_repeated() -> None:
+    assert "hunter2" not in address_trouble("https://user:hunter2@huggingface.co/x")
 
 
 def test_hosts_that_the_user_trusts_may_be_named() -> None:
