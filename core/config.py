@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,8 @@ from core.presets import Preset, our_name
 from core.reference_keys import KEYS as REFERENCE_KEYS
 from core.reference_keys import meaning_of
 from core.settings import ASPECT_RATIOS
+from core.there import why_unreadable
+from core.weights.header import is_safetensors
 from core.weights.sources import HOSTS
 
 __all__ = ["FLAGS", "MODEL_KINDS", "READERS", "Config", "make_config_file"]
@@ -113,6 +115,31 @@ class Config:
         """Whether other computers can reach the page."""
         return self.share or not _is_loopback(self.host)
 
+    @property
+    def private_paths(self) -> dict[Path, str]:
+        """What visitors read in place of folders: "…/models/loras" below the program's own, "…/loras" elsewhere."""
+        kinds = {
+            "models": (self.models,),
+            "outputs": (self.outputs,),
+            "presets": (self.presets, self.user_presets),
+            "checkpoints": self.checkpoints,
+            **self.model_folders,
+            "wildcards": self.wildcards,
+            "styles": self.styles,
+            "language": self.languages,
+            "pictures": self.picture_folders,
+        }
+        places = {self.root: "…"}
+        with suppress(RuntimeError):  # a user without a home
+            places.setdefault(Path.home(), "~")
+        for kind, folders in kinds.items():
+            for place in folders:
+                if is_safetensors(place.name):  # a single file
+                    places.setdefault(place.parent, "…")
+                elif not place.is_relative_to(self.root):
+                    places.setdefault(place, f"…/{kind}")
+        return places
+
     @classmethod
     def load(cls, args: Mapping[str, Any], environ: Mapping[str, str], root: Path) -> Config:
         """The configuration from parsed flags, environment variables and `root`/config.json.
@@ -140,6 +167,8 @@ class Config:
         whose = "EASEL_DEFAULTS" if environ.get("EASEL_DEFAULTS") else f"defaults of {file}"
         defaults = read_defaults(reference, values.pop("defaults", {}), file, whose, offered)
         folders = {kind: tuple(dict.fromkeys((*places, *shared.get(kind, ())))) for kind, places in own.items()}
+        wildcards = (*values.pop("wildcards", (root / "wildcards",)), *shared.get("wildcards", ()))
+        searched = (*(place for places in folders.values() for place in places), *wildcards, *styles)
         settings = {
             "root": root,
             "models": models,
@@ -147,14 +176,14 @@ class Config:
             "outputs": root / "outputs",
             "presets": root / "presets",
             "user_presets": root / "user_presets",
-            "wildcards": (*values.pop("wildcards", (root / "wildcards",)), *shared.get("wildcards", ())),
+            "wildcards": wildcards,
             "styles": styles,
             "languages": values.pop("languages", (root / "language",)),
             "model_folders": folders,
             "defaults": defaults,
             "download_hosts": hosts,
             "users": _users(args, environ, root),
-            "notices": (*reference.notices, *defaults.notes),
+            "notices": (*reference.notices, *defaults.notes, *_unreadable(searched)),
         }
         config = cls(**(settings | values))
         config = replace(config, preset=our_name(config.preset, *config.preset_folders))
@@ -261,6 +290,16 @@ def _shared(programs: Mapping[str, tuple[Path | None, ...]], environ: Mapping[st
             for kind, folders in folders_of(program, place or hub_folder(environ)).items():
                 found[kind] = (*found.get(kind, ()), *folders)
     return found
+
+
+def _unreadable(folders: Iterable[Path]) -> Iterator[str]:
+    """A sentence for each reason why some of `folders` cannot be read."""
+    reasons: dict[str, dict[Path, None]] = {}
+    for folder in folders:
+        if why := why_unreadable(folder):
+            reasons.setdefault(why, {})[folder] = None
+    for why, places in reasons.items():
+        yield f"{', '.join(map(str, places))} cannot be read: {why}."
 
 
 def _users(args: Mapping[str, Any], environ: Mapping[str, str], root: Path) -> Users:

@@ -180,10 +180,9 @@ def _models(config: Config) -> Iterator[Finding]:
     if not names:
         folders = " or ".join(map(str, config.checkpoints))
         yield Finding("Models", "no checkpoint was found", f"Put an SDXL checkpoint (.safetensors) into {folders}.")
-    for folder in catalog.folders:
-        for file in sorted(folder.rglob("*")):
-            if file.suffix.lower() in PICKLES:
-                yield Finding("Model", f"{file.name} is a {file.suffix} file", CONVERT)
+    for _, file in sorted(catalog.paths().items()):
+        if file.suffix.lower() in PICKLES:
+            yield Finding("Model", f"{file.name} is a {file.suffix} file", CONVERT)
 
 
 def _model(catalog: Catalog, name: str) -> Finding:

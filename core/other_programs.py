@@ -13,7 +13,8 @@ from pathlib import Path
 
 from core.errors import BadConfig, BadModelFile, ModelNotFound
 from core.reference_keys import read_reference
-from core.weights.header import Header, read_header
+from core.there import is_file, is_folder, why_unreadable
+from core.weights.header import Header, is_safetensors, read_header
 
 _A1111 = {
     "checkpoints": ("models/Stable-diffusion",),
@@ -83,13 +84,14 @@ _PARTS = ("unet*", "vae*", "text_encoder*", "transformer*", "image_encoder*", "s
 def folders_of(program: str, folder: Path) -> dict[str, tuple[Path, ...]]:
     """The folders of `program` at `folder` that are there, by kind; of the Hugging Face cache the files themselves.
 
+    Those that cannot be read now are among them: the disk may come back, or the right to read it.
     Raises BadConfig if there is nothing of the kind.
     """
     if program == HUGGING_FACE:
         return hub_files(folder)
     layout = LAYOUTS[program]
     found = {
-        kind: tuple(folder / place for place in places if (folder / place).is_dir()) for kind, places in layout.items()
+        kind: tuple(folder / place for place in places if _is_place(folder / place)) for kind, places in layout.items()
     }
     if program in CONFIG_FILES:
         for kind, places in _configured(folder / CONFIG_FILES[program], folder).items():
@@ -114,7 +116,9 @@ def hub_files(cache: Path) -> dict[str, tuple[Path, ...]]:
 
     Networks in diffusers' layout (a folder of parts) are passed over. Raises BadConfig if `cache` is no such cache.
     """
-    if not cache.is_dir():
+    if why := why_unreadable(cache):
+        raise BadConfig(f"use_models_of: the Hugging Face cache at {cache} cannot be read ({why}).")
+    if not is_folder(cache):
         raise BadConfig(f"use_models_of: there is no Hugging Face cache at {cache}. Name its folder `hub`.")
     found: dict[str, list[Path]] = {}
     seen: set[Path] = set()
@@ -134,13 +138,36 @@ def hub_files(cache: Path) -> dict[str, tuple[Path, ...]]:
 
 def _snapshot_files(cache: Path) -> Iterator[Path]:
     """Files in a snapshot, also in folders of it that are no diffusers model's; the newest snapshot of each repository first."""
-    for repository in sorted(cache.glob("models--*")):
-        snapshots = sorted(repository.glob("snapshots/*"), key=lambda place: place.stat().st_mtime, reverse=True)
-        for snapshot in snapshots:
-            for file in sorted(snapshot.rglob("*.safetensors")):
+    for repository in _folders_in(cache):
+        if not repository.name.startswith("models--"):
+            continue
+        for snapshot in sorted(_folders_in(repository / "snapshots"), key=_changed, reverse=True):
+            walked = os.walk(snapshot)
+            below = (Path(place) / name for place, _, names in walked for name in names if is_safetensors(name))
+            for file in sorted(filter(is_file, below)):
                 folders = file.relative_to(snapshot).parts[:-1]
-                if file.is_file() and not any(fnmatch(folder, part) for folder in folders for part in _PARTS):
+                if not any(fnmatch(folder, part) for folder in folders for part in _PARTS):
                     yield file
+
+
+def _folders_in(place: Path) -> list[Path]:
+    """The folders in `place`, and links to folders, in the order of their names; none if it cannot be read."""
+    try:
+        return sorted(filter(is_folder, place.iterdir()))
+    except OSError:
+        return []
+
+
+def _changed(place: Path) -> float:
+    """When `place` was changed last, in seconds since 1970; 0 if that cannot be seen."""
+    try:
+        return place.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _is_place(folder: Path) -> bool:
+    return is_folder(folder) or bool(why_unreadable(folder))
 
 
 def _kind(header: Header) -> str:
@@ -169,6 +196,6 @@ def _there(root: Path, place: str) -> Path | None:
     """The folder `place`, from `root` on; None if there is none."""
     try:
         folder = root / Path(place).expanduser()
-        return folder if folder.is_dir() else None
-    except (OSError, RuntimeError, ValueError):  # a home that nobody has, half a letter
+        return folder if _is_place(folder) else None
+    except RuntimeError:  # a home that nobody has
         return None

@@ -29,7 +29,7 @@ from core.goals.text import start_from_text
 from core.models.interposer import Interposer
 from core.models.latent_format import SD15, SDXL, LatentSpace
 from core.models.preview import Preview
-from core.models.vae import SD15_SCALE, VAE
+from core.models.vae import ONE_TILE, SD15_SCALE, VAE
 from core.models.vae_rows import decode_in_rows, rows_bytes
 from core.prompt.plan import ImagePlan
 from core.prompt.resources import PromptResources
@@ -634,18 +634,15 @@ class Pipeline:
         height, width = raw.shape[2:]
         element = self.device.vae_dtype.itemsize
         whole, tile = decoding_bytes(height, width, element), decoding_bytes(64, 64, element)
+        rows = rows_bytes(height, width, element)
+        several = max(height, width) > ONE_TILE
         if raw.device.type == "cpu" and whole > MOST_ON_CPU:
             whole = sys.maxsize
             self._vae_memory.empty_cache()  # what sampling left free lies in pieces too small for whole maps
         ways = [
             Way("decode", whole, partial(vae.decode, raw, check=check)),
-            Way(
-                "decode rows",
-                rows_bytes(height, width, element),
-                partial(decode_in_rows, vae, raw, check=check),
-                IN_ROWS,
-            ),
-            Way("decode tiles", tile, partial(vae.decode_tiled, raw, check=check), IN_TILES),
+            Way("decode rows", rows, partial(decode_in_rows, vae, raw, check=check), IN_ROWS),
+            Way("decode tiles", tile, partial(vae.decode_tiled, raw, check=check), IN_TILES, differs=several),
         ]
         if self.device.vae_device != self.device.torch_device:
             return self._vae_memory.run(vae, ways)
@@ -655,8 +652,8 @@ class Pipeline:
             return vae.decode_tiled(raw.cpu(), check=check)
 
         if raw.device.type != "cpu":
-            ways.append(Way("decode on the CPU", 0, off_the_device, ON_THE_CPU))
-        self._memory.bring(vae, tile)
+            ways.append(Way("decode on the CPU", 0, off_the_device, ON_THE_CPU, differs=several))
+        self._memory.bring(vae, max(rows, tile))  # rows give the picture as it is: others leave rather than that
         return self._memory.run(vae, ways)
 
     def _load_interposer(self) -> Interposer:

@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from core.axes import Cell, Grid
 from core.events import Event, Failed, Finished, Progress
@@ -39,7 +40,7 @@ class AsyncTask:
         self.state = "waiting"
         self.last_stop: str | None = None  # None, "skip" or "stop"
         self.progress = Progress(share=0.0, text="Waiting")
-        self.preview: bytes | None = None  # the newest preview, for a page that joins late
+        self.preview: bytes | None = None  # the newest preview, for a page that joins late; none once the task is done
         self._kept: list[Event] = []  # all but Progress
         self._version = 0
         self._changed = threading.Condition()
@@ -97,6 +98,8 @@ class AsyncTask:
                 self.state = "failed"
             elif isinstance(event, Finished):
                 self.state = "stopped" if event.stopped else "finished"
+            if self.done:
+                self.preview, self.progress = None, replace(self.progress, preview=None)
             self._version += 1
             self._changed.notify_all()
             listeners = list(self._listeners)

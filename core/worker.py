@@ -6,11 +6,12 @@ import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from core.errors import BadInput, UserError, out_of_memory
-from core.events import Event, Failed, Finished, Saved
+from core.events import Event, Failed, Finished, Saved, Warned
 from core.pace import Pace
 from core.queue_store import LeftTask, QueueStore
 from core.task import AsyncTask, Interrupted
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEPT_PER_OWNER = 20  # finished tasks that a reloaded page can still find
+KEPT = 500  # of all owners together
 LONGEST_QUEUE = 200
 MOST_OF_ONE = LONGEST_QUEUE // 2  # of one visitor, where there are several: nobody fills the queue alone
+
+NO_RESULT = "The task ended without a result. This is a defect of Easel; please report it."
 
 Handler = Callable[[AsyncTask, "Pipeline"], Iterator[Event]]
 
@@ -46,7 +50,8 @@ class Worker:
     `make_pipeline` is called inside the thread, so that the page is up before torch is imported; if it fails, the task
     at hand fails with its message and the next task tries again. `store` keeps what waits or runs for the next start,
     `pace` learns how long tasks take. An owner may have `most_of_one` tasks at a time, the running one counted in, so that
-    after a restart there is room for all of them; None: the queue's length alone counts.
+    after a restart there is room for all of them; None: the queue's length alone counts. What a task warns of, or fails
+    with, is told as `shown` gives it.
     """
 
     def __init__(
@@ -56,11 +61,13 @@ class Worker:
         store: QueueStore | None = None,
         pace: Pace | None = None,
         most_of_one: int | None = None,
+        shown: Callable[[str], str] = str,
     ) -> None:
         self.async_tasks: deque[AsyncTask] = deque()
         self._store = store or QueueStore()
         self._pace = pace or Pace()
         self._most_of_one = most_of_one
+        self._shown = shown
         self._held: set[str] = set()  # owners whose tasks wait until they say otherwise
         self._edited: dict[str, AsyncTask] = {}  # by owner, a waiting task that does not begin meanwhile
         self._handler = handler
@@ -305,6 +312,8 @@ class Worker:
         of_owner = [kept for kept in self._finished if kept.owner == task.owner]
         if len(of_owner) > KEPT_PER_OWNER:
             self._finished.remove(of_owner[0])
+        elif len(self._finished) > KEPT:
+            self._finished.popleft()
 
     def _run(self) -> None:
         try:
@@ -321,7 +330,13 @@ class Worker:
                 self._running = task
                 task.state = "running"
             self._store.begin(task)
-            self._carry_out(task)
+            try:
+                self._carry_out(task)
+            except Exception:  # whatever it was, those who wait come next
+                log.exception("A task could not be ended as it should")
+                with suppress(Exception):  # of somebody who listens
+                    if not task.done:
+                        task.publish(Failed(message=NO_RESULT))
             with self._changed:
                 if not (self._closing and task.state == "stopped"):
                     self._store.drop([task])
@@ -339,30 +354,44 @@ class Worker:
                     self._store.progress(task)
                 if isinstance(event, Finished):
                     watch.end()
-                task.publish(event)
+                self._publish(task, event)
         except UserError as error:
-            task.publish(Failed(message=str(error), bad_input=isinstance(error, BadInput)))
+            self._publish(task, Failed(message=str(error), bad_input=isinstance(error, BadInput)))
         except Interrupted:
             task.publish(Finished(paths=(), seconds=0.0, stopped=True))
         except Exception as error:
-            task.publish(Failed(message=self._told(error)))
+            self._publish(task, Failed(message=self._told(error)))
         if not task.done:
-            task.publish(
-                Failed(message="The task ended without a result. This is a defect of Easel; please report it.")
-            )
+            task.publish(Failed(message=NO_RESULT))
+
+    def _publish(self, task: AsyncTask, event: Event) -> None:
+        if isinstance(event, (Warned, Failed)):
+            message = self._shown(event.message)
+            if message != event.message:
+                log.warning("%s", event.message)
+                event = replace(event, message=message)
+        task.publish(event)
 
     def _told(self, error: Exception) -> str:
         """The message for the page for an error that nobody expected; out of memory is recognised."""
         if out_of_memory(error):
             log.error("Out of memory: %s", error)
-            if self._pipeline is not None:
-                self._pipeline.free_memory()
+            self._free_memory()
             return (
                 "There was too little memory for this picture. Try a smaller size, close other programs that use "
                 "memory, or choose a lower precision (`python launch.py doctor` says what this machine has)."
             )
         log.error("A task failed", exc_info=error)
         return f"Easel failed at this task: {type(error).__name__}: {error}. The terminal shows the details."
+
+    def _free_memory(self) -> None:
+        if self._pipeline is None:
+            return
+        try:
+            self._pipeline.free_memory()
+        except Exception:  # a GPU that answers nothing any more
+            log.exception("The engine could not let go of its memory; the next task starts another one")
+            self._pipeline = None
 
 
 def _end_unstarted(task: AsyncTask) -> None:

@@ -6,7 +6,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -31,6 +33,28 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes a folder one that may be neither read nor entered, for root, too."""
+
+    def unreadable(folder: Path) -> None:
+        def guarded(name: str, itself: bool) -> None:
+            real = getattr(os, name)
+
+            def call(path: Any = ".", *args: Any, **kwargs: Any) -> Any:
+                place = Path(path) if isinstance(path, (str, Path)) else Path()
+                if folder in place.parents or (itself and place == folder):
+                    raise PermissionError(errno.EACCES, "Permission denied", str(path))
+                return real(path, *args, **kwargs)
+
+            monkeypatch.setattr(os, name, call)
+
+        for name, itself in (("stat", False), ("lstat", False), ("scandir", True), ("listdir", True)):
+            guarded(name, itself)
+
+    return unreadable
 
 
 @pytest.fixture(scope="session")

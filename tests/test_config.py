@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from core import access, arguments
 from core.access import Users, add_user, hash_password, read_users, user_from_text
 from core.config import Config
-from core.errors import BadConfig
+from core.errors import BadConfig, UserError
+from core.private_paths import without
+from core.weights.files import Files
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +105,30 @@ def test_a_page_open_to_others_needs_a_password(tmp_path: Path, flags: tuple[str
     ):
         assert config.open_to_others
         assert config.users.check("ann", "secret")
+
+
+def test_no_folder_of_this_installation_is_told_to_visitors_as_a_whole_path(tmp_path: Path) -> None:
+    root, disk = tmp_path / "srv/easel", tmp_path / "disk"
+    file = disk / "hub/snapshots/x.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"")
+    root.mkdir(parents=True)
+    (root / "config.json").write_text(json.dumps({"loras": ["models/loras", str(disk / "Lora")], "outputs": str(disk)}))
+    config = load(root)
+    config = replace(config, checkpoints=(*config.checkpoints, file))
+    shown = without(config.private_paths)
+    for kind, words in (
+        ("checkpoints", "…/models/checkpoints, …/x.safetensors."),
+        ("loras", "…/models/loras, …/loras."),
+    ):
+        places = config.checkpoints if kind == "checkpoints" else config.model_folders[kind]
+        with pytest.raises(UserError) as told:
+            Files(places, kind).find("y.safetensors")
+        assert words[:-1] in shown(str(told.value)) and str(tmp_path) not in shown(str(told.value))
+    assert (
+        shown(f"It cannot be saved in {config.outputs / '2026'}: full.")
+        == "It cannot be saved in …/outputs/2026: full."
+    )
 
 
 def test_that_a_password_hides_the_folders_of_others_is_told(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -433,6 +434,44 @@ def test_whole_models_in_the_hugging_face_cache_are_told_by_what_they_hold(tmp_p
     assert catalog.files("vae").names() == ["c--vae/vae.safetensors"]
     # Repositories call their files alike.
     assert catalog.files("loras").names() == ["b--lora/style.safetensors", "g--lora/style.safetensors"]
+
+
+def test_private_folders_of_another_program_are_told_and_all_others_used(
+    tmp_path: Path, unreadable: Callable[[Path], None]
+) -> None:
+    fooocus = tmp_path / "Fooocus"
+    tensors(fooocus / "models/checkpoints/f.safetensors", "a")
+    (fooocus / "wildcards").mkdir()
+    tensors(tmp_path / "easel/models/checkpoints/own.safetensors", "a")
+    write(tmp_path / "easel", {"use_models_of": {"fooocus": str(fooocus)}}, "config.json")
+    unreadable(fooocus / "models")
+    config = load(tmp_path / "easel")
+    assert Catalog(config.checkpoints, others=config.model_folders).names() == ["own.safetensors"]
+    assert config.wildcards[-1] == fooocus / "wildcards"
+    [notice] = config.notices
+    assert f"{fooocus / 'models/checkpoints'}, " in notice and notice.endswith(" cannot be read: Permission denied.")
+
+
+def test_what_is_broken_in_the_hugging_face_cache_is_passed_over(
+    tmp_path: Path, unreadable: Callable[[Path], None]
+) -> None:
+    hub = tmp_path / "hub"
+    for repository in ("a--gone", "b--private", "c--lora"):
+        tensors(hub / f"models--{repository}/snapshots/abc/style.safetensors", "lora_unet_x.lora_down.weight")
+    (hub / "models--a--gone/snapshots/def").symlink_to(tmp_path / "nowhere")
+    (hub / "models--d--file").write_bytes(b"")
+    unreadable(hub / "models--b--private")
+    write(tmp_path, {"use_models_of": {"huggingface": str(hub)}}, "config.json")
+    names = Catalog((), others=load(tmp_path).model_folders).files("loras").names()
+    assert names == ["a--gone/style.safetensors", "c--lora/style.safetensors"]
+
+
+def test_a_hugging_face_cache_that_may_not_be_read_is_told(tmp_path: Path, unreadable: Callable[[Path], None]) -> None:
+    (tmp_path / "hub").mkdir()
+    unreadable(tmp_path / "hub")
+    write(tmp_path, {"use_models_of": {"huggingface": str(tmp_path / "hub")}}, "config.json")
+    with pytest.raises(BadConfig, match=r"cannot be read \(Permission denied\)"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,6 +49,17 @@ def test_an_occupied_port_is_told_with_another_one(config: Config, occupied: int
 def test_an_address_that_is_not_ours_is_told() -> None:
     trouble = port_trouble("192.0.2.1", 7865)  # TEST-NET-1: no machine has it
     assert trouble is not None and "--listen" in trouble
+
+
+def test_models_that_may_not_be_read_hide_no_others(config: Config, unreadable: Callable[[Path], None]) -> None:
+    [own] = config.checkpoints
+    own.mkdir(parents=True)
+    (own / "old.ckpt").write_bytes(b"PK\x03\x04")
+    private = config.root / "private" / "checkpoints"
+    private.mkdir(parents=True)
+    unreadable(private.parent)
+    findings = found(replace(config, checkpoints=(private, own)), "Model")
+    assert [finding.words for finding in findings] == ["old.ckpt is a .ckpt file"]
 
 
 def test_missing_packages_are_named(config: Config) -> None:

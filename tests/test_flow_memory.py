@@ -19,13 +19,13 @@ from core.models.clip import CLIPText
 from core.models.interposer import Interposer
 from core.models.unet import UNet
 from core.models.vae import VAE
-from core.pipeline import Pipeline
+from core.pipeline import IN_TILES, Pipeline
 from core.settings import Lora, Settings
 from core.task import AsyncTask
 from core.weights import lora, memory
 from core.weights.files import Catalog
 from core.weights.plain import plain_weights
-from core.weights.streaming import streamable
+from core.weights.streaming import bytes_of, streamable, tensors_of
 
 SMALL = {"width": 64, "height": 64, "steps": 3, "prompt": "a red apple", "base_model": "tiny.safetensors", "seed": 7}
 GIB = 2**30
@@ -260,6 +260,33 @@ def test_too_little_memory_even_for_rows_is_told_and_the_picture_decoded_in_tile
     Fails(monkeypatch, vae_rows, "_enlarged")
     pixels, warnings = run(make())
     assert "rows" in warnings[0] and "tiles" in warnings[1] and close(pixels, wanted)
+
+
+def decoded(pipeline, monkeypatch, side):
+    """In which way a latent of `side` x `side` cells is decoded, and what is told of it."""
+    vae = pipeline._base.checkpoint.vae
+    monkeypatch.setattr("core.pipeline.decode_in_rows", lambda vae, raw, check: "rows")
+    monkeypatch.setattr(vae, "decode_tiled", lambda raw, check: "tiles")
+    return pipeline._decoded(vae, torch.zeros(1, 4, side, side), None), pipeline.take_notices()
+
+
+def test_networks_that_are_not_at_work_leave_before_a_picture_is_decoded_in_tiles(make, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2**50)
+    pipeline = make(GIB)
+    pipeline.refresh_everything("tiny.safetensors")
+    unet, vae = pipeline._base.checkpoint.unet, pipeline._base.checkpoint.vae
+    pipeline._memory.rest_all()
+    sizes = [bytes_of(list(tensors_of(network))) for network in (unet, vae)]
+    pipeline._memory.budget = sizes[1] + sizes[0] // 2 + vae_rows.rows_bytes(160, 160, 4)
+    pipeline._memory.bring(unet)
+    assert decoded(pipeline, monkeypatch, 160) == ("rows", [])
+
+
+def test_tiles_that_change_the_picture_are_told_where_there_is_no_room_for_anything_else(make, monkeypatch):
+    pipeline = make(2**20)
+    pipeline.refresh_everything("tiny.safetensors")
+    assert decoded(pipeline, monkeypatch, 40) == ("tiles", [IN_TILES])
+    assert decoded(pipeline, monkeypatch, 32) == ("tiles", [])  # a single tile is the whole picture
 
 
 def test_too_little_memory_anywhere_else_is_told_and_the_picture_made_again_with_little(make, plain, monkeypatch):

@@ -167,6 +167,40 @@ def test_what_of_the_configuration_is_not_used_is_told_once_and_in_the_page(tmp_
     assert [done.stderr.count(words) for words in shown] == [1, 1]
 
 
+@pytest.mark.parametrize("open_to_others", [False, True])
+def test_where_the_page_is_open_to_others_it_names_no_folder_as_a_whole_path(
+    tmp_path: Path, open_to_others: bool
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = (
+        "import sys, launch, webui.server\n"
+        "def serve(app, **others):\n"
+        "    print(app.worker._shown(f'There is nothing in {launch.ROOT}/models.'))\n"
+        "    for ask in (app.lora_info, app.native_size):\n"
+        "        try: ask('none.safetensors')\n"
+        "        except launch.UserError as error: print(error)\n"
+        "webui.server.serve = serve\n"
+        "from core.errors import UserError\n"
+        "launch.UserError = UserError\n"
+        "launch.main(sys.argv[1:])"
+    )
+    flags = ["--listen", "--auth", "ann:secret"] if open_to_others else []
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--skip-install", "--port", str(port), *flags],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+        env={**os.environ, "EASEL_ENTERED": "1", "EASEL_OUTPUTS": str(tmp_path), "PYTHONIOENCODING": "utf-8"},
+    )
+    told = done.stdout.splitlines()
+    place = "…" if open_to_others else str(ROOT)
+    assert told[0] == f"There is nothing in {place}/models."
+    assert len(told) == 3 and all(f" in {place}/models/" in words for words in told[1:])
+
+
 def test_the_doctor_installs_nothing(tmp_path: Path) -> None:
     done = launch("doctor", EASEL_VENV=str(tmp_path / "venv"))
     assert "System:" in done.stdout and "Traceback" not in done.stderr

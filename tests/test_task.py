@@ -42,6 +42,15 @@ def test_a_reader_who_joins_late_finds_the_newest_progress_and_all_that_was_save
     assert task.preview == b"new"
 
 
+@pytest.mark.parametrize("end", [Finished(paths=(), seconds=0), Failed(message="no")])
+def test_a_task_that_is_done_keeps_no_preview(end):
+    task = AsyncTask(Settings())
+    task.publish(Progress(share=0.5, text="Step 1", preview=b"jpeg"))
+    assert task.preview == task.progress.preview == b"jpeg"
+    task.publish(end)
+    assert not task.preview and task.progress == Progress(share=0.5, text="Step 1")
+
+
 def test_the_state_follows_the_last_event():
     for event, state in [
         (Finished(paths=(), seconds=0), "finished"),

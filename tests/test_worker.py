@@ -1,11 +1,14 @@
 """Worker: order, failure, cancelling, owners."""
 
+import logging
 import time
 
 import pytest
 
+from core import worker as worker_module
 from core.errors import UserError
-from core.events import Failed, Finished, Progress, Saved
+from core.events import Failed, Finished, Progress, Saved, Warned
+from core.pace import Pace
 from core.settings import Settings
 from core.task import AsyncTask
 from core.worker import KEPT_PER_OWNER, LONGEST_QUEUE, Worker
@@ -23,7 +26,7 @@ class Engine:
 def script(task, engine):
     """A handler whose behaviour the prompt names."""
     word = task.settings.prompt
-    yield Progress(share=0.0, text="begin")
+    yield Progress(share=0.0, text="begin", preview=b"jpeg")
     if word == "user error":
         raise UserError("mend this")
     if word == "defect":
@@ -90,6 +93,73 @@ def test_a_failure_ends_its_own_task_and_the_next_one_runs(worker, word, message
     assert (worker._pipeline.freed == 1) == (word == "memory")
 
 
+def test_an_engine_that_cannot_even_free_its_memory_is_replaced_for_the_next_task():
+    """As after an error of a GPU that stays: whatever is asked of it fails."""
+    made = []
+
+    class Broken(Engine):
+        def free_memory(self):
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    def make():
+        made.append(Broken())
+        return made[-1]
+
+    worker = Worker(script, make)
+    worker.start()
+    failed, good = submit(worker, "memory"), submit(worker, "good")
+    assert "too little memory" in last(failed).message
+    assert isinstance(last(good), Finished) and len(made) == 2
+    worker.close()
+
+
+def test_a_defect_of_the_worker_itself_ends_its_own_task_and_the_next_one_runs():
+    class Broken(Pace):
+        def watch(self, task):
+            if task.settings.prompt == "unlucky":
+                raise RuntimeError("boom")
+            return super().watch(task)
+
+    worker = Worker(script, Engine, pace=Broken())
+    worker.start()
+    failed, good = submit(worker, "unlucky"), submit(worker, "good")
+    assert "defect of Easel" in last(failed).message and failed.state == "failed"
+    assert isinstance(last(good), Finished)
+    until(lambda: worker.tasks("me") == [good, failed])
+    worker.close()
+
+
+def test_what_listens_to_a_task_and_fails_holds_up_nobody(worker):
+    def gone():
+        raise RuntimeError("Event loop is closed")
+
+    task = AsyncTask(Settings(prompt="first"), "me")
+    task.subscribe(gone)
+    worker.submit(task)
+    assert isinstance(last(submit(worker, "good")), Finished) and task.done
+
+
+def test_what_a_task_says_is_told_as_this_installation_wants_it_and_logged_as_it_is(caplog):
+    def handler(task, engine):
+        yield Warned(message="a file in /srv/easel is odd")
+        raise UserError("there is nothing in /srv/easel")
+
+    worker = Worker(handler, Engine, shown=lambda text: text.replace("/srv/", "…/"))
+    worker.start()
+    with caplog.at_level(logging.WARNING, logger="core.worker"):
+        task = submit(worker, "x")
+        last(task)
+    worker.close()
+    assert task.kept() == [
+        Warned(message="a file in …/easel is odd"),
+        Failed(message="there is nothing in …/easel"),
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        "a file in /srv/easel is odd",
+        "there is nothing in /srv/easel",
+    ]
+
+
 def test_an_engine_that_cannot_start_fails_the_task_and_is_tried_again():
     """D15: a model that cannot be loaded ends no worker."""
     attempts = []
@@ -143,6 +213,14 @@ def test_only_the_newest_finished_tasks_are_kept(worker):
     last(tasks[-1])
     until(lambda: worker.tasks("me")[0] is tasks[-1])
     assert len(worker.tasks("me")) == KEPT_PER_OWNER
+
+
+def test_of_all_visitors_together_only_the_newest_finished_tasks_are_kept(worker, monkeypatch):
+    monkeypatch.setattr(worker_module, "KEPT", 5)
+    tasks = [submit(worker, str(n), owner=f"visitor {n}") for n in range(8)]
+    last(tasks[-1])
+    until(lambda: worker.tasks("visitor 7") and worker._running is None)
+    assert [n for n in range(8) if worker.tasks(f"visitor {n}")] == [3, 4, 5, 6, 7]
 
 
 def test_a_full_queue_is_refused_with_a_sentence(worker):

@@ -73,7 +73,9 @@ DOWNLOADS = """## Downloads
 
 `python launch.py download --preset NAME` (or file names; `--list` names what Easel knows) says what is missing and how large it is, asks, and
 fetches it. Ended at any byte, the same command goes on. A file gets its name only when its size, its SHA-256 (of the table or of the hub) and its
-header are right. Connections are https with verified certificates; `HF_MIRROR` or `--hf-mirror` names an address that serves the hub's files.
+header are right; one that has no such header and no known SHA-256 must at least be no web page and have half of the size
+below. A page to sign in on is not taken for a file. Messages name addresses without user, password and query.
+Connections are https with verified certificates; `HF_MIRROR` or `--hf-mirror` names an address that serves the hub's files.
 Addresses in presets must be on {hosts}, or on a host that `download_hosts` names.
 A file of the table below keeps its size and its SHA-256 where a preset gives another address for it, unless the preset gives a SHA-256 too. For a
 file whose size nobody knows, the page asks the host before it offers the download.

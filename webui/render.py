@@ -143,9 +143,10 @@ def _empty() -> str:
 
 
 def _live(task: AsyncTask) -> str:
-    if task.preview is None:
+    preview = task.preview  # once: the task may end meanwhile
+    if preview is None:
         return '<div class="blank" aria-hidden="true"></div>'
-    encoded = base64.b64encode(task.preview).decode("ascii")
+    encoded = base64.b64encode(preview).decode("ascii")
     label = escape(f"Preview: {excerpt(task.settings)}")
     return f'<div class="live"><img class="preview" alt="{label}" src="data:image/jpeg;base64,{encoded}"></div>'
 

@@ -17,6 +17,7 @@ SDXL_SCALE = 0.13025  # network space = raw VAE space x scale; also of the refin
 SD15_SCALE = 0.18215
 
 DECODE_TILES = ((64, 64), (32, 128), (128, 32))  # latent cells, height x width; one pass each, averaged
+ONE_TILE = min(side for tile in DECODE_TILES for side in tile)  # a latent that is no larger is decoded as a whole
 DECODE_OVERLAP = 16
 ENCODE_TILES = ((512, 512), (1024, 256), (256, 1024))  # pixels
 ENCODE_OVERLAP = 64

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from core.there import is_file
 
 PLACE = "{prompt}"
 LARGEST_FILE = 2**23  # bytes
@@ -40,9 +43,10 @@ def style_name(text: str) -> str:
 
 def style_files(folder: Path) -> list[Path]:
     """The style files below `folder`, in the order in which later ones win."""
-    files = (p for p in folder.rglob("*") if p.suffix.lower() in (".json", ".csv") and not p.name.startswith("."))
+    below = (Path(place) / name for place, _, names in os.walk(folder) for name in names if not name.startswith("."))
     ranks = {f"sdxl_styles_{name}": rank for rank, name in enumerate(_REFERENCE_ORDER, 1)}
-    return sorted((p for p in files if p.is_file()), key=lambda p: (ranks.get(p.stem.lower(), 0), str(p)))
+    files = (path for path in below if path.suffix.lower() in (".json", ".csv") and is_file(path))
+    return sorted(files, key=lambda p: (ranks.get(p.stem.lower(), 0), str(p)))
 
 
 def read_styles(file: Path) -> tuple[list[Style], list[str]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from core.errors import BadModelFile, ModelNotFound
+from core.there import is_file
 from core.weights.header import CONVERT, PICKLES, is_safetensors
 from core.weights.info import ModelInfo, model_info
 
@@ -71,7 +72,7 @@ class Files:
     def _path(self, name: str) -> Path | None:
         """Where `name` is, by its own way down alone: folders may hold thousands of files, and this is asked at every picture."""
         for folder in self.folders:
-            if folder.is_file():
+            if is_file(folder):
                 if _name_of(folder) == name:
                     return folder
                 continue
@@ -81,7 +82,7 @@ class Files:
                     break
                 path /= part
             else:
-                if path.is_file():
+                if is_file(path):
                     return path
         return None
 
@@ -89,7 +90,7 @@ class Files:
         """All files by name; links are followed, a folder that was met before is not entered again."""
         files: dict[str, Path] = {}
         for folder in self.folders:
-            if folder.is_file():  # a single file of another program's, such as one in the Hugging Face cache
+            if is_file(folder):  # a single file of another program's, such as one in the Hugging Face cache
                 files.setdefault(_name_of(folder), folder)
                 continue
             seen: set[str] = set()

@@ -60,12 +60,17 @@ def decoding_bytes(height: int, width: int, element: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Way(Generic[T]):
-    """One way to compute something: what it takes beside the weights in bytes, how, and what to tell when it comes to it."""
+    """One way to compute something: what it takes beside the weights in bytes, how, and what to tell when it comes to it.
+
+    `need` is 0 where it is not known. `differs`: what it gives is not quite what the ways before it give, so that it is
+    told even if none of those was tried.
+    """
 
     name: str
     need: int
     go: Callable[[], T]
     words: str = ""
+    differs: bool = False
 
 
 @dataclass(eq=False)
@@ -74,6 +79,7 @@ class _Place:
 
     module: nn.Module
     dtype: torch.dtype | None
+    working: int = 0  # bytes of the work that it was brought for
     share: float = 1.0  # of its blocks that stay
     streamed: Streamed | None = None
     coming: tuple[nn.Module, ...] = ()  # the blocks that do not
@@ -90,7 +96,7 @@ class Memory:
         self.budget = budget
         self._places: list[_Place] = []  # least recently used first
         self._rest: dict[Tensor, tuple[Tensor, object]] = {}  # what is on the device -> as it rests, its patches then
-        self._most: dict[nn.Module, float] = {}  # the share at which a network last found memory
+        self._most: dict[nn.Module, dict[int, float]] = {}  # the share at which a network found memory, by its work
         self._failed: dict[str, int] = {}  # name of a way -> the least need at which it found no memory
         self._notices: list[str] = []
         self.cramped = False  # whether everything is to take as little as it can
@@ -105,7 +111,7 @@ class Memory:
                 pass
             return
         place = self._taken(module) or _Place(module, dtype)
-        place.dtype = dtype
+        place.dtype, place.working = dtype, working
         self._places.append(place)  # the most recently used one
         size = bytes_of(list(tensors_of(module)), dtype)
         while self._room(place) < size + working + self._headroom() and self._send_away(keep=place):
@@ -143,6 +149,8 @@ class Memory:
         `route` of their own.
         """
         left = [way for way in ways[:-1] if self._seems_possible(way)] + list(ways[-1:])
+        if left[0].differs:
+            self._tell(left[0].words)
         while True:
             way = left[0]
             place = self._place_of(module)
@@ -162,7 +170,8 @@ class Memory:
                 while self._send_away(keep=place):
                     pass
             elif len(left) > 1:
-                self._failed[way.name] = min(way.need, self._failed.get(way.name, way.need))
+                if way.need:
+                    self._failed[way.name] = min(way.need, self._failed.get(way.name, way.need))
                 left = left[1:]
                 self._tell(left[0].words)
             elif place:
@@ -266,7 +275,8 @@ class Memory:
     def _share(self, place: _Place, size: int, room: int) -> float:
         """The share of the network's blocks, `size` bytes in all, that are to stay, the others taking turns in two places."""
         blocks = streamable(place.module)
-        most = 0.0 if self.cramped else self._most.get(place.module, 1.0)
+        found = self._most.get(place.module, {})
+        most = 0.0 if self.cramped else min((found[work] for work in found if work <= place.working), default=1.0)
         if not blocks or (room >= size and most == 1):
             return 1.0
         sizes = [bytes_of(list(tensors_of(block)), place.dtype) for block in blocks]
@@ -283,7 +293,8 @@ class Memory:
                 pass
         else:
             place.share = place.share / 2 if place.share > LEAST_SHARE and streamable(place.module) else 0.0
-            self._most[place.module] = place.share
+            if place.working:
+                self._most.setdefault(place.module, {})[place.working] = place.share
             self._tell(STREAMING)
         self.empty_cache()
 

@@ -15,6 +15,13 @@ def write(path, entries):
     return path
 
 
+def test_a_folder_that_may_not_be_read_has_no_style_files(tmp_path, unreadable):
+    write(tmp_path / "private" / "styles" / "mine.json", [])
+    assert style_files(tmp_path / "private" / "styles")
+    unreadable(tmp_path / "private")
+    assert style_files(tmp_path / "private" / "styles") == []
+
+
 @pytest.mark.parametrize(
     ("written", "shown"),
     [

@@ -103,6 +103,18 @@ def test_an_ending_in_capitals_is_one(folder, model):
     assert catalog.find("LOUD.SAFETENSORS") == folder / "LOUD.SAFETENSORS"
 
 
+def test_a_folder_that_may_not_be_read_hides_no_other(folder, tmp_path, model, unreadable):
+    private = tmp_path / "private" / "checkpoints"
+    private.mkdir(parents=True)
+    shutil.copy(model, private / "secret.safetensors")
+    unreadable(tmp_path / "private")
+    catalog = Catalog([private, folder])
+    assert catalog.names() == ["sub/Alpha.safetensors", "tiny.safetensors"]
+    assert catalog.find("tiny.safetensors") == folder / "tiny.safetensors"
+    with pytest.raises(ModelNotFound):
+        catalog.find("secret.safetensors")
+
+
 def test_finding_a_file_does_not_walk_through_the_others(folder, monkeypatch):
     catalog = Catalog([folder])
     monkeypatch.setattr(os, "walk", lambda *_, **__: pytest.fail("all folders were walked through"))

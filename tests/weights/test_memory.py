@@ -103,7 +103,7 @@ def test_a_little_more_room_moves_no_blocks_and_much_more_does(unet):
 
 def test_blocks_that_come_and_go_are_spread_over_the_whole_network(unet):
     memory = Memory(CPU, 8 * bytes_of(list(tensors_of(unet))))
-    memory._most[unet] = 0.5
+    memory._most[unet] = {0: 0.5}
     memory.bring(unet)
     blocks, [place] = streamable(unet), memory._places
     coming = [block in place.coming for block in blocks]
@@ -172,8 +172,64 @@ def test_ways_are_gone_in_their_order_and_a_failed_one_is_not_tried_again_at_tha
 
 def test_a_way_that_the_budget_has_no_room_for_is_not_even_tried():
     memory = Memory(CPU, MIB)
-    ways = [Way("whole", 2 * MIB, lambda: "whole"), Way("parts", 2 * MIB, lambda: "parts")]
-    assert memory.run(nn.Identity(), ways) == "parts" and not memory.take_notices()
+    for differs, told in ((False, []), (True, ["In parts now."])):  # only what changes the picture has to be told
+        ways = [
+            Way("whole", 2 * MIB, lambda: "whole"),
+            Way("parts", 2 * MIB, lambda: "parts", "In parts now.", differs=differs),
+        ]
+        for _ in range(2):
+            assert memory.run(nn.Identity(), ways) == "parts" and memory.take_notices() == told
+
+
+def test_what_has_no_size_is_tried_again():
+    memory, tried = Memory(CPU), []
+
+    def whole():
+        tried.append("whole")
+        if len(tried) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return "whole"
+
+    ways = [Way("whole", 0, whole), Way("parts", 0, lambda: "parts", "In parts now.")]
+    assert [memory.run(nn.Identity(), ways) for _ in range(2)] == ["parts", "whole"]
+
+
+def test_blocks_that_came_and_went_for_a_large_picture_stay_for_smaller_ones(unet):
+    memory = Memory(CPU, 64 * bytes_of(list(tensors_of(unet))))
+    failures = 2
+
+    def compute():
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise torch.OutOfMemoryError("out of memory")
+
+    def share(working):
+        memory.bring(unet, working)
+        [place] = memory._places
+        return place.share
+
+    memory.bring(unet, 1000)
+    memory.run(unet, [Way("compute", 1000, compute)])
+    assert [share(working) for working in (1000, 500, 1500, 999)] == [0.25, 1, 0.25, 1]
+    failures = 1
+    memory.run(unet, [Way("compute", 999, compute)])
+    assert [share(working) for working in (999, 1000, 998)] == [0.5, 0.25, 1]
+
+
+def test_what_was_found_without_a_size_is_not_remembered(unet):
+    memory, failures = Memory(CPU, 64 * bytes_of(list(tensors_of(unet)))), [1]
+
+    def compute():
+        if failures:
+            failures.pop()
+            raise torch.OutOfMemoryError("out of memory")
+
+    memory.bring(unet)
+    memory.run(unet, [Way("compute", 0, compute)])
+    memory.bring(unet)
+    [place] = memory._places
+    assert place.share == 1
 
 
 def windows_error(number):
