@@ -173,7 +173,7 @@ ALSO_CALLED = {
 OWN = (
     "prompt", "negative_prompt", "base_model", "image_number", "image_grid", "seed", "output_format", "save_metadata", "performance",
     "loras", "styles", "prompt_syntax", "read_wildcards_in_order", "seed_increment", "refiner_model", "refiner_switch",
-    "refiner_swap", "vae", "text_encoder_l", "text_encoder_g", "preview", "noise_device", "guidance_end", "step_cache", "final_decoder", "freeu", "freeu_b1", "freeu_b2", "freeu_s1", "freeu_s2",
+    "refiner_swap", "vae", "text_encoder_l", "text_encoder_g", "expander", "prompt_expansion", "preview", "noise_device", "guidance_end", "step_cache", "final_decoder", "freeu", "freeu_b1", "freeu_b2", "freeu_s1", "freeu_s2",
 )  # fmt: skip
 RECOMMENDED = tuple(name for name in CONTROLS if name not in OWN)
 

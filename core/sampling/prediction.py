@@ -31,13 +31,22 @@ def edm(x: Tensor, output: Tensor, sigma: Tensor, table: Table) -> Tensor:
 
 def lcm(x: Tensor, output: Tensor, sigma: Tensor, table: Table) -> Tensor:
     """Noise, with the boundary condition of consistency models (Luo et al. 2023, section 4.1, timesteps times 10)."""
+    return _bounded(x, epsilon(x, output, sigma, table), sigma, table)
+
+
+def lcm_v(x: Tensor, output: Tensor, sigma: Tensor, table: Table) -> Tensor:
+    """Velocity, with the same condition."""
+    return _bounded(x, v(x, output, sigma, table), sigma, table)
+
+
+def _bounded(x: Tensor, x0: Tensor, sigma: Tensor, table: Table) -> Tensor:
     tau = 10 * table.timestep(sigma)
     power = tau**2 + 0.25
-    return epsilon(x, output, sigma, table) * (tau / power.sqrt()) + x * (0.25 / power)
+    return x0 * (tau / power.sqrt()) + x * (0.25 / power)
 
 
 KINDS: dict[str, Callable[[Tensor, Tensor, Tensor, Table], Tensor]] = {
-    "epsilon": epsilon, "v": v, "edm": edm, "lcm": lcm,
+    "epsilon": epsilon, "v": v, "edm": edm, "lcm": lcm, "lcm_v": lcm_v,
 }  # fmt: skip
 
 
@@ -67,17 +76,22 @@ def sampling_for(scheduler: str, prediction: str, zero_terminal_snr: bool = Fals
     """The prediction (with its table) and the schedule that the user's `scheduler` stands for.
 
     `prediction` ("epsilon", "v" or "edm") is what the checkpoint is. The schedulers "lcm", "tcd" and
-    "edm_playground_v2.5" override it and are other names for a schedule; the rest stand for themselves.
-    Raises BadSetting for another `prediction`.
+    "edm_playground_v2.5" are other names for a schedule with a table of their own; the last one also says that the
+    prediction is "edm". The rest stand for themselves. Raises BadSetting for another `prediction`, and for "edm" with "lcm"
+    or "tcd", whose tables it has no place in.
     """
-    if scheduler == "lcm":
-        return Prediction("lcm", distilled_table()), "sgm_uniform"
-    if scheduler == "tcd":
-        return Prediction("epsilon", distilled_table()), "sgm_uniform"
+    if prediction not in ("epsilon", "v", "edm"):
+        raise BadSetting(f"The prediction type is {prediction!r}; it must be one of: epsilon, v, edm.")
     if scheduler == "edm_playground_v2.5":
         return Prediction("edm", EDMTable()), "karras"
+    if scheduler in ("lcm", "tcd"):
+        if prediction == "edm":
+            raise BadSetting(
+                f"The scheduler {scheduler} does not suit a checkpoint with EDM prediction. Choose another, such as karras; "
+                "the mode Extreme Speed is not for this checkpoint."
+            )
+        kind = {"epsilon": "lcm", "v": "lcm_v"}[prediction] if scheduler == "lcm" else prediction
+        return Prediction(kind, distilled_table()), "sgm_uniform"
     if prediction == "edm":
         return Prediction("edm", EDMTable()), scheduler
-    if prediction not in ("epsilon", "v"):
-        raise BadSetting(f"The prediction type is {prediction!r}; it must be one of: epsilon, v, edm.")
     return Prediction(prediction, discrete_table(zero_terminal_snr=zero_terminal_snr)), scheduler

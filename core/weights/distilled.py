@@ -14,6 +14,7 @@ from typing import Any
 from core.performance import WITHOUT_GUIDANCE
 
 USUAL_STEPS = range(1, 17)  # a number of steps in a name counts if it is one of these
+NOT_SO = r"(?<![a-z])(?i:no[nt]?[ _-]?(turbo|lightning|hyper|lcm|tcd|dmd))"  # noTurbo, but not chinoTurbo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ KINDS = (
     ),
     Kind(
         name="Hyper-SD",
-        pattern=r"hyper-?sd|(?<![a-z])hyper(?![a-z])",
+        pattern=r"hyper-?sd|(?<![a-z])hyper(?![a-z])(?![ _-]*real)",
         settings={"steps": 8, "sampler": "dpmpp_sde_gpu", "scheduler": "karras", **WITHOUT_GUIDANCE},
     ),
     Kind(  # Stability's own, made for 512 x 512
@@ -80,7 +81,7 @@ KINDS = (
 
 def kind_of(name: str, title: str = "") -> Kind | None:
     """Which kind of distilled checkpoint is called `name` (a file's) or `title` (its header's); None for an ordinary one."""
-    words = f"{PurePosixPath(name).stem} {title}"
+    words = re.sub(NOT_SO, "", f"{PurePosixPath(name).stem} {title}")
     return next((kind for kind in KINDS if re.search(kind.pattern, words, re.IGNORECASE)), None)
 
 

@@ -77,17 +77,19 @@ def test_prediction_keeps_the_latents_dtype():
 
 
 @pytest.mark.parametrize(
-    ("scheduler", "kind", "entries", "used"),
+    ("scheduler", "given", "kind", "entries", "used"),
     [
-        ("lcm", "lcm", 50, "sgm_uniform"),
-        ("tcd", "epsilon", 50, "sgm_uniform"),
-        ("edm_playground_v2.5", "edm", 1000, "karras"),
-        ("karras", "v", 1000, "karras"),
-        ("turbo", "v", 1000, "turbo"),
+        ("lcm", "epsilon", "lcm", 50, "sgm_uniform"),
+        ("tcd", "epsilon", "epsilon", 50, "sgm_uniform"),
+        ("lcm", "v", "lcm_v", 50, "sgm_uniform"),
+        ("tcd", "v", "v", 50, "sgm_uniform"),
+        ("edm_playground_v2.5", "v", "edm", 1000, "karras"),
+        ("karras", "v", "v", 1000, "karras"),
+        ("turbo", "v", "v", 1000, "turbo"),
     ],
 )
-def test_some_schedulers_stand_for_a_table_of_their_own(scheduler, kind, entries, used):
-    prediction, schedule = sampling_for(scheduler, "v")
+def test_some_schedulers_stand_for_a_table_of_their_own(scheduler, given, kind, entries, used):
+    prediction, schedule = sampling_for(scheduler, given)
     assert (prediction.kind, len(prediction.table.sigmas), schedule) == (kind, entries, used)
 
 
@@ -103,8 +105,24 @@ def test_zero_terminal_snr_acts_on_the_full_table_only():
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("prediction", ["epsilon", "v", "edm"])
-def test_every_scheduler_has_a_sampling(scheduler, prediction):
-    assert sampling_for(scheduler, prediction)[1] in SCHEDULERS
+def test_every_scheduler_has_a_sampling_or_says_that_it_does_not_suit(scheduler, prediction):
+    if prediction == "edm" and scheduler in ("lcm", "tcd"):
+        with pytest.raises(BadSetting, match=rf"scheduler {scheduler} does not suit .* EDM"):
+            sampling_for(scheduler, prediction)
+    else:
+        assert sampling_for(scheduler, prediction)[1] in SCHEDULERS
+
+
+def test_a_consistency_model_is_read_alike_whether_it_says_noise_or_velocity():
+    """What both say is one picture: x = x0 + sigma n, v = (n - sigma x0) / sqrt(1 + sigma^2)."""
+    x0, noise, x = noisy(2.0)
+    level = torch.tensor(2.0, dtype=torch.float64)
+    velocity = (noise - level * x0) / (1 + level**2).sqrt()
+    told = [
+        Prediction(kind, distilled_table()).denoised(x, said, level)
+        for kind, said in (("lcm", noise), ("lcm_v", velocity))
+    ]
+    torch.testing.assert_close(*told)
 
 
 def test_unknown_prediction_is_named():

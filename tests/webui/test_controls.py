@@ -3,13 +3,14 @@ from dataclasses import fields
 import pytest
 
 from core.errors import BadSetting, UserError
+from core.presets import RECOMMENDABLE
 from core.settings import MAX_SEED, Lora, Settings
 from webui.controls import CONTROLS, RECOMMENDED, asked_model, settings_from, shown
 
 
 def test_every_control_is_named_after_a_setting():
     assert set(CONTROLS) <= {field.name for field in fields(Settings)}
-    assert set(RECOMMENDED) < set(CONTROLS)
+    assert set(RECOMMENDED) == (set(CONTROLS) & set(RECOMMENDABLE)) | {"guidance_rescale"}  # that is for v-prediction
 
 
 def test_what_the_controls_show_leads_back_to_the_same_settings():

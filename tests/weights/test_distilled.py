@@ -20,6 +20,8 @@ from core.weights.info import model_info
         ("folder/dmd2_sdxl_4step_unet_fp16.safetensors", "DMD2", 4, 1.0),
         ("bigLust_v16-DMD2.safetensors", "DMD2", 4, 1.0),
         ("lcm-sdxl.safetensors", "LCM", 8, 1.0),
+        ("Juggernaut_X_RunDiffusion_Hyper.safetensors", "Hyper-SD", 8, 1.0),
+        ("chinoTurbo.safetensors", "Turbo", 8, 2.0),
     ],
 )
 def test_published_names_are_known(name, kind, steps, scale):
@@ -34,6 +36,10 @@ def test_published_names_are_known(name, kind, steps, scale):
         "juggernautXL_v8Rundiffusion.safetensors",
         "sd_xl_base_1.0.safetensors",
         "hyperrealistic_30steps.safetensors",
+        "Hyper Realistic XL.safetensors",
+        "hyper_realism_v3.safetensors",
+        "modelXLnoTurbo_v1.safetensors",
+        "non-turbo model.safetensors",
         "filmcm.safetensors",
         "lightning/ordinary.safetensors",
         "easel-emoji-256.safetensors",
