@@ -24,13 +24,14 @@ from torch import Tensor, nn
 from core.conditions import Conditions
 from core.device import Device
 from core.diffusion import DiffusionStep, Job, diffuse
-from core.errors import BadPicture, BadSetting, UserError, out_of_memory
+from core.errors import BadModelFile, BadPicture, BadSetting, UserError, out_of_memory
 from core.goals.text import start_from_text
 from core.models.interposer import Interposer
 from core.models.latent_format import SD15, SDXL, LatentSpace
 from core.models.preview import Preview
 from core.models.vae import ONE_TILE, SD15_SCALE, VAE
 from core.models.vae_rows import decode_in_rows, rows_bytes
+from core.prompt.embedding_names import MARK
 from core.prompt.plan import ImagePlan
 from core.prompt.resources import PromptResources
 from core.sampling.refiner import ALMOST_ALL, OWN_STEPS, swap_threshold
@@ -163,7 +164,9 @@ class Pipeline:
         text = (
             weakref.ref(self._base.text) if self._base else None
         )  # or it would keep the old model while another is read
-        self.refresh_base_model(base_model or self.catalog.default(), parts, check=check)
+        if not base_model:
+            base_model = self.catalog.default([part for part, file in (parts or {}).items() if file])
+        self.refresh_base_model(base_model, parts, check=check)
         self.assert_model_integrity()
         if use_synthetic_refiner and not refiner_model:
             self.synthesize_refiner_model()
@@ -237,7 +240,7 @@ class Pipeline:
     def _refresh_vae(self, path: Path) -> None:
         """Take the VAE in the file at `path`, its own or a whole checkpoint, and the preview that suits it."""
         base = self._loaded()
-        vae = load_vae(path, dtype=self.device.vae_dtype)
+        vae = load_vae(path, dtype=self.device.vae_dtype, unet=base.checkpoint.unet.config)
         self._drop(base.checkpoint.vae, base.preview)
         checkpoint = replace(base.checkpoint, vae=vae)
         preview = preview_for(vae, self.catalog.files("vae_approx"))
@@ -474,17 +477,40 @@ class Pipeline:
         return replace(plan, settings=replace(plan.settings, prompt_expansion=text))
 
     def process_prompt(self, plan: ImagePlan, settings: Settings, *, check: Check | None = None) -> Conditions:
-        """The conditions of one picture. At guidance scale 1 the negative side is not even encoded."""
+        """The conditions of one picture. At guidance scale 1 the negative side is not even encoded.
+
+        Raises BadModelFile for a text encoder that gives NaN or infinity.
+        """
         self.set_clip_skip(settings.clip_skip)
         continued = self.expand_prompt(plan, check=check).settings.prompt_expansion if plan.expansion else ""
-        positive = self.clip_encode(
-            (*plan.positive, *([continued] if continued else ())), plan.positive_pooled, check=check
-        )
+        texts = (*plan.positive, *([continued] if continued else ()))
+        positive = self.clip_encode(texts, plan.positive_pooled, check=check)
+        self._check_finite(positive, texts)
         negative = None
         if settings.guidance_scale != 1.0:
             negative = self.clip_encode(plan.negative, plan.negative_pooled, check=check)
+            self._check_finite(negative, plan.negative)
         self._let_encoders_go()
         return Conditions(positive, negative)
+
+    def _check_finite(self, conditions: TextConditions, texts: Sequence[str]) -> None:
+        """Raise BadModelFile, with what may be to blame, unless `conditions`, which were made of `texts`, are all numbers."""
+        base, tokens, pooled = self._loaded(), conditions.tokens, conditions.pooled
+        if tokens.isfinite().all() and (pooled is None or pooled.isfinite().all()):
+            return
+        self.clear_all_caches()  # they would come back though the cause is gone
+        width_l = base.text.clip_l.config.width if base.text.clip_l else 0
+        side, words = ("g", "CLIP-G") if tokens[:, :, :width_l].isfinite().all() else ("l", "CLIP-L")
+        stamp = base.encoder_stamps.get(f"text_encoder_{side}")
+        problem = (
+            f"The text encoder {words} of {Path(stamp[0]).name if stamp else base.name} gave NaN or infinity for this "
+            "prompt. The file may be damaged; download it again, or take another one."
+        )
+        if base.text.identity or any(MARK in text.lower() for text in texts):
+            problem += " A LoRA or an embedding may be the cause, too; try without them."
+        if self.device.text_dtype is not None:
+            problem += " The precision chosen for the text encoders may be the cause, too; leave it at auto."
+        raise BadModelFile(problem)
 
     def _let_encoders_go(self) -> None:
         """Views of the file need no memory while nothing is encoded; the system reads their pages again when they are."""

@@ -21,6 +21,7 @@ from core.near import meant
 from core.output.record import VERSION
 from core.reference_keys import KEYS, meaning_of, read_reference
 from core.settings import Settings
+from core.weights.info import PARTS as MODEL_PARTS
 from core.weights.sources import HOSTS, Source, address_trouble, name_trouble
 
 log = logging.getLogger(__name__)
@@ -81,8 +82,8 @@ class Recommending(Protocol):
 class Recommender(Protocol):
     """The side of `core.weights.files.Catalog` that matters here."""
 
-    def default(self) -> str:
-        """The name of the checkpoint that is taken when none is named."""
+    def default(self, chosen: Collection[str] = ()) -> str:
+        """The name of the checkpoint that is taken when none is named, but the parts `chosen` may be. Raises BadModelFile."""
 
     def info(self, name: str) -> Recommending:
         """What the header of checkpoint `name` says."""
@@ -159,8 +160,13 @@ def settings_of(catalog: Recommender, preset: Mapping[str, Any], given: Mapping[
 
     Raises BadSetting, ModelNotFound, BadModelFile.
     """
-    name = given.get("base_model") or preset.get("base_model") or catalog.default()
+    name = given.get("base_model") or preset.get("base_model") or catalog.default(chosen_parts({**preset, **given}))
     return settings_for(catalog.info(name), preset, {**given, "base_model": name})
+
+
+def chosen_parts(settings: Mapping[str, Any]) -> list[str]:
+    """Which parts of a checkpoint (keys of PARTS in core.weights.info) `settings` take from files of their own."""
+    return [part for part in MODEL_PARTS if settings.get(part)]
 
 
 def recommended(info: Recommending | None) -> dict[str, Any]:

@@ -15,9 +15,12 @@ from core.device import DeviceChoice, choose_device
 from core.errors import BadModelFile, ModelNotFound
 from core.events import Progress, Saved, Warned
 from core.handler import handler
+from core.models.configs import TINY_VAE
+from core.models.vae import VAE
 from core.output.metadata import read_settings, read_settings_text
 from core.performance import MODES, effective
 from core.pipeline import Pipeline
+from core.presets import settings_of
 from core.settings import Lora, Settings
 from core.task import AsyncTask
 from core.weights.files import Catalog
@@ -161,6 +164,31 @@ def test_a_network_alone_is_refused_and_works_once_its_parts_are_chosen(pipeline
     events = run(pipeline, **chosen)
     np.testing.assert_array_equal(pictures(events)[0], picture(pipeline))
     np.testing.assert_array_equal(again(pipeline, events), pictures(events)[0])
+
+
+def test_a_vae_of_another_kind_is_told_before_the_first_step_and_the_models_stay(pipeline, models):
+    """One of three levels made a picture of half the size."""
+    save_file(VAE(replace(TINY_VAE, channel_mult=(1, 1, 2))).state_dict(), models / "vae" / "three.safetensors")
+    plain = picture(pipeline)
+    base = pipeline._base
+    with pytest.raises(BadModelFile, match=r"three\.safetensors: the VAE makes latents of another kind"):
+        run(pipeline, vae="three.safetensors")
+    assert pipeline._base is base
+    np.testing.assert_array_equal(picture(pipeline), plain)
+
+
+def test_a_network_alone_is_the_default_where_its_parts_are_chosen_and_else_what_it_lacks_is_said(pipeline, models):
+    catalog = Catalog([models / "checkpoints" / "unet.safetensors"], others={kind: [models / kind] for kind in KINDS})
+    parts = {"vae": "same.safetensors", "text_encoder_l": "clip_l.safetensors"}
+    with pytest.raises(BadModelFile, match=r"unet\.safetensors lacks .* Choose text_encoder_g"):
+        settings_of(catalog, parts, {})
+    both = {"text_encoder_g": "clip_g.safetensors"}
+    assert settings_of(catalog, parts, both).base_model == "unet.safetensors"
+    with pytest.raises(BadModelFile, match="Choose text_encoder_g"):  # the preset's is taken back
+        settings_of(catalog, {**parts, **both}, {"text_encoder_g": ""})
+    pixels = picture(pipeline)
+    alone = Pipeline(catalog, pipeline.device, pipeline.outputs)
+    np.testing.assert_array_equal(picture(alone, base_model="", **parts, **both), pixels)
 
 
 def test_a_network_alone_is_never_the_default_base_model(models, pipeline):

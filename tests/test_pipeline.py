@@ -37,6 +37,7 @@ from core.weights.previews import DecoderPreview
 SMALL = {"width": 64, "height": 64, "steps": 3, "prompt": "a red apple", "base_model": "tiny.safetensors", "seed": 7}
 KINDS = ("loras", "vae", "embeddings", "text_encoders")
 CLIP_L = "conditioner.embedders.0.transformer."
+CLIP_G = "conditioner.embedders.1.model."
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +303,42 @@ def test_set_clip_skip_stays_through_a_refresh_that_changes_the_encoders(loaded)
     loaded.refresh_everything("tiny.safetensors", loras=STYLE)
     loaded.refresh_everything("tiny.safetensors")
     assert torch.equal(loaded.clip_encode_single("a cat").tokens, last.tokens)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        (CLIP_L + "text_model.encoder.layers.0.mlp.fc1.weight", r"CLIP-L of nan\.safetensors"),
+        (CLIP_G + "transformer.resblocks.0.mlp.c_fc.weight", r"CLIP-G of nan\.safetensors"),
+        (CLIP_G + "text_projection", r"CLIP-G of nan\.safetensors"),
+    ],
+)
+def test_a_text_encoder_that_gives_nan_is_told_by_its_name(models, pipeline, tensor, words):
+    tensors = load_file(models / "checkpoints" / "tiny.safetensors")
+    tensors[tensor].fill_(float("nan"))
+    save_file(tensors, models / "checkpoints" / "nan.safetensors")
+    with pytest.raises(BadModelFile, match=f"The text encoder {words} gave NaN") as told:
+        list(handler(AsyncTask(Settings(**{**SMALL, "base_model": "nan.safetensors"})), pipeline))
+    assert "LoRA" not in str(told.value) and "precision" not in str(told.value)
+    assert not pipeline._texts
+    (models / "checkpoints" / "nan.safetensors").unlink()
+
+
+def test_what_else_may_be_to_blame_for_nan_in_a_text_is_told_where_it_is_there(models, tmp_path):
+    tensors = load_file(models / "text_encoders" / "clip_l.safetensors")
+    tensors["text_model.final_layer_norm.weight"].fill_(float("nan"))  # which SDXL leaves out
+    save_file(tensors, models / "text_encoders" / "unharmed.safetensors")
+    tensors["text_model.encoder.layers.0.mlp.fc1.weight"].fill_(float("nan"))
+    save_file(tensors, models / "text_encoders" / "nan_l.safetensors")
+    catalog = Catalog([models / "checkpoints"], others={kind: [models / kind] for kind in KINDS})
+    device = choose_device(DeviceChoice(device="cpu", clip_precision="fp16"))
+    pipeline = Pipeline(catalog, device, tmp_path / "outputs")
+    for settings in ({}, {"loras": [{"name": "style.safetensors"}]}, {"prompt": "embedding:toy"}):
+        with pytest.raises(BadModelFile, match=r"CLIP-L of nan_l\.safetensors .* precision chosen for") as told:
+            list(handler(AsyncTask(Settings(**{**SMALL, **settings, "text_encoder_l": "nan_l.safetensors"})), pipeline))
+        assert ("A LoRA or an embedding may be the cause" in str(told.value)) == bool(settings)
+    events = list(handler(AsyncTask(Settings(**{**SMALL, "text_encoder_l": "unharmed.safetensors"})), pipeline))
+    assert any(isinstance(event, Saved) for event in events)
 
 
 def test_clone_cond_shares_no_memory(loaded):

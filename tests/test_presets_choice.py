@@ -45,7 +45,7 @@ class Catalog:
 @pytest.fixture(autouse=True)
 def whole_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """The files of these tests have names alone; none of them counts as damaged."""
-    monkeypatch.setattr("core.weights.needs.damage", lambda path, exact_size: "")
+    monkeypatch.setattr("core.weights.needs.damage", lambda path, exact_size, size: "")
 
 
 BIG = Preset(

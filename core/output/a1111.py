@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Any
 
 from core.errors import BadMetadata, BadSetting
-from core.output.a1111_keys import SAMPLER_NAMES, SCHEDULER_NAMES, entries, put_pairs
+from core.output.a1111_keys import SAMPLER_NAMES, SCHEDULER_NAMES, entries, put_embeddings, put_pairs, take_embeddings
 from core.output.foreign import brackets
 from core.output.foreign.texts import one_line
 from core.output.reading import Reading, ReadMetadata, whole_text
@@ -88,9 +88,12 @@ def from_text(text: str) -> ReadMetadata:
     prompts = _prompts(lines[:at])
     for name, prompt in zip(_PROMPTS, prompts, strict=True):
         reading.put(name, name, prompt)
+    theirs = reading.source == "a1111" and not ours
+    embeddings = take_embeddings(pairs) if theirs else {}
     put_pairs(reading, pairs, ours=ours)
-    if reading.source == "a1111" and not ours:
+    if theirs:
         _translate(reading)
+        put_embeddings(reading, embeddings)
     for name, value in own.items():  # last: they are exact
         try:
             reading.put(_OWN + name, name, parse_setting(name, value))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from core.errors import BadSetting
 from core.output.foreign import fooocus
 from core.output.literals import words
 from core.output.reading import Reading, hex_digits
+from core.prompt.embedding_names import MARK, written
 
 SAMPLER_NAMES = {
     "euler": "Euler",
@@ -126,6 +129,54 @@ def put_pairs(reading: Reading, pairs: dict[str, str], *, ours: bool) -> None:
     reading.leave(left, IGNORED)
 
 
+def take_embeddings(pairs: dict[str, str]) -> dict[str, str]:
+    """Take the embeddings, which stand as bare words in the prompts of AUTOMATIC1111: name -> hash."""
+    text = pairs.pop("TI hashes", "")
+    found = _object(text) or {name: parts[0] for name, parts in entries(text)}
+    for key, digits in _object(pairs.get("Hashes", "")).items():
+        if key.lower().startswith("embed:"):
+            found.setdefault(key[6:], digits)
+    return {name.strip(): str(digits) for name, digits in list(found.items())[:200] if 0 < len(name.strip()) <= 200}
+
+
+def put_embeddings(reading: Reading, hashes: Mapping[str, str]) -> None:
+    """Write the words in the prompts that name one of the embeddings in our way, and list those that no word names."""
+    names = {_folded(name): name for name in sorted(hashes, key=len, reverse=True)}
+    if not names:
+        return
+    word = re.compile(rf"(?<![\w:-])({MARK})?({'|'.join(map(_pattern, names.values()))})(?![\w-])", re.IGNORECASE)
+    used = set()
+
+    def ours(found: re.Match[str]) -> str:
+        name = _folded(found[2])
+        used.add(name)
+        return found[0] if found[1] else MARK + written(names.get(name, found[2]))
+
+    for prompt in ("prompt", "negative_prompt"):
+        if text := reading.settings.get(prompt):
+            reading.put(prompt, prompt, word.sub(ours, text))
+    if unused := [f"{name}: {hashes[name]}" for folded, name in names.items() if folded not in used]:
+        reading.reject("TI hashes", ", ".join(unused))
+
+
+def _pattern(name: str) -> str:
+    """A pattern for `name` as a prompt has it: its parentheses perhaps behind a backslash."""
+    return r"\s+".join(re.sub(r"\\([()])", r"\\\\?\\\1", re.escape(part)) for part in name.split())
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.replace("\\(", "(").replace("\\)", ")").casefold().split())
+
+
+def _object(text: str) -> dict[str, Any]:
+    """The JSON object that `text` is, {} if it is none."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
 def internal(names: dict[str, str], shown: str, *, last: bool = False) -> str:
     """The name of ours behind a shown one; of several the first (or the last), of none the shown one itself."""
     found = [name for name, display in names.items() if display == shown]
@@ -158,11 +209,7 @@ def _put_sampler(reading: Reading, left: dict[str, str], *, ours: bool) -> None:
 
 def _put_files(reading: Reading, left: dict[str, str]) -> None:
     """Checkpoints and VAE. A hash stands behind the name in brackets, under a key of its own, or under `Hashes`."""
-    try:
-        hashes = json.loads(left.get("Hashes", ""))
-    except (ValueError, RecursionError):
-        hashes = None
-    hashes = hashes if isinstance(hashes, dict) else {}
+    hashes = _object(left.get("Hashes", ""))
     for key, name_of in MODELS.items():
         name, digits = left.pop(key, ""), left.get(f"{key} hash") or (hashes.get("model") if key == "Model" else "")
         if found := _HASHED.fullmatch(name[:600]):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from core.prompt.embedding_names import NAME, chosen, plain, said, written
 from core.prompt.resources import Names
 
 REACH = 200  # characters in front of the caret that are looked at
@@ -30,13 +31,13 @@ class Suggestion:
 _OPEN = (
     ("lora", re.compile(r"<lora:([^:<>]*)$", re.IGNORECASE)),
     ("style", re.compile(r"<style:([^<>]*)$", re.IGNORECASE)),
-    ("embedding", re.compile(r"(?<!\w)(\(?)embedding:([^\s,():]*)$", re.IGNORECASE)),
+    ("embedding", re.compile(rf"(?<![\w\\])(\(?)embedding:({NAME})$", re.IGNORECASE)),
     ("wildcard", re.compile(r"__([\w/. -]*)$")),
 )
 _REST = {
     "lora": re.compile(r"[^:<>,\n]*(:[^:<>\n]*)?>"),
     "style": re.compile(r"[^<>,\n]*>"),
-    "embedding": re.compile(r"[^\s,():]*(:[0-9.]*\))?"),
+    "embedding": re.compile(rf"{NAME}(:[0-9.]*\))?"),
     "wildcard": re.compile(r"[\w/-]*?__"),
 }
 
@@ -56,13 +57,15 @@ def suggestions(text: str, caret: int, names: Names, limit: int = 20) -> list[Su
         if not (found := pattern.search(head)):
             continue
         typed = found[found.re.groups]
+        typed = plain(typed) if kind == "embedding" else typed.strip()
         rest = _REST[kind].match(tail)
         start = caret - (len(found[0]))
         end = caret + (rest.end() if rest else 0)
         weight = (rest[1] or "") if rest and rest.re.groups else ""
         return [
             Suggestion(start, end, _written(kind, name, found, weight), name, kind)
-            for name in _matching(_offered(kind, names), typed, limit)
+            for name in _matching(_offered(kind, names), typed, limit, said if kind == "embedding" else str)
+            if kind != "embedding" or _means_itself(name, names.embeddings)
         ]
     return []
 
@@ -82,11 +85,17 @@ def _short(files: Sequence[str]) -> list[str]:
     return [str(path.with_suffix("")) if times[path.stem] > 1 else path.stem for path in paths]
 
 
-def _matching(names: Sequence[str], typed: str, limit: int) -> list[str]:
-    typed = typed.strip().casefold()
+def _means_itself(name: str, files: Sequence[str]) -> bool:
+    """Whether what is written for `name`, as `_short` calls one of `files`, leads to that file and not to another."""
+    found = chosen(said(name), files)
+    return found is not None and dict(zip(files, _short(files), strict=True))[found] == name
+
+
+def _matching(names: Sequence[str], typed: str, limit: int, spelled: Callable[[str], str]) -> list[str]:
+    typed = typed.casefold()
     ranked = []
     for place, name in enumerate(names):
-        folded = name.casefold()
+        folded = spelled(name).casefold()
         at = folded.find(typed)
         if at >= 0:
             inside = re.search(rf"(?<![^\W_]){re.escape(typed)}", folded) if at else None
@@ -101,4 +110,5 @@ def _written(kind: str, name: str, found: re.Match[str], weight: str) -> str:
         return f"<style:{name}>"
     if kind == "lora":
         return f"<lora:{name}{weight or ':1'}>"
-    return f"(embedding:{name}{weight or ':1)'}" if found[1] else f"embedding:{name}{weight}"
+    word = f"embedding:{written(name)}"
+    return f"({word}{weight or ':1)'}" if found[1] else f"{word}{weight}"

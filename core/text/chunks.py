@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from core.text.emphasis import MARK, parse_weights
+from core.prompt.embedding_names import MARK, name_in
+from core.text.emphasis import parse_weights
 from core.text.tokenizer import END, START, ClipTokenizer
 
 Insert = Callable[[str], tuple[Sequence[int], str]]
@@ -13,6 +15,7 @@ Insert = Callable[[str], tuple[Sequence[int], str]]
 
 LENGTH = 77
 _FULL = LENGTH - 1  # tokens of a chunk without its end token
+_GAPS = re.compile(rf"\s|(?<=,)(?={MARK})", re.IGNORECASE)  # between words where one of them names an embedding
 _LONG_WORD = 8  # a word of so many tokens or more may be cut; a shorter one moves to the next chunk as a whole
 
 
@@ -49,9 +52,10 @@ def weighted_words(
 ) -> Iterator[tuple[Sequence[int], float]]:
     """Each word of `text` by itself: its ids and its weight. `insert` reads the words that name an embedding."""
     for piece, weight in parse_weights(text):
-        for word in piece.replace("\n", " ").split(" "):
-            if insert and word.startswith(MARK) and word != MARK:
-                inserted, word = insert(word[len(MARK) :])
+        marked = insert and MARK in piece.lower()
+        for word in _GAPS.split(piece) if marked else piece.replace("\n", " ").split(" "):
+            if insert and (name := name_in(word)):
+                inserted, word = insert(name)
                 if inserted:
                     yield inserted, weight
             ids = tokenizer.ids(word) if word else []

@@ -7,8 +7,9 @@ from bisect import bisect_left
 from collections import defaultdict
 from typing import NamedTuple
 
+from core.prompt.embedding_names import MARK
+
 STEP = 1.1  # what one pair of parentheses without a number multiplies by
-MARK = "embedding:"  # a word that begins so names a file with vectors; its colon is never a weight's
 LARGEST = 1000.0  # bound on a weight: 8,000 nested pairs would overflow a float, and no picture survives far less
 
 
@@ -101,7 +102,9 @@ def _group_weight(text: str, marks: _Marks, low: int, high: int, weight: float) 
 def _names_a_file(text: str, low: int, colon: int) -> bool:
     """Whether the colon is that of MARK at the beginning of a word: `(embedding:123)` is a file called 123."""
     start = colon + 1 - len(MARK)
-    return start >= low and text[start : colon + 1] == MARK and (start == low or text[start - 1] in " \n()")
+    if start < low or text[start : colon + 1].lower() != MARK:
+        return False
+    return start == low or text[start - 1] in ",()" or text[start - 1].isspace()
 
 
 def _plain(text: str) -> str:

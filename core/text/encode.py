@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from core.models.clip import CLIPText
+from core.prompt.embedding_names import MARK
 from core.text.chunks import Chunk, tokenize
-from core.text.emphasis import MARK
 from core.text.tokenizer import END, START, ClipTokenizer
 from core.text.vocabulary import Vocabulary
 from core.weights.embeddings import Embedding, EmbeddingFiles, Embeddings
@@ -119,7 +119,7 @@ class TextEncoder:
         Each text has its own call: in one batch with others its last bits would depend on which others were not in the
         cache, and with them the picture.
         """
-        inserted = _Inserted(self._embeddings) if self._embeddings and MARK in text else None
+        inserted = _Inserted(self._embeddings) if self._embeddings and MARK in text.lower() else None
         chunks = tokenize(text, self.tokenizer, inserted) if inserted else []
         if inserted:
             self._notices += [notice for notice in inserted.notices if notice not in self._notices]

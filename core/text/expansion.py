@@ -6,7 +6,7 @@ import logging
 
 import torch
 
-from core.errors import ModelNotFound, UserError
+from core.errors import BadModelFile, ModelNotFound, UserError
 from core.prompt.plan import ImagePlan
 from core.text.gpt2 import SEEDS, Check, Gpt2Expander, Gpt2Folder, gpt2_folders
 from core.text.phrases import Phrases
@@ -31,6 +31,8 @@ class Expansions:
         self._gpt2: Gpt2Expander | None = None
         self._stamp: tuple[object, ...] = ()
         self._in_use: Gpt2Expander | None = None  # None: the phrases
+        self._choice = "auto"
+        self._damaged: dict[tuple[object, ...], BadModelFile] = {}  # by stamp: what turned out only at the first words
         self._notices: list[str] = []
         self._told: set[str] = set()
 
@@ -39,7 +41,7 @@ class Expansions:
 
         Which one it is becomes a notice, once. Raises ModelNotFound and BadModelFile where "gpt2" was asked for.
         """
-        self._in_use = None
+        self._in_use, self._choice = None, choice
         if choice == "phrases":
             return
         folders = gpt2_folders(self._files.paths())
@@ -61,7 +63,10 @@ class Expansions:
         self._tell(f"Fooocus V2 continues prompts with Easel's own phrases. {problem}")
 
     def __call__(self, plan: ImagePlan, vocabulary: Vocabulary, *, check: Check | None = None) -> str:
-        """The main text of `plan` with what comes behind it. `vocabulary` is the base model's."""
+        """The main text of `plan` with what comes behind it. `vocabulary` is the base model's.
+
+        A GPT-2 model that turns out to be damaged is passed over from now on. Raises as `refresh`.
+        """
         seed = plan.seed % SEEDS
         if self._in_use is None:
             said, unwanted = ", ".join(plan.positive), ", ".join(plan.negative)
@@ -69,7 +74,13 @@ class Expansions:
         draw_on = plan.settings.noise_device
         if not self._in_use.remembers(plan.main, seed, draw_on):
             self.bring()
-        return self._in_use(plan.main, seed, draw_on=draw_on, check=check)
+        try:
+            return self._in_use(plan.main, seed, draw_on=draw_on, check=check)
+        except BadModelFile as error:
+            self._damaged[self._stamp] = error
+            self.forget()
+            self.refresh(self._choice)
+            return self(plan, vocabulary, check=check)
 
     def bring(self) -> None:
         """Bring the model, if it is in use, to the device where it computes."""
@@ -88,9 +99,13 @@ class Expansions:
         self._gpt2 = self._in_use = None
 
     def _load(self, folder: Gpt2Folder) -> Gpt2Expander:
-        if self._gpt2 is None or self._stamp != folder.stamp:
-            self.forget()
-            self._gpt2, self._stamp = Gpt2Expander.load(folder, self._dtype), folder.stamp
+        stamp = folder.stamp
+        if stamp in self._damaged:
+            raise self._damaged[stamp]
+        if self._gpt2 is None or self._stamp != stamp:
+            loaded = Gpt2Expander.load(folder, self._dtype)
+            self.forget()  # only now: a folder that cannot be loaded does not cost the model that another one gave
+            self._gpt2, self._stamp = loaded, stamp
             log.info("Loaded the prompt expander in %s", folder.path)
         return self._gpt2
 

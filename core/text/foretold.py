@@ -64,7 +64,7 @@ class Foreteller:
         if settings.expander == "auto" and self._may_be_gpt2():
             return None
         with suppress(UserError, OSError):
-            unknown = self._unknown_to(settings.base_model or self._catalog.default())
+            unknown = self._unknown_to(settings.base_model or self._catalog.default(["vae"] if settings.vae else []))
             if unknown is not None:
                 said, unwanted = (", ".join(part.text for part in side) for side in (found.positive, found.negative))
                 words = KnownWords(self._tokenizer, unknown)

@@ -77,11 +77,12 @@ class Gpt2Folder:
 
 
 def gpt2_folders(paths: Mapping[str, Path]) -> list[Gpt2Folder]:
-    """The folders among `paths` (of files, by name) that hold a language model's weights, sorted by name."""
-    by_folder: dict[Path, dict[str, Path]] = {}
-    for path in filter(Path.is_file, paths.values()):  # a link may lead nowhere
-        by_folder.setdefault(path.parent, {})[path.name] = path
-    found = [Gpt2Folder(place, files) for place, files in by_folder.items() if WEIGHTS in files or PICKLE in files]
+    """The folders of those of `paths` (of files, by name) that are a language model's weights, sorted by name.
+
+    What else lies in them is asked of the disk: of two folders that are called alike `paths` has each name once.
+    """
+    places = {path.parent for path in paths.values() if path.name in (WEIGHTS, PICKLE) and path.is_file()}
+    found = [Gpt2Folder(place, {path.name: path for path in place.iterdir() if path.is_file()}) for place in places]
     return sorted(found, key=lambda folder: (folder.name.lower(), str(folder.path)))
 
 
@@ -103,9 +104,15 @@ class NextToken(nn.Module):
 class Gpt2Expander:
     """Continues prompts by the words of a list, one after the other, as GPT-2 finds them likely."""
 
-    def __init__(self, network: GPT2Model, tokenizer: Tokenizer, words: list[str], *, cached: int = 64) -> None:
-        """`words` are those that may be added; only such as are a single token count. Raises BadModelFile if none is."""
+    def __init__(
+        self, network: GPT2Model, tokenizer: Tokenizer, words: list[str], folder: Path, *, cached: int = 64
+    ) -> None:
+        """`words` are those that may be added; only such as are a single token count. Raises BadModelFile if none is.
+
+        `folder` is what errors name.
+        """
         self.network = NextToken(network)
+        self._folder = folder
         self._positions: int = network.config.n_positions
         self._tokenizer = tokenizer
         vocabulary = tokenizer.get_vocab()
@@ -136,13 +143,13 @@ class Gpt2Expander:
                 f"{folder.path}: the tokenizer has {tokenizer.get_vocab_size()} tokens and the network "
                 f"{network.config.vocab_size}. They do not belong together."
             )
-        return cls(network, tokenizer, _text(words).splitlines())
+        return cls(network, tokenizer, _text(words).splitlines(), folder.path)
 
     def __call__(self, prompt: str, seed: int, *, draw_on: str = "cpu", check: Check | None = None) -> str:
         """`prompt` and the words that follow it, from the cache if they were drawn before; "" for an empty prompt.
 
         With `draw_on` "cpu" chance is the same on every device; with "device" it comes from the network's own, as in the
-        program that this is from. `check` may raise between two words.
+        program that this is from. `check` may raise between two words. Raises BadModelFile where the network gives NaN.
         """
         text = cleaned(prompt)
         if not text:
@@ -179,6 +186,11 @@ class Gpt2Expander:
 
     def _drawn(self, logits: Tensor, ids: list[int], chance: torch.Generator) -> int:
         """The next token: of the list, not yet in `ids`, or a comma; drawn from the TOP_K likeliest."""
+        if not logits.isfinite().all():
+            raise BadModelFile(
+                f"The GPT-2 model in {self._folder} is damaged: it gives NaN or infinity. Copy it again from where the "
+                "model came from."
+            )
         bias = self._bias.clone()
         bias[ids] = NEVER
         bias[self._comma] = 0.0

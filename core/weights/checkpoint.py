@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from core.device import Device
 from core.errors import BadModelFile
 from core.models.clip import CLIPText
-from core.models.configs import CLIPConfig, UNetConfig, VAEConfig
+from core.models.configs import CLIP_L, CLIPConfig, UNetConfig, VAEConfig
 from core.models.unet import UNet
 from core.models.vae import VAE
 from core.weights import info as parts
@@ -36,6 +36,8 @@ ENCODER_PREFIXES = {  # of text encoders in files that hold more than one of the
     "text_encoder_l": (parts.CLIP_L, "text_encoders.clip_l.transformer.", "text_encoder.", parts.SD1_CLIP_L),
     "text_encoder_g": (parts.CLIP_G, "text_encoders.clip_g.transformer.", "text_encoder_2.", parts.REFINER_CLIP_G),
 }
+
+RATIO = 8  # pixels a latent cell along a side, in every family
 
 Shapes = dict[str, tuple[int, ...]]
 Part = TypeVar("Part", bound=nn.Module)
@@ -179,6 +181,7 @@ def open_checkpoint(
         vae = _open_vae(chosen["vae"], device)
     else:
         vae = empty_part(file, "the VAE", layouts.autoencoder(header.part(parts.VAE)), build_vae)
+    check_latents(chosen.get("vae", path).name, vae.module.config, unet.module.config)
     clip_l, clip_g = (
         _open_text_encoder(chosen[side], side, device)
         if side in chosen
@@ -204,12 +207,30 @@ def check_tensors(path: Path) -> None:
             _built(name, words, _own(entries), build)
 
 
-def load_vae(path: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> VAE:
+def load_vae(
+    path: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    unet: UNetConfig | None = None,
+) -> VAE:
     """The autoencoder in a file of its own, in the single-file layout (with or without prefix) or diffusers'.
 
-    Raises as `open_checkpoint`.
+    `unet`: of the network whose latents it must make. Raises as `open_checkpoint`.
     """
-    return _open_vae(path, torch.device(device)).load(dtype)
+    opened = _open_vae(path, torch.device(device))
+    if unet is not None:
+        check_latents(path.name, opened.module.config, unet)
+    return opened.load(dtype)
+
+
+def check_latents(name: str, vae: VAEConfig, unet: UNetConfig) -> None:
+    """Raise BadModelFile unless the VAE in the file `name` makes latents of the network's kind."""
+    if vae.ratio != RATIO or vae.z_channels != unet.in_channels:
+        raise BadModelFile(
+            f"{name}: the VAE makes latents of another kind, with {vae.z_channels} channels at 1/{vae.ratio} of the "
+            f"picture's size; {unet.in_channels} channels at 1/{RATIO} were wanted. Choose a VAE made for this kind of model."
+        )
 
 
 def _open_vae(path: Path, device: torch.device) -> EmptyPart[VAE]:
@@ -243,7 +264,7 @@ def _open_text_encoder(path: Path, side: str, device: torch.device) -> EmptyPart
 def _check_widths(
     path: Path, chosen: Mapping[str, Path], unet: UNetConfig, clip_l: CLIPText | None, clip_g: CLIPText | None
 ) -> None:
-    """Whether the text encoders, those that were chosen apart first, are as wide as the network was trained with."""
+    """Whether the text encoders, those that were chosen apart first, give what the network was trained with."""
     width_g = 0 if unet.adm_in_channels is None else unet.adm_in_channels - 6 * 256
     for side, clip, wanted in (
         ("text_encoder_l", clip_l, unet.context_dim - width_g),
@@ -259,6 +280,11 @@ def _check_widths(
         raise BadModelFile(
             f"{path.name}: the text encoders are {width} wide together, and the network wants {unet.context_dim}. "
             "The parts do not belong together."
+        )
+    if unet.adm_in_channels is not None and clip_g is not None and clip_g.config.projection != clip_g.config.width:
+        raise BadModelFile(
+            f"{chosen.get('text_encoder_g', path).name} has no text_projection of {clip_g.config.width} x "
+            f"{clip_g.config.width}, which SDXL needs of CLIP-G. Take a CLIP-G saved with its projection."
         )
 
 
@@ -281,11 +307,21 @@ def build_vae(shapes: Shapes) -> VAE:
 
 
 def _clip_l(shapes: Shapes) -> CLIPText:
-    return CLIPText(CLIPConfig.from_shapes(shapes, quick_gelu=True))
+    return _clip(shapes, quick_gelu=True)
 
 
 def _clip_g(shapes: Shapes) -> CLIPText:
-    return CLIPText(CLIPConfig.from_shapes(shapes, quick_gelu=False))
+    return _clip(shapes, quick_gelu=False)
+
+
+def _clip(shapes: Shapes, *, quick_gelu: bool) -> CLIPText:
+    config = CLIPConfig.from_shapes(shapes, quick_gelu=quick_gelu)
+    if config.positions < CLIP_L.positions or config.vocabulary < CLIP_L.vocabulary:
+        raise BadModelFile(
+            f"a text encoder of {config.positions} positions and {config.vocabulary} tokens is too small; take one of at "
+            f"least {CLIP_L.positions} and {CLIP_L.vocabulary}"
+        )
+    return CLIPText(config)
 
 
 def load_part(

@@ -7,6 +7,7 @@ In a safetensors file the vectors are under `clip_l` and `clip_g` (SDXL), `emb_p
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from core.errors import BadModelFile
+from core.prompt.embedding_names import chosen, written
+from core.there import is_file
 from core.weights.header import CONVERT, PICKLES, Header, TensorEntry, read_header
 from core.weights.mapped import MappedFile
 
@@ -28,6 +31,7 @@ MOST_VECTORS = 1000
 MOST_TENSORS = 4  # of a file without SDXL's names; one with more is something else
 
 PUNCTUATION = ",.;:!?"
+STOPS = ",.;:"  # those that a name hardly ends with
 
 
 class EmbeddingFiles(Protocol):
@@ -72,54 +76,51 @@ class Embeddings:
     def find(self, word: str) -> tuple[Embedding | None, str]:
         """The embedding that `word` (without `embedding:`) names, and what of it is plain text: punctuation behind it.
 
-        None if there is no such file. Raises BadModelFile for a pickle, a damaged file, or vectors that fit no encoder.
+        None if there is no such file; a link to nowhere is none. Raises BadModelFile for a pickle, for a file that is damaged
+        or cannot be read, or vectors that fit no encoder.
         """
-        paths = self._files.paths()
-        for name in dict.fromkeys((word, word.strip(PUNCTUATION))):
-            file = named(name, list(paths))
-            if file is not None:
-                behind = word[len(word.rstrip(PUNCTUATION)) :] if name != word else ""
-                return self._loaded(file, paths[file]), behind
+        paths = dict(self._files.paths())
+        for name, behind in _readings(word):
+            while (file := named(name, list(paths))) is not None:
+                if is_file(paths[file]):
+                    return self._loaded(file, paths[file]), behind
+                del paths[file]
         return None, ""
 
     def missing(self, word: str) -> str:
         """What to tell the user of a `word` that names nothing."""
         name = word.strip(PUNCTUATION)
-        stems = {PurePosixPath(file).stem: None for file in self._files.paths()}
-        near = difflib.get_close_matches(name, stems, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else "Is its file in the embeddings folder?"
+        stems = {written(PurePosixPath(file).stem): None for file, path in self._files.paths().items() if is_file(path)}
+        near = [f"'{stem}'" for stem in difflib.get_close_matches(name, stems, n=1)]
+        hint = f"Did you mean {near[0]}?" if near else "Is its file in the embeddings folder?"
         return f"There is no embedding {name[:200]!r}, so the prompt was read without it. {hint}"
 
     def _loaded(self, name: str, path: Path) -> Embedding:
         if PurePosixPath(name).suffix.lower() in PICKLES:
             raise BadModelFile(f"The embedding {name} is a {PurePosixPath(name).suffix} file. {CONVERT}")
-        status = path.stat()
-        stamp = (str(path), status.st_size, status.st_mtime_ns)
-        if stamp not in self._read:
-            self._read[stamp] = read_embedding(path, name, stamp, self._widths)
+        try:
+            status = path.stat()
+            stamp = (str(path), status.st_size, status.st_mtime_ns)
+            if stamp not in self._read:
+                self._read[stamp] = read_embedding(path, name, stamp, self._widths)
+        except OSError as problem:
+            raise BadModelFile(f"The embedding {name} cannot be read: {problem.strerror or problem}.") from problem
         return self._read[stamp]
 
 
+def _readings(word: str) -> Iterator[tuple[str, str]]:
+    """The names that `word` may say, each with the plain text behind it, the likeliest first."""
+    yield word, ""
+    for marks in (STOPS, PUNCTUATION):
+        yield word.strip(marks), word[len(word.rstrip(marks)) :]
+    text = word.lstrip(PUNCTUATION)
+    name = text.partition(",")[0]
+    yield name, text[len(name) :]
+
+
 def named(name: str, files: list[str]) -> str | None:
-    """Which of `files` is called `name`: with or without ending and folder, at best in the very spelling.
-
-    A safetensors file comes before a pickle, a file further up before one in a folder below, then the alphabet decides.
-    """
-    wanted = PurePosixPath(name.replace("\\", "/")).as_posix()
-    if not name.strip("./\\"):
-        return None
-
-    def matches(file: str, fold: bool) -> bool:
-        full, bare = file, str(PurePosixPath(file).with_suffix(""))
-        asked = wanted.casefold() if fold else wanted
-        return any(("/" + (each.casefold() if fold else each)).endswith("/" + asked) for each in (full, bare))
-
-    usable = [file for file in files if PurePosixPath(file).suffix.lower() in {".safetensors", *PICKLES}]
-    for fold in (False, True):
-        found = [file for file in usable if matches(file, fold)]
-        if found:
-            return min(found, key=lambda f: (PurePosixPath(f).suffix.lower() in PICKLES, f.count("/"), f))
-    return None
+    """Which of `files`, of any kind, is the embedding `name`; see `chosen`."""
+    return chosen(name, [file for file in files if PurePosixPath(file).suffix.lower() in {".safetensors", *PICKLES}])
 
 
 def read_embedding(path: Path, name: str, stamp: tuple[str, int, int], widths: dict[str, int]) -> Embedding:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from core.errors import BadModelFile, ModelNotFound
@@ -151,10 +151,22 @@ class Catalog(Files):
             self._infos[key] = model_info(path, name)
         return self._infos[key]
 
-    def default(self) -> str:
-        """The name of the largest checkpoint that can be the base model; "" if there is none."""
-        usable = [info for info in self._readable() if not info.problem]
-        return max(usable, key=lambda info: info.size).name if usable else ""
+    def default(self, chosen: Collection[str] = ()) -> str:
+        """The name of the largest checkpoint that can be the base model; "" if there is no file at all.
+
+        One that can be it by itself goes before one that needs the parts `chosen` (keys of PARTS) from files of their own.
+        Raises BadModelFile with what the largest lacks where none can.
+        """
+        infos = sorted(self._readable(), key=lambda info: info.size, reverse=True)
+        for parts in ((), chosen):
+            for info in infos:
+                if not info.problem_with(parts):
+                    return info.name
+        if infos:
+            infos[0].check_base(chosen)
+        for name in self.names():
+            self.info(name)  # says why it cannot be read
+        return ""
 
     def file_hash(self, path: Path) -> str:
         """SHA-256 of the whole file at `path`, 64 hex digits; remembered until the file changes. Raises OSError."""

@@ -55,6 +55,7 @@ def load_refiner(
         return Refiner(info, unet)
     entries = layouts.autoencoder(header.part(parts.VAE))
     vae = checkpoint.load_part(file, "the VAE", entries, checkpoint.build_vae, device.vae_dtype, check=check)
+    checkpoint.check_latents(path.name, vae.config, unet.config)
     return Refiner(info, unet, vae)
 
 

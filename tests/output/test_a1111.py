@@ -130,6 +130,41 @@ def test_another_programs_text_is_read_as_far_as_it_is_understood():
     assert read.unknown["Lora hashes"] == "x: 1, y: 2"
 
 
+def a1111(prompt, hashes, key="TI hashes"):
+    return from_text(
+        f"{prompt}\nNegative prompt: {prompt}\nSteps: 20, Sampler: Euler, Seed: 1, {key}: {hashes}, Version: v1.9.0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("EasyNegative, blurry", "embedding:EasyNegative, blurry"),
+        ("bad,easynegative", "bad,embedding:EasyNegative"),
+        ("(EasyNegative:1.2) [EasyNegative]", "(embedding:EasyNegative:1.2) (embedding:EasyNegative:0.909)"),
+        ("embedding:EasyNegative", "embedding:EasyNegative"),
+        ("EasyNegative, EasyNegativeV2, not-EasyNegative", "embedding:EasyNegative, EasyNegativeV2, not-EasyNegative"),
+        (r"neg \(1\), EasyNegative", r"embedding:neg_\(1\), embedding:EasyNegative"),
+        ("neg, neg-v2, EasyNegative, [123]", "neg, embedding:neg-v2, embedding:EasyNegative, (embedding:123:0.909)"),
+    ],
+)
+def test_the_words_that_a1111_took_for_embeddings_are_named_in_our_way(theirs, ours):
+    names = [
+        name for name in ("EasyNegative", "neg (1)", "neg-v2", "123") if f":{name}" in ours.replace("_\\(1\\)", " (1)")
+    ]
+    read = a1111(theirs, '"' + ", ".join(f"{name}: c74b4e810b03" for name in names) + '"')
+    assert (read.settings["prompt"], read.settings["negative_prompt"]) == (ours, ours)
+    assert read.unknown == {}
+
+
+def test_embeddings_of_a1111_are_known_by_other_keys_too_and_those_that_no_word_names_are_listed():
+    assert a1111("a neg", '{"neg": "c74b4e810b03"}').settings["prompt"] == "a embedding:neg"
+    assert a1111("a neg", '{"embed:neg": "c74b4e810b03"}', "Hashes").settings["prompt"] == "a embedding:neg"
+    read = a1111("a cat", '"neg: c74b4e810b03, cat: 0123456789ab"')
+    assert read.settings["prompt"] == "a embedding:cat"
+    assert read.unknown == {"TI hashes": "neg: c74b4e810b03"}
+
+
 def test_values_out_of_range_are_named_and_left_out():
     read = from_text("a cat\nSteps: 999999, Sampler: Magic, CFG scale: nan, Seed: -1, Size: 513x77777, Clip skip: 2")
     assert read.settings == {"clip_skip": 2, "prompt": "a cat", "negative_prompt": ""}

@@ -55,6 +55,23 @@ def test_invokeai_weights_are_written_in_our_way_and_functions_are_listed():
     assert read.unknown["function of negative_prompt"] == '("fog", "rain").and()'
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("a <neg>, b", "a embedding:neg, b"),
+        ("a cat<neg>b", "a cat embedding:neg b"),
+        ("<neg.v2>++ cat", "(embedding:neg.v2:1.21) cat"),
+        ("(<my neg>, cat)1.2", "(embedding:my_neg, cat:1.2)"),
+        ("<lora:x:1> a < b > c?", "<lora:x:1> a embedding:b c?"),
+        ("a <> b <3 c", "a <> b <3 c"),
+    ],
+)
+def test_invokeai_s_embeddings_are_named_in_our_way(theirs, ours):
+    values = json.loads(INVOKEAI) | {"positive_prompt": theirs, "negative_prompt": theirs}
+    read = read_settings_text(json.dumps(values))
+    assert (read.settings["prompt"], read.settings["negative_prompt"]) == (ours, ours)
+
+
 def test_the_first_invokeai_3_had_other_names_for_models():
     values = json.loads(INVOKEAI) | {
         "model": {"model_name": "stable-diffusion-xl-base-1-0", "base_model": "sdxl", "model_type": "main"},
@@ -238,6 +255,23 @@ def test_the_line_feeds_of_one_prompt_are_blanks_and_several_prompts_are_lines()
         "v4_prompt": {"caption": {"base_caption": LINES, "char_captions": figures}}
     }
     assert read_settings_text(json.dumps(novelai)).settings["prompt"] == f"{LINE}\ngirl, red\nboy"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("<embed:neg>, blurry", "embedding:neg, blurry"),
+        ("(<embed:neg>:1.2) a", "(embedding:neg:1.2) a"),
+        ("a<embedding:sub/my neg (1).safetensors>", r"a embedding:sub/my_neg_\(1\).safetensors"),
+        ("<Embed:a><embed:b>c", "embedding:a  embedding:b c"),
+        ("<embed:>", "<embed:>"),
+    ],
+)
+def test_swarmui_s_embeddings_are_named_in_our_way(theirs, ours):
+    params = {"prompt": theirs, "negativeprompt": theirs, "used_embeddings": ["neg"]}
+    read = read_settings_text(json.dumps({"sui_image_params": params}))
+    assert (read.settings["prompt"], read.settings["negative_prompt"]) == (ours, ours)
+    assert read.unknown == {}
 
 
 def test_swarmui_s_own_words_for_none_are_values():

@@ -1,8 +1,11 @@
 """Chunks of 77 tokens."""
 
+import random
+
 import pytest
 
-from core.text.chunks import chunks, tokenize
+from core.text.chunks import chunks, tokenize, weighted_words
+from core.text.emphasis import parse_weights
 from core.text.tokenizer import END, START, ClipTokenizer
 
 
@@ -56,3 +59,51 @@ def test_every_token_of_a_weighted_piece_carries_its_weight(tokenizer):
 def test_words_are_tokenized_one_by_one_so_that_parentheses_do_not_join_them(tokenizer):
     (chunk,) = tokenize("cat(s)", tokenizer)
     assert chunk.ids[1:-1] == (*tokenizer.ids("cat"), *tokenizer.ids("s"))
+
+
+def words_named(text, tokenizer):
+    """What `text` asks of the embeddings, and the ids of the rest."""
+    asked = []
+
+    def insert(word):
+        asked.append(word)
+        return [], ""
+
+    return asked, [i for word, _ in weighted_words(text, tokenizer, insert) for i in word]
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("bad,embedding:none", "bad,"),
+        ("a red\tembedding:none apple", "a red apple"),
+        ("a red\u00a0embedding:none\r\napple", "a red apple"),
+        ("a Embedding:none apple", "a apple"),
+        ("(bad,EMBEDDING:none:1.2)", "bad,"),
+        ("(bad,embedding:1)", "bad,"),
+        ("embedding:none\tapple", "apple"),
+    ],
+)
+def test_an_embedding_is_named_behind_any_white_space_and_behind_a_comma(text, plain, tokenizer):
+    asked, ids = words_named(text, tokenizer)
+    assert asked == ["1" if "1)" in text and ":none" not in text else "none"]
+    assert ids == [i for word in plain.split() for i in tokenizer.ids(word)]
+
+
+def test_two_embeddings_with_nothing_but_a_comma_between_them(tokenizer):
+    assert words_named("embedding:a,embedding:b", tokenizer)[0] == ["a,", "b"]
+
+
+def test_a_text_that_names_no_embedding_has_the_tokens_that_it_had(tokenizer):
+    """Words end at blanks and line feeds alone there: other white space would part chunks, and `!\\x1c!`, elsewhere."""
+    parts = [
+        "a", "red ", "\t", "\u00a0", "\x1c", "\n", "\r\n", "  ", ",", "!", "embedding", "embeddings:", "word-", ":", "(", ")", "1.5",
+        "\\(", "'s", "日本", "é", "<|endoftext|>", "\u3000", "\ud800",
+    ]  # fmt: skip
+    chance = random.Random(3)
+    for _ in range(3000):
+        text = "".join(chance.choices(parts, k=chance.randrange(12)))
+        if "embedding:" not in text:
+            asked, ids = words_named(text, tokenizer)
+            pieces = [word for piece, _ in parse_weights(text) for word in piece.replace("\n", " ").split(" ") if word]
+            assert (asked, ids) == ([], [i for word in pieces for i in tokenizer.ids(word)])

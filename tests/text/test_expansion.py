@@ -1,17 +1,20 @@
 """Which expander continues a prompt, and what the user is told of it."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 from gpt2_folder import write_gpt2_folder
+from safetensors.torch import load_file, save_file
 
 from core.errors import BadModelFile, ModelNotFound
 from core.prompt.plan import plan_images
 from core.settings import Settings
 from core.text.expansion import Expansions
+from core.text.gpt2 import Gpt2Expander
 from core.text.tokenizer import ClipTokenizer
 from core.text.vocabulary import Vocabulary
 from core.weights.files import Files
@@ -27,6 +30,27 @@ def folder(tmp_path):
 
 def make(folder):
     return Expansions(Files([folder], "prompt_expansion"), Memory(torch.device("cpu")))
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """The folders that a model was loaded from, or was to be."""
+    folders = []
+    real = Gpt2Expander.load
+
+    def load(folder, *args):
+        folders.append(folder.path)
+        return real(folder, *args)
+
+    monkeypatch.setattr(Gpt2Expander, "load", load)
+    return folders
+
+
+def damage(folder):
+    """Put NaN where every word comes from."""
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("ln_f.weight"))
+    save_file(tensors | {name: tensors[name] * float("nan")}, folder / "model.safetensors", {"format": "pt"})
 
 
 def plan(**settings):
@@ -103,6 +127,57 @@ def test_a_good_folder_is_found_beside_a_bad_one(folder):
     expansions = make(folder)
     expansions.refresh("gpt2")
     assert len(expansions(plan(), KNOWS_ALL)) > 100
+
+
+@pytest.mark.parametrize("whole", ["first", "second"])
+def test_of_two_folders_of_one_name_in_two_places_each_has_its_own_files(tmp_path, whole):
+    """Such as Fooocus's with its pickle, and the one that was made of it elsewhere."""
+    first, second = (tmp_path / place / "fooocus_expansion" for place in ("first", "second"))
+    good, pickled = (first, second) if whole == "first" else (second, first)
+    shutil.copytree(write_gpt2_folder(good), pickled)
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    expansions = Expansions(Files([first.parent, second.parent], "prompt_expansion"), Memory(torch.device("cpu")))
+    expansions.refresh("gpt2")
+    [notice] = expansions.take_notices()
+    assert notice.endswith(f"{good}.")
+
+
+@pytest.mark.parametrize("lacking", ["config.json", "model.safetensors"])
+def test_a_bad_folder_that_comes_first_does_not_cost_the_good_one_at_every_picture(folder, lacking, loads):
+    bad = write_gpt2_folder(folder / "a")
+    (bad / lacking).rename(bad / "pytorch_model.bin")
+    write_gpt2_folder(folder / "b")
+    expansions = make(folder)
+    for _ in range(4):
+        expansions.refresh()
+    assert [path.name for path in loads if path.name == "b"] == ["b"]
+
+
+def test_a_model_that_gives_nan_is_told_and_the_phrases_step_in(folder, loads):
+    path = write_gpt2_folder(folder / "model")
+    damage(path)
+    expansions = make(folder)
+    expansions.refresh("phrases")
+    phrases = expansions(plan(), KNOWS_ALL)
+    for _ in range(3):
+        expansions.refresh("auto")
+        assert expansions(plan(), KNOWS_ALL) == phrases
+    assert loads == [path]
+    [_, notice] = expansions.take_notices()
+    assert "own phrases" in notice and f"The GPT-2 model in {path} is damaged" in notice
+    with pytest.raises(BadModelFile, match="is damaged"):
+        expansions.refresh("gpt2")
+
+
+def test_where_one_model_gives_nan_the_next_folder_is_taken(folder):
+    damage(write_gpt2_folder(folder / "a"))
+    good = write_gpt2_folder(folder / "b")
+    texts = []
+    for place in (folder, good):
+        expansions = make(place)
+        expansions.refresh("gpt2")
+        texts.append(expansions(plan(), KNOWS_ALL))
+    assert texts[0] == texts[1]
 
 
 def test_asking_for_a_model_that_is_not_there_is_an_error(folder):

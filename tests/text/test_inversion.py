@@ -145,6 +145,9 @@ def test_an_embedding_over_a_chunks_border_is_encoded_by_its_pieces(clips, encod
         ("((b)embedding:2)", [("b", 1.21), ("embedding:2", 1.1)]),
         ("(an embeddings:1.5)", [("an embeddings", 1.5)]),
         ("(word-embedding:1.5)", [("word-embedding", 1.5)]),
+        ("(a,embedding:1.5)", [("a,embedding:1.5", 1.1)]),
+        ("(a\tEmbedding:1.5)", [("a\tEmbedding:1.5", 1.1)]),
+        (r"(embedding:neg_\(1\):1.3)", [("embedding:neg_(1)", 1.3)]),
     ],
 )
 def test_the_colon_of_an_embedding_is_not_that_of_a_weight(text, pieces):
@@ -181,6 +184,12 @@ def test_an_unknown_embedding_is_left_out_and_told_every_time(encoder):
         assert torch.equal(encoder.encode(["a embedding:nothing, cat"]).tokens, plain.tokens)
         [notice] = encoder.take_notices()
         assert "'nothing'" in notice
+
+
+@pytest.mark.parametrize("text", ["a,embedding:one cat", "a,\tembedding:one cat", "a, Embedding:one cat"])
+def test_an_embedding_is_read_wherever_its_word_begins_and_in_any_case(encoder, text):
+    assert torch.equal(encoder.encode([text]).tokens, encoder.encode(["a, embedding:one cat"]).tokens)
+    assert encoder.take_notices() == []
 
 
 def test_punctuation_behind_the_name_is_read_as_text(encoder):

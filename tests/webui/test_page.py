@@ -272,6 +272,7 @@ def test_control_and_arrows_weigh_a_word_of_the_prompt(idle):
         ("[[cat, dog]]", (3, 3), "ArrowUp", "[[(cat:1.1), dog]]"),
         ("embedding:toy, red", (12, 12), "ArrowUp", "(embedding:toy:1.1), red"),
         ("(embedding:toy)", (13, 13), "ArrowUp", "(embedding:toy:1.2)"),
+        (r"embedding:a/neg_\(1\), red", (15, 15), "ArrowUp", r"(embedding:a/neg_\(1\):1.1), red"),
     ]:
         idle.fill(PROMPT, before)
         idle.evaluate(f"document.querySelector('{PROMPT}').setSelectionRange({selection[0]}, {selection[1]})")

@@ -52,8 +52,8 @@ def test_a_wildcard_is_completed_by_arrows_and_enter(idle):
     [
         ("<lora:fe", PROMPT, "Tab", "<lora:felt:1>"),
         ("<style:low p", NEGATIVE, "Enter", "<style:Low Poly>"),
-        ("(embedding:g", NEGATIVE, "Enter", "(embedding:gentle hands:1)"),
-        ("embedding:ge", PROMPT, "Tab", "embedding:gentle hands"),
+        ("(embedding:g", NEGATIVE, "Enter", "(embedding:gentle_hands:1)"),
+        ("embedding:ge", PROMPT, "Tab", "embedding:gentle_hands"),
     ],
 )
 def test_loras_styles_and_embeddings_are_completed_in_both_prompts(idle, typed, where, key, becomes):

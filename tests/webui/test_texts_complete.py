@@ -58,7 +58,7 @@ NOT_SAID = {  # module -> what there looks like a sentence and is none, or is ne
         "{} is {}; it must be auto, or",
         "{} names {}",
     ),
-    "core/output/a1111_keys.py": ("Lora hashes",),  # a key of that form
+    "core/output/a1111_keys.py": ("Lora hashes", "TI hashes"),  # keys of that form
     "core/output/history_words.py": ("({}) NOT",),
     "core/performance.py": (  # descriptions for the documentation
         "Every setting is yours",

@@ -242,7 +242,7 @@ def test_an_autoencoder_by_itself_loads_in_all_three_layouts(tmp_path):
 def test_refiner_and_sd15_plans_load_with_the_one_encoder_they_have(tmp_path):
     refiner = replace(REFINER, model_channels=32, context_dim=64, adm_in_channels=64 + 5 * 256)
     sd15 = replace(SD15, model_channels=32, context_dim=64)
-    clip = CLIPText(CLIPConfig(width=64, layers=1, mlp_width=64, vocabulary=100, projection=64)).state_dict()
+    clip = CLIPText(CLIPConfig(width=64, layers=1, mlp_width=64, projection=64)).state_dict()
     vae = {VAE_PREFIX + name: t for name, t in VAE(TINY_VAE).state_dict().items()}
     text_g = {f"conditioner.embedders.0.model.{name}": t for name, t in to_open_clip(clip).items()}
     bare = {

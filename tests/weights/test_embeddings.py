@@ -1,10 +1,13 @@
 """Files of textual inversion: which one a word means, which vectors are in it, and what is said of those that will not do."""
 
+import unicodedata
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from core.errors import BadModelFile
+from core.weights import embeddings
 from core.weights.embeddings import Embeddings, named
 from core.weights.files import Files
 
@@ -55,6 +58,36 @@ def test_a_name_means_the_same_file_whatever_the_order_on_the_disk(name, found):
         "c/both.safetensors", "v1.5.safetensors", "notes.txt",
     ]  # fmt: skip
     assert named(name, files) == named(name, files[::-1]) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("my_neg", "my_neg.safetensors"),
+        ("my neg", "my neg.safetensors"),
+        ("My_neg", "My neg.safetensors"),
+        ("other_one", "other one.safetensors"),
+        ("Other_One", "other one.safetensors"),
+        ("neg_(1)", "neg (1).safetensors"),
+        ("a_b_c", "a__b  c.safetensors"),
+        ("our_sub/in_it", "our sub/in it.safetensors"),
+        ("x", "x.safetensors"),
+        ("x,", None),
+    ],
+)
+def test_an_underscore_stands_for_what_no_prompt_can_say_if_no_file_has_it(name, found):
+    files = [
+        f"{n}.safetensors"
+        for n in ("my neg", "my_neg", "My neg", "other one", "neg (1)", "a__b  c", "our sub/in it", "x", "x_")
+    ]
+    assert named(name, files) == named(name, files[::-1]) == found
+
+
+def test_accents_are_found_however_they_are_composed():
+    """A Mac writes names in parts, keyboards write whole letters."""
+    parts, whole = (unicodedata.normalize(form, "beauté") for form in ("NFD", "NFC"))
+    assert named(whole, [f"{parts}.safetensors"]) == f"{parts}.safetensors"
+    assert named(parts, [f"{whole}.safetensors"]) == f"{whole}.safetensors"
 
 
 @pytest.mark.parametrize(
@@ -129,11 +162,37 @@ def test_punctuation_at_a_name_is_text_unless_the_file_is_called_so(folder, libr
     assert library.find("y,")[1] == ""
 
 
+@pytest.mark.parametrize(("word", "name", "rest"), [("wow!,", "wow!", ","), ("x,a", "x", ",a"), (",x,a,", "x", ",a,")])
+def test_a_name_ends_where_its_file_s_does(folder, library, word, name, rest):
+    for one in ("x", "wow!"):
+        save_file({"emb_params": vectors(1, 64)}, folder / f"{one}.safetensors")
+    embedding, found = library.find(word)
+    assert (embedding.name, found) == (f"{name}.safetensors", rest)
+
+
+def test_a_link_to_nowhere_is_no_file(folder, library):
+    (folder / "gone.safetensors").symlink_to(folder / "nowhere")
+    assert library.find("gone") == (None, "")
+    assert "in the embeddings folder" in library.missing("gone")
+    (folder / "sub").mkdir()
+    save_file({"emb_params": vectors(1, 64)}, folder / "sub" / "gone.safetensors")
+    assert library.find("gone")[0].name == "sub/gone.safetensors"
+
+
+def test_a_file_that_goes_while_it_is_read_is_told(folder, library, monkeypatch):
+    (folder / "gone.safetensors").symlink_to(folder / "nowhere")
+    monkeypatch.setattr(embeddings, "is_file", lambda path: True)
+    with pytest.raises(BadModelFile, match=r"The embedding gone\.safetensors cannot be read: No such file"):
+        library.find("gone")
+
+
 def test_a_name_without_a_file_is_none_and_the_user_is_told_what_was_near(folder, library):
     save_file({"emb_params": vectors(1, 64)}, folder / "watercolour.safetensors")
     assert library.find("watercolor") == (None, "")
     assert "Did you mean 'watercolour'?" in library.missing("watercolor,")
     assert "in the embeddings folder" in library.missing("qqqq")
+    save_file({"emb_params": vectors(1, 64)}, folder / "hands (1).safetensors")
+    assert r"Did you mean 'hands_\(1\)'?" in library.missing("hans_(1)")
 
 
 def test_a_file_is_read_once_until_it_changes(folder, library):

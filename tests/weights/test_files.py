@@ -6,10 +6,13 @@ import os
 import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tiny import write_checkpoint
+from tiny_refiners import write_sd15
 
 from core.errors import BadModelFile, ModelNotFound
 from core.weights.files import Catalog, FileHashes
+from core.weights.info import PARTS
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +141,32 @@ def test_default_is_the_largest_checkpoint_that_can_be_the_base(folder, tmp_path
     catalog = Catalog([folder])
     assert catalog.default() == "large.safetensors"
     assert Catalog([tmp_path / "empty"]).default() == ""
+
+
+def test_where_no_file_can_be_the_base_by_itself_the_chosen_parts_may_complete_one_and_else_it_is_said_why(tmp_path):
+    stored = load_file(write_checkpoint(tmp_path / "whole.safetensors"))
+    only = tmp_path / "only"
+    only.mkdir()
+    write_sd15(only / "sd15.safetensors")
+    (only / "broken.safetensors").write_bytes(bytes(30_000_000))
+    alone = Catalog([only])
+    with pytest.raises(BadModelFile, match=r"^sd15\.safetensors is a Stable Diffusion 1\.5 checkpoint"):
+        alone.default(PARTS)
+    network = {name: tensor for name, tensor in stored.items() if not name.startswith("conditioner.")}
+    save_file(network, only / "network.safetensors", {"comment": "x" * 10**7})
+    with pytest.raises(BadModelFile, match=r"^network\.safetensors lacks .* Choose text_encoder_l .*, text_encoder_g"):
+        alone.default(["vae"])
+    with pytest.raises(BadModelFile, match=r"Choose text_encoder_g \("):
+        alone.default(["text_encoder_l"])
+    both = ["text_encoder_l", "text_encoder_g"]
+    assert alone.default(both) == "network.safetensors"
+    assert Catalog([only, tmp_path]).default(both) == "whole.safetensors"  # smaller, and whole
+
+
+def test_where_no_file_can_be_read_the_default_says_why(tmp_path):
+    (tmp_path / "broken.safetensors").write_bytes(bytes(30_000_000))
+    with pytest.raises(BadModelFile, match=r"broken\.safetensors"):
+        Catalog([tmp_path]).default()
 
 
 def test_info_follows_a_file_that_changes(folder):

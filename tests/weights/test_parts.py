@@ -1,5 +1,7 @@
 """Checkpoints without some of their parts, which then come from files of their own, in every layout that is about."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -8,10 +10,11 @@ from tiny import write_checkpoint
 
 from benchmarks.unet_step import PEER_TINY
 from core.errors import BadModelFile
+from core.models import vae
 from core.models.clip import CLIPText, from_open_clip, to_open_clip
-from core.models.configs import TINY_CLIP_L, CLIPConfig
+from core.models.configs import TINY, TINY_CLIP_G, TINY_CLIP_L, TINY_VAE, CLIPConfig
 from core.weights import layouts
-from core.weights.checkpoint import load_checkpoint
+from core.weights.checkpoint import load_checkpoint, load_vae
 from core.weights.header import TensorEntry
 from core.weights.info import CLIP_G, CLIP_L, PARTS, UNET, VAE, model_info
 from tools import make_layout_lists as peer
@@ -151,6 +154,53 @@ def test_an_encoder_of_the_wrong_width_is_told_with_its_file(write, stored):
         load_checkpoint(whole, chosen={"text_encoder_l": path})
     with pytest.raises(BadModelFile, match=r"v\.safetensors: CLIP-L cannot be read"):
         load_checkpoint(whole, chosen={"text_encoder_l": write("v.safetensors", cut(stored, VAE))})
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ({"channel_mult": (1, 1, 2)}, "4 channels at 1/4 of the picture's size; 4 channels at 1/8 were wanted"),
+        ({"z_channels": 16}, "16 channels at 1/8 of the picture's size; 4 channels at 1/8 were wanted"),
+    ],
+)
+def test_a_vae_whose_latents_are_of_another_kind_is_told_before_anything_is_made_with_it(write, stored, kind, words):
+    path = write("v.safetensors", vae.VAE(replace(TINY_VAE, **kind)).state_dict())
+    own = {VAE + name: tensor for name, tensor in vae.VAE(replace(TINY_VAE, **kind)).state_dict().items()}
+    others = {name: tensor for name, tensor in stored.items() if not name.startswith(VAE)}
+    with pytest.raises(BadModelFile, match=rf"v\.safetensors: .*another kind, with {words}"):
+        load_checkpoint(write("whole.safetensors", stored), chosen={"vae": path})
+    with pytest.raises(BadModelFile, match=rf"v\.safetensors: .*another kind, with {words}"):
+        load_vae(path, unet=TINY)
+    with pytest.raises(BadModelFile, match=rf"own\.safetensors: .*another kind, with {words}"):
+        load_checkpoint(write("own.safetensors", others | own))
+
+
+@pytest.mark.parametrize("projection", [None, 64])
+def test_a_clip_g_without_its_projection_is_told_with_its_file(write, stored, projection):
+    lacking = CLIPText(replace(TINY_CLIP_G, projection=projection)).state_dict()
+    whole, path = write("whole.safetensors", stored), write("g.safetensors", lacking)
+    with pytest.raises(BadModelFile, match=r"^g\.safetensors has no text_projection of 96 x 96"):
+        load_checkpoint(whole, chosen={"text_encoder_g": path})
+    others = {name: tensor for name, tensor in stored.items() if not name.startswith(CLIP_G)}
+    own = {CLIP_G + name: tensor for name, tensor in to_open_clip(lacking).items()}
+    with pytest.raises(BadModelFile, match=r"^own\.safetensors has no text_projection"):
+        load_checkpoint(write("own.safetensors", others | own))
+
+
+@pytest.mark.parametrize(("positions", "tokens"), [(76, 49408), (77, 49407)])
+def test_a_text_encoder_that_is_too_small_for_a_prompt_is_told(write, stored, positions, tokens):
+    small = CLIPText(replace(TINY_CLIP_L, positions=positions, vocabulary=tokens)).state_dict()
+    chosen = {"text_encoder_l": write("l.safetensors", small)}
+    words = rf"l\.safetensors: CLIP-L cannot be read: .* {positions} positions and {tokens} tokens .* 77 and 49408\."
+    with pytest.raises(BadModelFile, match=words):
+        load_checkpoint(write("whole.safetensors", stored), chosen=chosen)
+
+
+def test_a_text_encoder_may_know_more_tokens_and_longer_texts(write, stored):
+    """Long-CLIP has 248 positions."""
+    large = CLIPText(replace(TINY_CLIP_L, positions=248, vocabulary=49409)).state_dict()
+    chosen = {"text_encoder_l": write("l.safetensors", large)}
+    assert load_checkpoint(write("whole.safetensors", stored), chosen=chosen).clip_l.config.positions == 248
 
 
 def test_a_part_keeps_the_type_that_the_device_wants(write, stored):

@@ -1,5 +1,6 @@
 """Refiner files: which can be one, what is read of them, and what an unsuitable one is told to be."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -21,10 +22,12 @@ from core.models.configs import (
     TINY,
     TINY_CLIP_G,
     TINY_CLIP_L,
+    TINY_VAE,
     VEGA,
     CLIPConfig,
 )
 from core.models.unet import UNet
+from core.models.vae import VAE
 from core.weights.info import model_info
 from core.weights.refiner import check_pair, load_refiner, twin
 
@@ -83,6 +86,15 @@ def test_a_family_that_can_be_no_refiner_is_named_with_those_that_can(device, tm
         load_refiner(tmp_path / "two.safetensors", device=device)
     for words in ("SDXL refiner", "SDXL checkpoint", "SSD-1B", "Segmind Vega", "Stable Diffusion 1.5"):
         assert words in str(caught.value)
+
+
+def test_a_refiner_whose_own_vae_makes_latents_of_another_kind_is_told(files, device, tmp_path):
+    prefix = "first_stage_model."
+    tensors = {name: t for name, t in load_file(files["sd15"]).items() if not name.startswith(prefix)}
+    other = VAE(replace(TINY_VAE, channel_mult=(1, 1, 2))).state_dict()
+    save_file(tensors | {prefix + name: tensor for name, tensor in other.items()}, tmp_path / "odd.safetensors")
+    with pytest.raises(BadModelFile, match=r"odd\.safetensors: the VAE makes latents of another kind, .* at 1/4"):
+        load_refiner(tmp_path / "odd.safetensors", device=device)
 
 
 def test_a_missing_file_is_told(device, tmp_path):

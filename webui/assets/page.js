@@ -156,6 +156,7 @@
 
   // ---- attention weights: Ctrl and an arrow in a prompt ---------------------------------------------------------
   const DELIMITERS = new Set(".,\\/!?%^*;:{}=`~()[]| \t\n\r");
+  const EMBEDDING = /\bembedding:(?:\\[()]|[^\s,():])+/gi;
   const WEIGHT = /^:\s*([-+]?(?:\d+\.?\d*|\.\d+))\s*$/;
 
   /** The weight between the colon at `colon` and the `close` behind it, and where that is; null if it is none. */
@@ -185,12 +186,15 @@
   }
 
   function wordAround(text, at) {
+    for (const found of text.matchAll(EMBEDDING)) {
+      const end = found.index + found[0].replace(/[.;!?]+$/, "").length;
+      if (found.index <= at && at <= end) return [found.index, end];
+    }
     let start = at;
     let end = at;
     while (start > 0 && !DELIMITERS.has(text[start - 1])) start -= 1;
     while (end < text.length && !DELIMITERS.has(text[end])) end += 1;
-    const tag = /embedding:$/i.exec(text.slice(0, start));
-    return [start - (tag ? tag[0].length : 0), end];
+    return [start, end];
   }
 
   // "(embedding:name)" counts 1.1 times, as a word in parentheses does.

@@ -17,7 +17,7 @@
   }
 
   // ---- completions -----------------------------------------------------------------------------------------------
-  const BEGUN = /(__[\p{L}\p{N}_/. -]{0,60}|<lora:[^:<>\n]*|<style:[^<>\n]*|embedding:[^\s,():]*)$/iu; // worth asking
+  const BEGUN = /(__[\p{L}\p{N}_/. -]{0,60}|<lora:[^:<>\n]*|<style:[^<>\n]*|embedding:(?:\\[()]|[^\s,():])*)$/iu; // worth asking
   const ASK_AFTER = 60; // milliseconds after a key
   let list = null;
   let status = null;

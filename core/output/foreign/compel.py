@@ -14,7 +14,7 @@ from core.output.foreign.texts import LARGEST, written_out
 MORE, LESS = 1.1, 0.9
 
 _STRENGTH = re.compile(r"\d+(?:\.\d+)?|\++|-+")
-_WORD = re.compile(r"([^\s()\\,.;:+]*[^\s()\\,.;:+-])(\++|-+)(?=[\s,.;:)]|$)")
+_WORD = re.compile(r"(<[a-zA-Z0-9., _-]+>|[^\s()\\,.;:+]*[^\s()\\,.;:+-])(\++|-+)(?=[\s,.;:)]|$)")
 _PLAIN = re.compile(r"\\.|[^\s()\\,.;:+]+|[,.;:+]|\s+|\\", re.DOTALL)
 _FUNCTION = re.compile(r"\)\s*\.\s*(?:and|blend|swap)\s*\(")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.output.foreign.compel import has_function, translated
-from core.output.foreign.texts import one_line
+from core.output.foreign.texts import one_line, with_embeddings
 from core.output.reading import Reading, ReadMetadata, text_of
 
 NAMES = {
@@ -54,6 +54,7 @@ OFF = (None, False, "", 0, "none")
 
 _NEW = ("positive_prompt", "generation_mode", "cfg_rescale_multiplier", "rand_device")
 _FLAG = re.compile(r"-(\w)\s*(\S+)")
+_EMBEDDING = re.compile(r"<([a-zA-Z0-9., _-]{1,300})>")
 _NEGATIVE = re.compile(r"\[([^\[\]]*)\]")
 
 
@@ -138,11 +139,11 @@ def _put_old_prompt(reading: Reading, prompt: str) -> None:
 
 
 def _put_text(reading: Reading, key: str, name: str, text: Any) -> None:
-    """A prompt in our own way of weighing words; one with functions stays as it is and is listed."""
+    """A prompt in our own way of weighing words and naming embeddings; one with functions stays as it is and is listed."""
     if isinstance(text, str) and has_function(text):
         reading.reject(f"function of {key}", text)
     elif isinstance(text, str):
-        text = translated(text)
+        text = with_embeddings(translated(text), _EMBEDDING)
     reading.put(key, name, text)
 
 

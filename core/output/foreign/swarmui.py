@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from core.output.foreign.texts import one_line
+from core.output.foreign.texts import one_line, with_embeddings
 from core.output.reading import Reading, ReadMetadata, is_number, recogniser, text_of
 
 NAMES = {
@@ -24,8 +25,10 @@ NO_FILE = ("Automatic", "None", "(Use Base)", "", None)
 # Said by other keys, or about the run and not the picture.
 IGNORED = (
     "aspectratio", "swarm_version", "date", "generation_time", "images", "nopreviews", "imageformat", "automaticvae",
-    "donotsave", "wildcardseed", "used_wildcards", "original_prompt", "original_negativeprompt",
+    "donotsave", "wildcardseed", "used_wildcards", "used_embeddings", "original_prompt", "original_negativeprompt",
 )  # fmt: skip
+
+_EMBEDDING = re.compile(r"<embed(?:ding)?:([^<>:]{1,300})>", re.IGNORECASE)
 
 recognises = recogniser("sui_image_params")
 
@@ -39,7 +42,7 @@ def read(values: Mapping[str, Any]) -> ReadMetadata:
     hashes = {text_of(one.get("name")): text_of(one.get("hash")) for one in models}
     for key in TEXTS:
         if isinstance(left.get(key), str):
-            left[key] = one_line(left[key])
+            left[key] = with_embeddings(one_line(left[key]), _EMBEDDING)
     reading.put_all(left, NAMES | CHOICES)
     reading.take_lora_tags("prompt")
     if "model" in left:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+from core.prompt.embedding_names import MARK, written
 
 LARGEST = 10.0  # no prompt that somebody wrote weighs a word more
 
@@ -10,6 +13,18 @@ LARGEST = 10.0  # no prompt that somebody wrote weighs a word more
 def one_line(text: str) -> str:
     """`text` without line feeds: for the program that it is from they are white space, here each line is a text of its own."""
     return " ".join(line for line in map(str.strip, text.splitlines()) if line)
+
+
+def with_embeddings(text: str, tag: re.Pattern[str]) -> str:
+    """`text` with each `tag` (its group 1 is a name) as our word for that embedding, parted from its neighbours."""
+
+    def word(found: re.Match[str]) -> str:
+        before, after = text[: found.start()][-1:], text[found.end() :][:1]
+        left = "" if not before or before.isspace() or before in "(," else " "
+        right = " " if after.isalnum() or after in ("_", "-", "<") else ""
+        return f"{left}{MARK}{written(found[1].strip())}{right}"
+
+    return tag.sub(word, text)
 
 
 def written_out(pieces: Iterable[tuple[str, float]]) -> str:
