@@ -160,7 +160,7 @@ def test_another_model_keeps_what_a_preset_says_that_is_for_any(page: Page, file
     page.choose("hers")
     page.now[page.parts["base_model"]] = EMBEDDED
     page.act("base_model", "input")
-    assert (page["steps"], page["sampler"]) == (25, "dpmpp_2m_sde_gpu")
+    assert (page["steps"], page["sampler"]) == (25, "dpmpp_2m")
 
 
 def test_files_of_the_last_visit_that_are_gone_are_told_and_the_sizes_of_the_model_go_with_it(page: Page) -> None:

@@ -26,7 +26,7 @@ from core.models.vae import SDXL_SCALE, VAE
 log = logging.getLogger(__name__)
 
 SETTINGS = {
-    "width": 256, "height": 256, "steps": 25, "guidance_scale": 3.0, "sampler": "dpmpp_2m_sde_gpu", "scheduler": "karras",
+    "width": 256, "height": 256, "steps": 25, "guidance_scale": 3.0, "sampler": "dpmpp_2m", "scheduler": "karras",
     "sharpness": 0.0, "adm_scaler_positive": 1.0, "adm_scaler_negative": 1.0, "adm_scaler_end": 0.0,
 }  # fmt: skip
 LICENSE = "Apache-2.0; trained on Fluent Emoji by Microsoft (MIT) and, for drawings, Noto Emoji by Google (Apache-2.0)"
