@@ -11,15 +11,15 @@ UNET_PRECISIONS = (*CLIP_PRECISIONS, "int8")
 
 # What a precision costs against 32 bits, from docs/memory.md: final latents, of the decoder pixels.
 COSTS = {
-    ("unet", "bf16"): "pictures off by about 0.8 %, 1 % at the worst",
-    ("unet", "fp8"): "weights of 8 bits, pictures off by about 5 %, 6 % at the worst",
-    ("unet", "fp8-e5m2"): "weights of 8 bits, pictures off by about 8 %, 15 % at the worst",
-    ("unet", "int8"): "weights of 8 bits, pictures off by about 2 %, 3 % at the worst",
+    ("unet", "bf16"): "pictures off by about 0.5 %, 4 % at the worst",
+    ("unet", "fp8"): "weights of 8 bits, pictures off by about 6 %, 21 % at the worst",
+    ("unet", "fp8-e5m2"): "weights of 8 bits, pictures off by about 7 %, 43 % at the worst",
+    ("unet", "int8"): "weights of 8 bits, pictures off by about 2 %, 19 % at the worst",
     ("vae", "fp16"): "about 63 dB from fp32; SDXL's own can overflow in it",
     ("vae", "bf16"): "about 52 dB from fp32",
-    ("clip", "bf16"): "pictures off by about 0.1 %, 0.2 % at the worst",
-    ("clip", "fp8"): "weights of 8 bits, pictures off by about 1 %, 2 % at the worst",
-    ("clip", "fp8-e5m2"): "weights of 8 bits, pictures off by about 2 %, 3 % at the worst",
+    ("clip", "bf16"): "pictures off by about 0.2 %, 3 % at the worst",
+    ("clip", "fp8"): "weights of 8 bits, pictures off by about 1 %, 6 % at the worst",
+    ("clip", "fp8-e5m2"): "weights of 8 bits, pictures off by about 2 %, 44 % at the worst",
 }
 
 # The reference's memory modes -> what they come to here: a field of Config and its value. Networks stay on the device as

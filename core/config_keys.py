@@ -252,7 +252,7 @@ KEYS: dict[str, Key] = {
         _one_of("auto", *UNET_PRECISIONS),
         "auto",
         f"of the denoising network: auto, {', '.join(PRECISIONS)}; or fp8, fp8-e5m2, int8: weights of 8 bits, half the memory, "
-        "pictures off by about 5, 8 and 2 % (docs/memory.md)",
+        "pictures off by about 6, 7 and 2 % (docs/memory.md)",
     ),
     "int8_linears": Key(
         _switch,
