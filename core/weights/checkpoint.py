@@ -281,7 +281,7 @@ def _check_widths(
             f"{path.name}: the text encoders are {width} wide together, and the network wants {unet.context_dim}. "
             "The parts do not belong together."
         )
-    if unet.adm_in_channels is not None and clip_g is not None and clip_g.config.projection != clip_g.config.width:
+    if unet.adm_in_channels is not None and clip_g is not None and clip_g.config.projection is None:
         raise BadModelFile(
             f"{chosen.get('text_encoder_g', path).name} has no text_projection of {clip_g.config.width} x "
             f"{clip_g.config.width}, which SDXL needs of CLIP-G. Take a CLIP-G saved with its projection."
