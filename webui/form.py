@@ -104,8 +104,10 @@ class Form:
 
     def absent(self, values: Mapping[str, Any]) -> dict[str, str]:
         """The files that `values` by control name name and that are not there, by control name."""
-        asked = {name: str(values.get(name) or "") for name in self._files()}
-        return {name: asked[name] for name, names in self._files().items() if asked[name] and asked[name] not in names}
+        files = self._files().items()
+        return {
+            name: wanted for name, names in files if (wanted := str(values.get(name) or "")) and wanted not in names
+        }
 
     def filled(
         self, values: Mapping[str, Any], complaint: str = "", *, only_changes: bool = False, as_made: bool = False

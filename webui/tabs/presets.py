@@ -154,7 +154,9 @@ def preset_events(
             if absent is None or absent == _absent(choice):
                 return {message: UNCHANGED}
             current, former = form.current(values), former_of(values)
-            if former and former.chosen == chosen:
+            if former and former.chosen != chosen:
+                former = None
+            if former:
                 settings, _ = shelf.switched(form.settings(former.values), former.preset, chosen)
             else:  # the page was opened anew: nobody knows what was there before
                 kept = {name: getattr(current, name) for name in (*TYPED, "image_number")}
@@ -165,7 +167,7 @@ def preset_events(
             updates = changed(current, dataclasses.replace(settings, **kept), chosen, chosen, choice)
         except UserError as error:
             return {message: problem(str(error))}
-        if former and former.chosen == chosen:  # Undo goes back to before the choice
+        if former:  # Undo goes back to before the choice
             updates[made.former] = dataclasses.replace(former, typed=typed_of(settings)).to_text()
         return updates
 
