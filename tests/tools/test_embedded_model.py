@@ -16,6 +16,7 @@ import torch.nn.functional as F
 TOOLS = Path(__file__).parents[2] / "tools" / "embedded_model"
 sys.path.insert(0, str(TOOLS))
 
+import captions  # noqa: E402
 import companions  # noqa: E402
 import data  # noqa: E402
 import encode  # noqa: E402
@@ -40,6 +41,7 @@ from core.models.configs import CLIPConfig  # noqa: E402
 from core.models.vae import SDXL_SCALE, VAE  # noqa: E402
 
 RED, BLUE = data.COLOUR_NAMES.index("red"), data.COLOUR_NAMES.index("blue")
+FLAT = data.STYLES.index("flat")
 
 
 def scenes(n, *, mix=Mix()):  # noqa: B008
@@ -73,28 +75,68 @@ def test_the_table_names_at_least_three_hundred_things_once_each_and_ten_colours
     )
 
 
-def test_captions_name_things_grounds_styles_sizes_and_places():
-    drawn, rng = scenes(600)
-    for one in drawn:
-        text = caption(one, rng)
-        for thing in (one.thing, one.second):
-            assert thing == scene.NONE or any(
-                name in text or " ".join(w for w in name.split() if w not in {*data.COLOURS, "gold", "golden"}) in text
-                for name in data.THINGS[thing].names
-            )
-        grounds = {one.ground, one.fade} - {data.WHITE, scene.NONE}
-        assert all(data.COLOUR_NAMES[colour] in text for colour in grounds)
-        words = {
-            "flat": ["flat"],
-            "line": ["line art", "lineart", "line drawing", "line icon"],
-            "drawing": ["drawing", "cartoon"],
-        }
-        if data.STYLES[one.style] in words:
-            assert any(word in text for word in words[data.STYLES[one.style]])
-        assert not one.small or any(word in text for word in ("small", "little", "tiny"))
-        place = ("", "left", "right", "top", "bottom")[one.place]
-        assert place in text
-        assert "gradient" not in text or one.fade != scene.NONE
+STYLE_NAMES = {
+    "3d": ["3d"],
+    "flat": ["flat"],
+    "line": ["line art", "lineart", "line drawing", "line icon"],
+    "drawing": ["drawing", "cartoon"],
+}
+
+
+def parts_named(one: Scene, text: str) -> dict[str, bool]:
+    """Which parts of a scene that are worth a word the caption names."""
+    names = {
+        thing: [
+            form for name in data.THINGS[thing].names
+            for form in (name, " ".join(w for w in name.split() if w not in {*data.COLOURS, "gold", "golden"}) or name)
+        ]
+        for thing in {one.thing, one.second} - {scene.NONE}
+    }  # fmt: skip
+    found = {"things": all(any(name in text for name in forms) for forms in names.values())}
+    grounds = {one.ground, one.fade} - {data.WHITE, scene.NONE}
+    if grounds:
+        found["ground"] = all(data.COLOUR_NAMES[colour] in text for colour in grounds)
+    if one.style:
+        found["style"] = any(word in text for word in STYLE_NAMES[data.STYLES[one.style]])
+    if one.small:
+        found["size"] = any(word in text for word in ("small", "little", "tiny"))
+    if one.place:
+        found["place"] = ("", "left", "right", "top", "bottom")[one.place] in text
+    return found
+
+
+def test_captions_name_things_grounds_styles_sizes_and_places_and_leave_each_open_now_and_then():
+    drawn, rng = scenes(3000)
+    named = [parts_named(one, caption(one, rng)) for one in drawn]
+    shares = {
+        part: np.mean([found[part] for found in named if part in found]) for part in ("things", "ground", "style")
+    }
+    rare = np.mean([found[part] for found in named for part in ("size", "place") if part in found])
+    assert 1 - captions.ONE_PART < shares["things"] < 1 - captions.ONE_PART / 2
+    most = (1 - captions.UNNAMED) * (1 - captions.ONE_PART)
+    assert shares["ground"] == pytest.approx(most + captions.ONE_PART / 4, abs=0.03)
+    assert shares["style"] == pytest.approx(most + captions.ONE_PART / 4, abs=0.03)
+    assert rare == pytest.approx(most, abs=0.04)
+
+
+def test_a_caption_of_one_part_names_a_thing_a_keyword_the_style_or_the_ground():
+    def found(one):
+        rng = np.random.default_rng(2)
+        return {captions.one_part(one, rng) for _ in range(400)}
+
+    apple, fox = 0, next(t for t, thing in enumerate(data.THINGS) if thing.names[0] == "fox")
+    orange, black = map(data.COLOUR_NAMES.index, ("orange", "black"))
+    keywords = {*data.THINGS[apple].keywords, *data.THINGS[fox].keywords}
+    styles, grounds = (
+        {"flat", "flat vector", "flat design", "flat style"},
+        {"orange background", "an orange background"},
+    )
+    things = {"a red apple", "an apple", "a fox", "a fox face", "a red fox"}
+    assert found(Scene(apple, fox, style=FLAT, ground=orange)) == keywords | styles | grounds | things
+    gradient = {"an orange and white gradient background", "orange and white gradient background"}
+    assert gradient <= found(Scene(apple, ground=orange, fade=data.WHITE))
+    lines = found(Scene(apple, style=scene.LINE, ground=black))
+    assert "white line art" in lines and "black line art" not in lines
 
 
 def test_captions_do_not_claim_what_is_not_there():
@@ -103,7 +145,7 @@ def test_captions_do_not_claim_what_is_not_there():
     for text in plain:
         assert not any(word in text.split() for word in ("left", "small", "tiny", "flat", "cartoon", "and", "gradient"))
         assert "line art" not in text
-    line = [caption(Scene(0, style=scene.LINE), rng) for _ in range(50)]  # "red apple" is not red in line art
+    line = [caption(Scene(0, style=scene.LINE), rng) for _ in range(200)]  # "red apple" is not red in line art
     assert not any("red" in text.split() for text in line)
 
 
@@ -303,6 +345,34 @@ def test_questions_name_a_style_and_a_ground_or_neither_and_some_pairs_were_neve
         assert (" on a" in q.prompt.removeprefix("a ")) == q.styled
         assert q.held_out == ((q.thing, q.colour) in data.held_out())
     assert {q.style for q in asked if q.styled} == {0, 1, 2} and sum(q.held_out for q in asked) > 150
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_a_negative_prompt_counts_where_what_it_names_is_gone(obeys):
+    rng = np.random.default_rng(0)
+    dark = rng.integers(0, 100, (24, 8, 8, 4)).astype(np.uint8).repeat(16, 1).repeat(16, 2)
+    dark[..., 3] = 255
+    bright = dark.copy()
+    bright[..., :3] += 150
+    sets = {0: dark, FLAT: bright}
+
+    class Obedient:
+        vae = None
+
+        def paint(self, prompts, seeds, negative_prompt=""):
+            named = [t for t in range(24) if with_article(data.THINGS[t].names[0]) in prompts] or [3] * len(prompts)
+            negative = negative_prompt if obeys else ""
+            ground, style = (BLUE if negative == "white background" else data.WHITE), (FLAT if negative == "3d" else 0)
+            other = negative == data.THINGS[3].names[0]
+            return np.stack([scene.plain(5 if other else t, ground, style, sets[style], 128) for t in named])
+
+    def style_of(pixels):
+        return (pixels[:, 54:74, 54:74].mean((1, 2, 3)) > 120).astype(int)
+
+    figures = evaluate.negatives(Obedient(), 24, 2, [0, FLAT], sets, style_of)
+    assert figures == {
+        "negative_ground": obeys, "negative_style": obeys, "negative_thing": obeys, "negative_top1": obeys,
+    }  # fmt: skip
 
 
 def test_unevenness_is_fine_and_coarse_and_stays_below_its_share_of_the_spread():

@@ -46,7 +46,9 @@ PLACED = {
 BESIDE = (("{} and {}", 0.5), ("{} next to {}", 0.2), ("{} on the left and {} on the right", 0.3))
 ABOVE = (("{} and {}", 0.4), ("{} above {}", 0.6))
 SMALL = ("small ", "little ", "tiny ")
-UNNAMED_WHITE, UNNAMED_3D, KEYWORDS = 0.5, 0.5, 0.1  # shares
+UNNAMED_WHITE, UNNAMED_3D = 0.5, 0.5  # shares of these
+UNNAMED = 0.08  # share of the other grounds and styles, of sizes, of places
+KEYWORDS, ONE_PART = 0.1, 0.05  # shares of captions
 
 
 def with_article(name: str) -> str:
@@ -79,17 +81,22 @@ def name_of(thing: int, style: int, rng: Generator) -> str:
 
 
 def caption(scene: Scene, rng: Generator, *, high: bool = False) -> str:
-    """What the scene shows. A white ground and the 3D style are named half the time, everything else always.
+    """What the scene shows: its things always, a white ground and the 3D style half the time, all else nearly always.
 
-    `high`: the picture is higher than wide, so that the second thing is below the first.
+    What is left open is what a negative prompt can take away: guidance weighs pictures of the prompt, and makes no others.
+    For the same reason a few captions name one part of the scene and nothing else. `high`: the picture is higher than wide,
+    so that the second thing is below the first.
     """
+    if rng.random() < ONE_PART:
+        return one_part(scene, rng)
     style = STYLES[scene.style]
     where = rng.random()  # is the style named: before, at the end, or as an adjective
-    named = scene.style != 0 or rng.random() >= UNNAMED_3D
+    named = rng.random() >= (UNNAMED_3D if scene.style == 0 else UNNAMED)
+    small = scene.small and rng.random() >= UNNAMED
 
     def title(thing: int) -> str:
         name = name_of(thing, scene.style, rng)
-        adjectives = any_of(SMALL, rng) if scene.small else ""
+        adjectives = any_of(SMALL, rng) if small else ""
         if named and where < 0.1:
             adjectives += ADJECTIVES[style]
         if rng.random() < 0.3:
@@ -99,22 +106,42 @@ def caption(scene: Scene, rng: Generator, *, high: bool = False) -> str:
     text = title(scene.thing)
     if scene.second != NONE:
         text = pick(ABOVE if high else BESIDE, rng).format(text, title(scene.second))
-    if scene.place != MIDDLE:
+    if scene.place != MIDDLE and rng.random() >= UNNAMED:
         text += f" {any_of(PLACED[scene.place], rng)}"
     if named and 0.1 <= where < 0.45:
         text = any_of(BEFORE[style], rng) + text
     elif not named:
         text = any_of(NEUTRAL, rng) + text
-    if scene.fade != NONE:
-        text = pick(GRADIENTS, rng).format(text, COLOUR_NAMES[scene.ground], COLOUR_NAMES[scene.fade])
-    elif scene.ground != WHITE or rng.random() >= UNNAMED_WHITE:
-        text = pick(GROUNDS, rng).format(text, COLOUR_NAMES[scene.ground])
+    white = scene.ground == WHITE and scene.fade == NONE
+    if rng.random() >= (UNNAMED_WHITE if white else UNNAMED):
+        colours = [COLOUR_NAMES[c] for c in (scene.ground, scene.fade) if c != NONE]
+        text = pick(GROUNDS if scene.fade == NONE else GRADIENTS, rng).format(text, *colours)
     if named and where >= 0.45:
         text += any_of(AFTER[style], rng)
     words = THINGS[scene.thing].keywords
     if scene.second == NONE and words and rng.random() < KEYWORDS:
         text += "".join(f", {words[i]}" for i in rng.permutation(len(words))[: 1 + int(rng.integers(2))])
-    text = text.replace(" a orange ", " an orange ")
+    return white_lines(text.replace(" a orange ", " an orange "), scene)
+
+
+def one_part(scene: Scene, rng: Generator) -> str:
+    """A thing, a keyword, the style or the ground of the scene: "fox", "animal", "flat", "blue background"."""
+    part = any_of(("thing", "keyword", "style", "ground"), rng)
+    thing = scene.second if scene.second != NONE and rng.random() < 0.5 else scene.thing
+    words = THINGS[thing].keywords
+    if part == "keyword" and words:
+        return any_of(words, rng)
+    if part == "style":
+        options = [words.strip(" ,") for words in (*AFTER[STYLES[scene.style]], ADJECTIVES[STYLES[scene.style]])]
+        return white_lines(any_of(options, rng), scene)
+    if part == "ground":
+        colours = [COLOUR_NAMES[c] for c in (scene.ground, scene.fade) if c != NONE]
+        ground = f"{' and '.join(colours)} {'gradient ' if len(colours) > 1 else ''}background"
+        return with_article(ground) if rng.random() < 0.5 else ground
+    return with_article(name_of(thing, scene.style, rng))
+
+
+def white_lines(text: str, scene: Scene) -> str:
     return text.replace("black line art", "white line art") if scene.ground == BLACK else text
 
 

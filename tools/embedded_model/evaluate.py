@@ -11,6 +11,9 @@ sharp_top1  mean of that over all pictures, counting 0 where the thing is wrong:
 *_held_out  the same over pairs of thing and colour that were never trained together
 diversity   mean absolute difference of two seeds of the same prompt, of 255
 nearest     for held-out pairs: root mean square distance to the nearest of 60 training pictures of the same thing, of 255
+negative_*  share of the pictures with a negative prompt that have lost what it names: the style ("3d") and the ground ("white
+            background") that a thing's name alone gives, and of keywords ("fruit") the thing drawn without it
+negative_top1  share of those that have lost style or ground and still show the thing
 vae_psnr_*  dB, of pictures that were not trained on, by style
 Pictures are made by the program's own engine with the settings the file recommends, or (`--run`) from a training state by
 the small sampler of sample.py, many at a time, while training goes on. Seeds are fixed, prompts come from things.json.
@@ -22,7 +25,9 @@ import argparse
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,6 +59,9 @@ log = logging.getLogger(__name__)
 STYLE_WORDS = {"3d": ", 3d", "flat": ", flat", "line": ", line art", "drawing": ", drawing"}
 SHIFTS = [(0, 0), *((y, x) for y in (-2, 0, 2) for x in (-2, 0, 2) if (y, x) != (0, 0))]  # of 64 px
 SCALES = (0.8, 0.84, 0.88)
+KEYWORDS = (
+    "fruit", "animal", "food", "vehicle", "dessert", "plant", "bird", "insect", "clothes", "flower", "sport", "music",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,11 @@ class Sketcher:
 
     def paint(self, prompts: list[str], seeds: list[int], **changes: Any) -> np.ndarray:
         size = (changes.get("height", self.side), changes.get("width", self.side))
-        given = {"steps": changes.get("steps", 16), "guidance": changes.get("guidance_scale", 3.0)}
+        given = {
+            "steps": changes.get("steps", 16),
+            "guidance": changes.get("guidance_scale", 3.0),
+            "negative": changes.get("negative_prompt", ""),
+        }
         parts = [
             sample_painter(self.painter, self.words, prompts[i : i + 16], size=size, seeds=seeds[i : i + 16], **given)
             for i in range(0, len(prompts), 16)
@@ -159,9 +171,10 @@ def references(thing: int, colour: int, style: int, pictures: np.ndarray) -> np.
 
 
 def judge(pixels: np.ndarray, asked: list[Question], things: int, sets: dict[int, np.ndarray]) -> dict[str, np.ndarray]:
-    """For each picture: is it the right thing, is its ground right, how sharp is it (0 to 1), how far is the right one (rms)."""
+    """For each picture: the nearest thing, is it the right one, is its ground right, how sharp is it (0 to 1), how far is the
+    right one (rms)."""
     n = len(asked)
-    scores = {name: np.zeros(n, np.float32) for name in ("top1", "colour", "sharpness", "rms")}
+    scores = {name: np.zeros(n, np.float32) for name in ("top1", "colour", "sharpness", "rms", "nearest")}
     for colour, style in sorted({(q.colour, q.style) for q in asked}):
         known = np.stack([references(t, colour, style, sets[style]) for t in range(things)]).reshape(things * 3, -1)
         squares = np.square(known).sum(axis=1)
@@ -171,6 +184,7 @@ def judge(pixels: np.ndarray, asked: list[Question], things: int, sets: dict[int
             distance = squares[:, None] - 2 * known @ moved.T + np.square(moved).sum(axis=1)
             best = np.sqrt(np.maximum(distance.min(axis=1), 0) / known.shape[1]).reshape(things, 3).min(axis=1)
             right = plain(asked[i].thing, colour, style, sets[style], pixels.shape[1])
+            scores["nearest"][i] = best.argmin()
             scores["top1"][i] = best.argmin() == asked[i].thing
             scores["rms"][i] = best[asked[i].thing]
             scores["colour"][i] = ground_of(pixels[i]) == colour
@@ -186,6 +200,49 @@ def nearest_training(pixels: np.ndarray, question: Question, sets: dict[int, np.
     trained = [paint(scene, sets[question.style], rng, (128, 128), Mix())[0] for scene in scenes]
     mine = small(pixels)
     return min(float(np.sqrt(np.square(small(p) - mine).mean())) for p in trained)
+
+
+def negatives(
+    artist: Artist,
+    things: int,
+    every: int,
+    styles: list[int],
+    sets: dict[int, np.ndarray],
+    style_of: Callable[[np.ndarray], np.ndarray],
+) -> dict[str, float]:
+    """What negative prompts take away, for every n-th of the `things` and all KEYWORDS; `style_of` indexes `styles`.
+
+    Asked are the pictures that have it without a negative prompt, with the same seed.
+    """
+
+    def seen(pixels: np.ndarray, thing: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of each picture its ground, its style, the nearest thing of that ground and style, and is that `thing`."""
+        grounds, drawn = [ground_of(p) for p in pixels], [styles[i] for i in style_of(pixels)]
+        asked = [Question(*parts, "", False) for parts in zip(thing, grounds, drawn, strict=True)]
+        scores = judge(pixels, asked, things, sets)
+        return np.asarray(grounds), np.asarray(drawn), scores["nearest"].astype(int), scores["top1"] > 0
+
+    def share(values: np.ndarray) -> float:
+        return float(values.mean()) if len(values) else 0.0
+
+    some = list(range(0, things, every))
+    names, seeds = [with_article(THINGS[t].names[0]) for t in some], [2000 + t for t in some]
+    ground, style, _, _ = seen(artist.paint(names, seeds), some)
+    without_ground, _, _, right = seen(artist.paint(names, seeds, negative_prompt="white background"), some)
+    _, without_style, _, right_too = seen(artist.paint(names, seeds, negative_prompt="3d"), some)
+    white, solid = ground == WHITE, style == 0
+    lost, flattened = white & (without_ground != WHITE), solid & (without_style != 0)
+    words, seeds = [with_article(word) for word in KEYWORDS], [3000 + i for i in range(len(KEYWORDS))]
+    _, _, first, _ = seen(artist.paint(words, seeds), [0] * len(words))
+    pairs = zip(words, first, seeds, strict=True)
+    again = [artist.paint([word], [seed], negative_prompt=THINGS[thing].names[0])[0] for word, thing, seed in pairs]
+    _, _, second, _ = seen(np.stack(again), [0] * len(words))
+    return {
+        "negative_ground": share(lost[white]),
+        "negative_style": share(flattened[solid]),
+        "negative_thing": share(second != first),
+        "negative_top1": share(np.concatenate([right[lost], right_too[flattened]])),
+    }
 
 
 def sheets(artist: Artist, path: Path, things: int, styles: list[int]) -> None:
@@ -246,7 +303,7 @@ def main() -> None:
     }
     scores = judge(pixels, asked, args.things, sets)
     unseen = np.asarray([q.held_out for q in asked])
-    figures |= {name: float(values.mean()) for name, values in scores.items()}
+    figures |= {name: float(scores[name].mean()) for name in ("top1", "colour", "sharpness", "rms")}
     figures["sharp_top1"] = float((scores["top1"] * scores["sharpness"]).mean())
     figures |= {f"{name}_held_out": float(scores[name][unseen].mean()) for name in ("top1", "colour")}
     for style in styles:
@@ -263,6 +320,8 @@ def main() -> None:
             figures[f"style_{STYLES[style]}"] = float(seen[mine].mean())
         real, labels = examples(args.work, styles, range(args.things), 300, np.random.default_rng(9))
         figures["style_real"] = float(np.mean(styles_of(judge_of_styles, through(artist.vae, real)) == labels.numpy()))
+        style_of = partial(styles_of, judge_of_styles)
+        figures |= negatives(artist, args.things, 2 * args.every, styles, sets, style_of)
     again = [q.prompt for q in asked if q.colour == WHITE][:12]
     twins = [artist.paint(again, list(range(seed, seed + len(again)))).astype(np.float32) for seed in (1, 501)]
     figures["diversity"] = float(np.abs(twins[0] - twins[1]).mean())

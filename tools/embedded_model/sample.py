@@ -45,7 +45,7 @@ def sample(
 ) -> Tensor:
     """Latents (B, 4, h/8, w/8) of zero mean and unit variance, for pictures of `size` (h, w) pixels.
 
-    `context` (2B, T, C) and `pooled` (2B, P) hold the conditions of the B prompts first, then as many empty ones.
+    `context` (2B, T, C) and `pooled` (2B, P) hold the conditions of the B prompts first, then those of the B negative prompts.
     """
     n, device = len(seeds), context.device
     sizes = torch.tensor([[*size, 0, 0, *size]] * 2 * n, dtype=torch.float32, device=device)
@@ -82,10 +82,11 @@ def sample_painter(
     steps: int,
     guidance: float = 3.0,
     seeds: list[int] | None = None,
+    negative: str = "",
 ) -> Tensor:
     """`sample` for a network in training; without `seeds` picture n starts from seed n."""
     device = next(painter.parameters()).device
-    left, right = words.batch([words.content(p) for p in prompts] + [[]] * len(prompts))
+    left, right = words.batch([words.content(p) for p in [*prompts, *[negative] * len(prompts)]])
     context, pooled = painter.read((left.to(device), right.to(device)))
     seeds = list(range(len(prompts))) if seeds is None else seeds
     return sample(painter.unet, context, pooled, size=size, seeds=seeds, steps=steps, guidance=guidance)
