@@ -89,7 +89,7 @@ def serve(config, args):
     from core.port import port_trouble
     from core.presets import settings_of
     from core.presets_shelf import Shelf
-    from core.private_paths import reworded, without
+    from core.private_paths import without
 
     trouble = port_trouble(config.host, config.port)
     if trouble:
@@ -122,7 +122,7 @@ def serve(config, args):
     store, pace = QueueStore(config.queue_file), Pace(config.pace_file)
     carry_out = partial(handler, history=history, created_by=config.created_by)
     most = MOST_OF_ONE if shared else None
-    shown = without(config.private_paths) if config.open_to_others else str  # strangers need not know where files are
+    shown = without(config.private_paths) if config.open_to_others else str
     worker = Worker(carry_out, lambda: make_pipeline(config, catalog), store, pace, most_of_one=most, shown=shown)
     shelf = Shelf(
         catalog=catalog,
@@ -151,10 +151,11 @@ def serve(config, args):
         files=lambda kind: catalog.files(kind).names(),
         hashes=catalog.known_hashes,
         resources=resources,
-        lora_info=reworded(lambda name: lora_info(catalog.files("loras").find(name), name), shown),
-        native_size=reworded(lambda name: catalog.info(name or catalog.default()).native_size, shown),
-        defaults=reworded(lambda name: settings_of(catalog, preset, {"base_model": name} if name else {}), shown),
-        recommended=reworded(lambda name: settings_of(catalog, {}, {"base_model": name} if name else {}), shown),
+        lora_info=lambda name: lora_info(catalog.files("loras").find(name), name),
+        native_size=lambda name: catalog.info(name or catalog.default()).native_size,
+        defaults=lambda name: settings_of(catalog, preset, {"base_model": name} if name else {}),
+        recommended=lambda name: settings_of(catalog, {}, {"base_model": name} if name else {}),
+        shown=shown,
     )
 
     def ready(address):

@@ -180,7 +180,7 @@ def _models(config: Config) -> Iterator[Finding]:
     if not names:
         folders = " or ".join(map(str, config.checkpoints))
         yield Finding("Models", "no checkpoint was found", f"Put an SDXL checkpoint (.safetensors) into {folders}.")
-    for _, file in sorted(catalog.paths().items()):
+    for file in sorted(catalog.paths().values()):
         if file.suffix.lower() in PICKLES:
             yield Finding("Model", f"{file.name} is a {file.suffix} file", CONVERT)
 

@@ -5,14 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ParamSpec, TypeVar
-
-from core.errors import UserError
 
 SLASH = r"[\\/]+"
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 def without(places: Mapping[Path, str]) -> Callable[[str], str]:
@@ -24,18 +18,6 @@ def without(places: Mapping[Path, str]) -> Callable[[str], str]:
     pattern = re.compile("|".join(f"({_pattern(place)})" for place in nearest))
     words = [long[place] for place in nearest]
     return lambda text: pattern.sub(lambda found: words[(found.lastindex or 0) - 1], text)
-
-
-def reworded(ask: Callable[P, T], shown: Callable[[str], str]) -> Callable[P, T]:
-    """`ask`, whose UserErrors say what `shown` makes of their words."""
-
-    def asked(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return ask(*args, **kwargs)
-        except UserError as error:
-            raise type(error)(shown(str(error))) from error
-
-    return asked
 
 
 def _pattern(place: Path) -> str:

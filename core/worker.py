@@ -334,9 +334,9 @@ class Worker:
                 self._carry_out(task)
             except Exception:  # whatever it was, those who wait come next
                 log.exception("A task could not be ended as it should")
-                with suppress(Exception):  # of somebody who listens
-                    if not task.done:
-                        task.publish(Failed(message=NO_RESULT))
+            with suppress(Exception):  # of somebody who listens
+                if not task.done:
+                    task.publish(Failed(message=NO_RESULT))
             with self._changed:
                 if not (self._closing and task.state == "stopped"):
                     self._store.drop([task])
@@ -361,8 +361,6 @@ class Worker:
             task.publish(Finished(paths=(), seconds=0.0, stopped=True))
         except Exception as error:
             self._publish(task, Failed(message=self._told(error)))
-        if not task.done:
-            task.publish(Failed(message=NO_RESULT))
 
     def _publish(self, task: AsyncTask, event: Event) -> None:
         if isinstance(event, (Warned, Failed)):

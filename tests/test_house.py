@@ -306,3 +306,14 @@ def test_imports_between_our_modules_make_no_circle():
 
     for module in graph:
         visit(module)
+
+
+def test_the_page_tells_errors_as_visitors_may_read_them():
+    """By `App.told`, for they may name folders of the machine. (Downloads are for the one who sits at it.)"""
+    for name, tree in trees():
+        if not name.startswith("webui/") or name == "webui/download_routes.py":
+            continue
+        for handler in (node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.name):
+            if "BadRequest" not in ast.unparse(handler.type):
+                words = "\n".join(map(ast.unparse, handler.body))
+                assert f"str({handler.name})" not in words, f"{name}, line {handler.lineno}"

@@ -180,7 +180,7 @@ def test_where_the_page_is_open_to_others_it_names_no_folder_as_a_whole_path(
         "    print(app.worker._shown(f'There is nothing in {launch.ROOT}/models.'))\n"
         "    for ask in (app.lora_info, app.native_size):\n"
         "        try: ask('none.safetensors')\n"
-        "        except launch.UserError as error: print(error)\n"
+        "        except launch.UserError as error: print(app.told(error))\n"
         "webui.server.serve = serve\n"
         "from core.errors import UserError\n"
         "launch.UserError = UserError\n"

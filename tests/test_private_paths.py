@@ -4,8 +4,7 @@ from pathlib import Path, PureWindowsPath
 
 import pytest
 
-from core.errors import BadModelFile, UserError
-from core.private_paths import reworded, without
+from core.private_paths import without
 
 PLACES = {
     Path("/srv/easel"): "…",
@@ -37,17 +36,3 @@ def test_slashes_of_windows_are_found_however_they_are_written():
 
 def test_without_places_a_text_stays():
     assert without({Path("/"): "nothing"})("/srv/easel") == "/srv/easel"
-
-
-def test_errors_stay_of_their_kind_with_other_words():
-    def ask(name, *, folder):
-        if name == "bad":
-            raise BadModelFile(f"{folder}/bad is damaged")
-        return name
-
-    asked = reworded(ask, without(PLACES))
-    assert asked("good", folder="/srv/easel") == "good"
-    with pytest.raises(BadModelFile, match=r"^…/bad is damaged$"):
-        asked("bad", folder="/srv/easel")
-    with pytest.raises(UserError, match=r"^…/bad"):
-        asked("bad", folder="/srv/easel")

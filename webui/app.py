@@ -92,7 +92,8 @@ class App:
     preset and configuration say. All may raise UserError. `files(kind)` names what there is of a kind of file, `hashes(kind)`
     has the SHA-256 by name of those whose hash is known already, and `lora_info(name)` what a LoRA's header says (may raise
     UserError). Kinds: "checkpoints", "loras", "vae", "text_encoders", "embeddings", "styles", "wildcards".
-    `resources` are what prompts may name.
+    `resources` are what prompts may name. `shown` makes of a text what visitors may read of it: strangers need not know
+    where files are.
     """
 
     worker: TaskQueue
@@ -115,3 +116,8 @@ class App:
     languages: Languages = field(default_factory=read_languages)
     notices: tuple[str, ...] = ()  # what there is to say of the configuration
     title: str = "Easel"
+    shown: Callable[[str], str] = str
+
+    def told(self, error: Exception) -> str:
+        """What visitors read of an error."""
+        return self.shown(str(error))

@@ -174,7 +174,7 @@ class Form:
         try:
             settings = (recommended_for or self.app.defaults)(name)
         except UserError as error:
-            return {self.message: problem(str(error))}
+            return {self.message: problem(self.app.told(error))}
         recommended = {each: shown(settings)[each] for each in RECOMMENDED}
         locked = forced(mode_of(self.by_name(values)))
         own = own_values(values[self.own]) | {each: value for each, value in recommended.items() if each in locked}

@@ -238,4 +238,4 @@ def defaults_or_problem(app: App, base_model: str) -> tuple[Settings, str]:
     try:
         return app.defaults(base_model), ""
     except UserError as error:
-        return Settings(), str(error)
+        return Settings(), app.told(error)

@@ -52,7 +52,7 @@ def history_routes(history: History, app: App) -> list[Route]:
             "pictures": [_short(picture) for picture in found.pictures],
             "before": str(found.before) if found.before is not None else None,  # beyond a browser's whole numbers
             "total": found.total,
-            "remarks": [*found.remarks, *history.notices],
+            "remarks": [*found.remarks, *map(app.shown, history.notices)],
             "reading": asdict(reading) if reading.busy else None,
         }
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})
@@ -140,11 +140,11 @@ def history_routes(history: History, app: App) -> list[Route]:
 
     def trash(visitor: str, said: dict[str, Any]) -> Mapping[str, Any]:
         done, remarks = history.trash(_keys(said), visitor)
-        return {"done": done, "remarks": remarks}
+        return {"done": done, "remarks": [*map(app.shown, remarks)]}
 
     def restore(visitor: str, said: dict[str, Any]) -> Mapping[str, Any]:
         done, remarks = history.restore(_keys(said), visitor)
-        return {"done": done, "remarks": remarks}
+        return {"done": done, "remarks": [*map(app.shown, remarks)]}
 
     def empty(visitor: str, said: dict[str, Any]) -> Mapping[str, Any]:
         return {"deleted": history.empty_trash(visitor)}
@@ -167,12 +167,12 @@ def history_routes(history: History, app: App) -> list[Route]:
         "/favourite": favourite, "/trash": trash, "/restore": restore, "/empty": empty, "/rescan": rescan,
     }  # fmt: skip
     return [
-        *(Route(ROOT + path, _reading(answer), methods=["GET"]) for path, answer in reads.items()),
-        *(Route(ROOT + path, _changing(change), methods=["POST"]) for path, change in changes.items()),
+        *(Route(ROOT + path, _reading(answer, app), methods=["GET"]) for path, answer in reads.items()),
+        *(Route(ROOT + path, _changing(change, app), methods=["POST"]) for path, change in changes.items()),
     ]
 
 
-def _reading(answer: Answer) -> Callable[[Request], Response]:
+def _reading(answer: Answer, app: App) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
         visitor = owner_of(request.headers.get("cookie"))
         if visitor is None:
@@ -182,14 +182,14 @@ def _reading(answer: Answer) -> Callable[[Request], Response]:
         except LookupError:
             return PlainTextResponse("There is no such picture.", status_code=404)
         except BadMetadata as problem:
-            return refused(str(problem), 422)
+            return refused(app.told(problem), 422)
         except HistoryError as problem:
-            return refused(str(problem), 503)
+            return refused(app.told(problem), 503)
 
     return endpoint
 
 
-def _changing(change: Change) -> Callable[[Request], Awaitable[Response]]:
+def _changing(change: Change, app: App) -> Callable[[Request], Awaitable[Response]]:
     """An endpoint for POST. That it is our own page which calls is seen to by `webui.visitors.Visitors`.
 
     Besides, only `application/json` is taken: no form of another page can send that.
@@ -205,7 +205,7 @@ def _changing(change: Change) -> Callable[[Request], Awaitable[Response]]:
         except BadRequest as problem:
             return refused(str(problem), 400)
         except HistoryError as problem:
-            return refused(str(problem), 503)
+            return refused(app.told(problem), 503)
 
     return endpoint
 

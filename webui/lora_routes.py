@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from core.errors import UserError
-from core.weights.lora_info import FAMILIES, LoraInfo
+from core.weights.lora_info import FAMILIES
+from webui.app import App
 from webui.json_requests import refused
 from webui.visitors import NO_COOKIE, owner_of
 
 MOST_TAGS = 12
 
 
-def lora_routes(names: Callable[[], list[str]], info: Callable[[str], LoraInfo]) -> list[Route]:
+def lora_routes(app: App) -> list[Route]:
     """`GET /easel/loras`: the names; `GET /easel/lora?name=...`: one file's facts, or what is wrong with it."""
 
     def listed(request: Request) -> Response:
         if owner_of(request.headers.get("cookie")) is None:
             return refused(NO_COOKIE, 403)
-        return JSONResponse(names(), headers={"Cache-Control": "no-store"})
+        return JSONResponse([*app.files("loras")], headers={"Cache-Control": "no-store"})
 
     def one(request: Request) -> Response:
         if owner_of(request.headers.get("cookie")) is None:
             return refused(NO_COOKIE, 403)
         try:
-            found = info(request.query_params.get("name", ""))
+            found = app.lora_info(request.query_params.get("name", ""))
         except UserError as error:
-            return JSONResponse({"problem": str(error)})
+            return JSONResponse({"problem": app.told(error)})
         facts = {
             "title": found.title,
             "family": FAMILIES[found.family],

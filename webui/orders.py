@@ -58,7 +58,7 @@ class Orders:
         try:
             settings = send(by_name, visitor, any_seed=bool(values[self.form.any_seed]), in_place=in_place)
         except UserError as error:
-            return {self.form.message: problem(str(error))}
+            return {self.form.message: problem(self.form.app.told(error))}
         buttons = self.editing(visitor) if in_place else {each: values[each] for each in self.makers}
         return {self.form.message: "", self.form.controls["seed"]: str(settings.seed)} | buttons
 

@@ -92,7 +92,7 @@ def build_page(app: App) -> gr.Blocks:
                     history_tab(app)
         form = Form(app, placed, tab.any_seed, tab.aspect, tab.told_mode, message, own, model)
         controls, aspect, any_seed = placed.controls, tab.aspect, tab.any_seed
-        presets, shelf, alone = tab.presets, app.shelf, not app.open_to_others
+        presets, shelf = tab.presets, app.shelf
         orders = Orders(desk, form, button, tab.batch.make_grid)
 
         def generate(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
@@ -123,7 +123,7 @@ def build_page(app: App) -> gr.Blocks:
             if app.worker.edited(visitor_of(request)):
                 updates |= orders.editing(visitor_of(request))
             if presets and shelf:
-                updates |= shown_preset(presets, shelf, beside.preset, beside.came_to, app.notices, allowed=alone)
+                updates |= shown_preset(presets, shelf, beside.preset, beside.came_to, app)
             return updates
 
         def use_settings(values: dict[Any, Any]) -> dict[Any, Any]:
@@ -134,7 +134,7 @@ def build_page(app: App) -> gr.Blocks:
             try:
                 changes, found = reused(str(values[incoming]), app, now)
             except UserError as error:
-                return {incoming: "", message: problem(str(error))}
+                return {incoming: "", message: problem(app.told(error))}
             told = told_origin(found.program, found.missing, found.unused)
             return form.filled(now | changes, as_made=found.whole) | {incoming: "", message: told}
 
@@ -145,7 +145,7 @@ def build_page(app: App) -> gr.Blocks:
                 try:
                     settings = shelf.settings(str(values[presets.preset] or ""))
                 except UserError as error:
-                    complaint = str(error)
+                    complaint = app.told(error)
             typed = (*TYPED, "seed")
             return form.filled(
                 {n: v for n, v in shown(settings).items() if n not in typed} | {"any_seed": True}, complaint
@@ -175,7 +175,7 @@ def build_page(app: App) -> gr.Blocks:
             try:
                 taken = desk.act(str(event.action), visitor, str(event.task), place)
             except UserError as error:
-                return {message: problem(str(error))}
+                return {message: problem(app.told(error))}
             if taken is None:
                 return {message: "", **(orders.editing(visitor) if edited else {})}
             buttons = orders.begin_edit(visitor, draws_seeds)
@@ -236,7 +236,7 @@ def build_page(app: App) -> gr.Blocks:
         refreshed = refreshed.then(follow_model, followed, form.model_outputs, **raw)
         if presets and shelf:
             seen = [arrived.then, refreshed.then]
-            preset_events(presets, shelf, form, allowed=alone, quiet=QUIET, files_seen=seen)
+            preset_events(presets, shelf, form, quiet=QUIET, files_seen=seen)
         aspect.input(choose_aspect, aspect, size, **QUIET)
         for control in size:
             control.input(typed_size, [*size, base_model], aspect, **QUIET)

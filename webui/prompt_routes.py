@@ -63,7 +63,7 @@ def prompt_routes(app: App, assets: Path = ASSETS) -> list[Route]:
                 for one in found
             ],
             "aliases": {old: found.by_key[key].name for old, key in found.aliases.items() if key in found.by_key},
-            "problems": list(found.problems),
+            "problems": [*map(app.shown, found.problems)],
             "samples": sample_sheet(assets, without=redefined(found, ours.read())),
         }
         return JSONResponse(answer, headers=FRESH)
@@ -74,6 +74,9 @@ def prompt_routes(app: App, assets: Path = ASSETS) -> list[Route]:
         forever = {"Cache-Control": f"public, max-age={YEAR}, immutable", "X-Content-Type-Options": "nosniff"}
         return FileResponse(assets / "styles.webp", media_type="image/webp", headers=forever)
 
+    def told(found: dict[str, Any]) -> dict[str, Any]:
+        return found | {"notices": [*map(app.shown, found["notices"])]}
+
     def made(request: Request) -> Response:
         owner, index = owner_of(request.headers.get("cookie")), request.path_params["index"]
         task = app.worker.find(request.path_params["task"], owner) if owner else None
@@ -83,9 +86,9 @@ def prompt_routes(app: App, assets: Path = ASSETS) -> list[Route]:
         try:
             own = _own_settings(Path(saved[index].path))
             settings, index = (own, 0) if own else _asked(task, saved[index])
-            return JSONResponse(explained(settings, index, app.resources), headers=FRESH)
+            return JSONResponse(told(explained(settings, index, app.resources)), headers=FRESH)
         except UserError as error:
-            return JSONResponse({"problem": str(error)}, headers=FRESH)
+            return JSONResponse({"problem": app.told(error)}, headers=FRESH)
 
     def complete(sent: dict[str, Any]) -> Mapping[str, Any]:
         head, tail = sent.get("head"), sent.get("tail")
@@ -105,9 +108,9 @@ def prompt_routes(app: App, assets: Path = ASSETS) -> list[Route]:
             recommended, _ = defaults_or_problem(app, asked_model(values))
             settings = settings_from(given, recommended, any_seed=False)
             index = min(index, settings.image_number - 1)
-            return explained(settings, index, app.resources, foretell) | {"chance": chance}
+            return told(explained(settings, index, app.resources, foretell)) | {"chance": chance}
         except UserError as error:
-            return {"problem": str(error)}
+            return {"problem": app.told(error)}
 
     return [
         Route("/easel/styles", _known(styles)),

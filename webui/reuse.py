@@ -145,7 +145,7 @@ def read_route(app: App) -> Route:
             async with gate:
                 found = await run_in_threadpool(lambda: understood(read_settings(bytes(data)), app))
         except UserError as error:
-            return JSONResponse({"problem": str(error)})
+            return JSONResponse({"problem": app.told(error)})
         return Response(found.to_text(), media_type="application/json")
 
     return Route("/easel/read", read, methods=["POST"])

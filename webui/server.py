@@ -186,7 +186,7 @@ def _script(name: str, given: Mapping[str, str]) -> str:
 def _routes(app: App) -> list[Route]:
     """What the page asks for besides Gradio's own calls."""
     routes = [read_route(app), picture_route(app.worker), *prompt_routes(app)]
-    routes += lora_routes(lambda: list(app.files("loras")), app.lora_info)
+    routes += lora_routes(app)
     if app.history:
         routes += history_routes(app.history, app)
     if app.downloads and app.shelf:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from core.prompt.embedding_names import NAME, chosen, plain, said, written
+from core.prompt.embedding_names import MARK, NAME, chosen, plain, said, written
 from core.prompt.resources import Names
 
 REACH = 200  # characters in front of the caret that are looked at
@@ -31,7 +31,7 @@ class Suggestion:
 _OPEN = (
     ("lora", re.compile(r"<lora:([^:<>]*)$", re.IGNORECASE)),
     ("style", re.compile(r"<style:([^<>]*)$", re.IGNORECASE)),
-    ("embedding", re.compile(rf"(?<![\w\\])(\(?)embedding:({NAME})$", re.IGNORECASE)),
+    ("embedding", re.compile(rf"(?<![\w\\])(\(?){MARK}({NAME})$", re.IGNORECASE)),
     ("wildcard", re.compile(r"__([\w/. -]*)$")),
 )
 _REST = {
@@ -110,5 +110,5 @@ def _written(kind: str, name: str, found: re.Match[str], weight: str) -> str:
         return f"<style:{name}>"
     if kind == "lora":
         return f"<lora:{name}{weight or ':1'}>"
-    word = f"embedding:{written(name)}"
+    word = f"{MARK}{written(name)}"
     return f"({word}{weight or ':1)'}" if found[1] else f"{word}{weight}"

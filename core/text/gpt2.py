@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from core.errors import BadModelFile, BadSetting
 from core.prompt.continuation import cleaned
+from core.there import is_file
 from core.weights.checkpoint import load_part
 from core.weights.header import read_header
 from core.weights.mapped import MappedFile
@@ -81,8 +82,8 @@ def gpt2_folders(paths: Mapping[str, Path]) -> list[Gpt2Folder]:
 
     What else lies in them is asked of the disk: of two folders that are called alike `paths` has each name once.
     """
-    places = {path.parent for path in paths.values() if path.name in (WEIGHTS, PICKLE) and path.is_file()}
-    found = [Gpt2Folder(place, {path.name: path for path in place.iterdir() if path.is_file()}) for place in places]
+    places = {path.parent for path in paths.values() if path.name in (WEIGHTS, PICKLE) and is_file(path)}
+    found = [Gpt2Folder(place, {path.name: path for path in place.iterdir() if is_file(path)}) for place in places]
     return sorted(found, key=lambda folder: (folder.name.lower(), str(folder.path)))
 
 

@@ -110,7 +110,8 @@ def test_what_a_quick_hand_is_told_outlasts_the_page_s_late_arrival(page):
         held.append(route) if not held else route.continue_()
 
     page.route("**/run/predict*", hold_the_first)
-    page.reload()
+    with page.expect_request("**/run/predict*"):  # its arrival, which may be asked for later than the hand can type
+        page.reload()
     page.wait_for_function("document.activeElement && document.activeElement.closest('#positive_prompt')")
     page.fill("#width input", "100")
     page.fill(PROMPT, "a fox")

@@ -13,9 +13,11 @@ from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
 from core.axes import Axis, Grid
+from core.errors import BadModelFile
 from core.events import Saved
 from core.output.record import Record
 from core.output.save import encode_picture
+from core.private_paths import without
 from core.prompt.resources import Names, PromptResources
 from core.prompt.styles import StyleLibrary
 from core.prompt.wildcards import Wildcards
@@ -57,15 +59,16 @@ def library(tmp_path):
     )
 
 
-def client_of(resources, assets, *tasks, owner=ME, shelf=None):
+def client_of(resources, assets, *tasks, owner=ME, shelf=None, shown=str, defaults=lambda name: Settings()):
     app = App(
         worker=Finished(*tasks),
         models=list,
         native_size=lambda name: (256, 256),
-        defaults=lambda name: Settings(),
+        defaults=defaults,
         lora_info=None,
         resources=resources,
         shelf=shelf,
+        shown=shown,
     )
     server = Starlette(routes=prompt_routes(app, assets), middleware=[Middleware(Visitors, hosts=LOOPBACK)])
     return TestClient(server, base_url="http://127.0.0.1:7865", cookies={COOKIE: owner} if owner else {})
@@ -97,6 +100,19 @@ def test_the_library_is_told_with_what_is_wrong_in_it_and_read_again_when_files_
     told = client.get("/easel/styles").json()
     assert [style["name"] for style in told["styles"]] == ["Ink", "Wool"]
     assert len(told["problems"]) == 1 and "broken.json" in told["problems"][0]
+
+
+def test_visitors_read_what_is_wrong_without_the_folders_of_the_machine(library, tmp_path):
+    def no_word(name):
+        raise BadModelFile(f"{tmp_path}/x.safetensors is damaged.")
+
+    (tmp_path / "styles" / "broken.json").write_text("[")
+    client = client_of(library, tmp_path, shown=without({tmp_path: "…"}), defaults=no_word)
+    (problem,) = client.get("/easel/styles").json()["problems"]
+    assert str(tmp_path) not in problem and "…/styles/broken.json" in problem.replace("\\", "/")
+    told = client_of(library, tmp_path, shown=lambda text: f"<{text}>")
+    assert becomes(told, prompt="__nothing__")["notices"][0].startswith("<There is no wildcard")
+    assert becomes(told, seed="x")["problem"].startswith("<")
 
 
 def test_names_of_the_reference_lead_to_our_styles_that_are_there(tmp_path):

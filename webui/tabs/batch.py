@@ -83,7 +83,7 @@ def batch_events(made: BatchCard, orders: Orders, quiet: Mapping[str, Any]) -> t
         try:
             desk.submit_list(form.by_name(values), visitor_of(request), prompts, any_seed=values[form.any_seed])
         except UserError as error:
-            return {form.message: problem(str(error))}
+            return {form.message: problem(form.app.told(error))}
         return {form.message: ""}
 
     def over_modes(written: Mapping[str, str]) -> bool:
@@ -104,7 +104,7 @@ def batch_events(made: BatchCard, orders: Orders, quiet: Mapping[str, Any]) -> t
             by_name = form.plain(values) if over_modes(written) else form.by_name(values)
             task = desk.grid_task(by_name, "", written, any_seed=values[form.any_seed])
         except UserError as error:
-            return _hint(escape(str(error)))
+            return _hint(escape(form.app.told(error)))
         return _hint(escape(told(task, desk.app.worker.estimate(task))))
 
     for control in fields:

@@ -16,6 +16,7 @@ from core.errors import BadSetting, UserError
 from core.presets_choice import TYPED, Choice, diff
 from core.presets_shelf import Shelf
 from core.settings import Settings, written_setting
+from webui.app import App
 from webui.controls import label_of, remembered_values, shown
 from webui.form import UNCHANGED, Form
 from webui.needs_box import needs_box
@@ -122,14 +123,14 @@ def preset_events(
     shelf: Shelf,
     form: Form,
     *,
-    allowed: bool,
     quiet: Mapping[str, Any],
     files_seen: Sequence[Any],
 ) -> None:
     """Bind the card's events to the form. After those of `files_seen` other files may be there.
 
-    `allowed` is False where the page is open to others: presets and files are for the one who sits at the computer.
+    Where the page is open to others nobody changes presets: they and files are for the one who sits at the computer.
     """
+    app, allowed = form.app, not form.app.open_to_others
     asked = {*form.inputs, made.preset, made.before, made.former, made.came_to, made.name, made.with_prompt}
     message = form.message
 
@@ -141,7 +142,7 @@ def preset_events(
             current = form.current(values)
             settings, choice = shelf.switched(current, before, chosen)
         except UserError as error:
-            return {message: problem(str(error)), made.preset: before}
+            return {message: problem(app.told(error)), made.preset: before}
         return changed(current, settings, before, chosen, choice)
 
     def again(values: dict[Any, Any]) -> dict[Any, Any]:
@@ -166,7 +167,7 @@ def preset_events(
             kept = {name: getattr(current, name) for name in {*touched, "seed"}}
             updates = changed(current, dataclasses.replace(settings, **kept), chosen, chosen, choice)
         except UserError as error:
-            return {message: problem(str(error))}
+            return {message: problem(app.told(error))}
         if former:  # Undo goes back to before the choice
             updates[made.former] = dataclasses.replace(former, typed=typed_of(settings)).to_text()
         return updates
@@ -194,13 +195,13 @@ def preset_events(
         now = form.by_name(values)
         typed = {name: now[name] for name in TYPED if now[name] != former.typed.get(name)}
         choosing = {made.preset: preset, made.before: preset, made.former: "", made.undo: gr.update(visible=False)}
-        return form.filled(former.values | typed) | choosing | standing(made, shelf, preset, allowed=allowed)
+        return form.filled(former.values | typed) | choosing | standing(made, shelf, preset, app)
 
     def compare(values: dict[Any, Any]) -> str:
         try:
             return told_held(shelf.held(form.current(values), with_prompt=bool(values[made.with_prompt])))
         except UserError as error:
-            return problem(str(error))
+            return problem(app.told(error))
 
     def changing(act: Act) -> Callable[[dict[Any, Any]], dict[Any, Any]]:
         """An event that does something to the presets, which says what is chosen then, what to tell and what else to show."""
@@ -210,12 +211,12 @@ def preset_events(
                 chosen, words, updates = act(values)
             except UserError as error:
                 return {
-                    message: problem(str(error)),
+                    message: problem(app.told(error)),
                     made.replace: gr.update(visible=isinstance(error, NameTaken)),
                 }
             choices = gr.update(choices=preset_choices(shelf), value=chosen)
             hidden = {made.replace: gr.update(visible=False)}
-            stands = standing(made, shelf, chosen, allowed=allowed)
+            stands = standing(made, shelf, chosen, app)
             return {**stands, **updates, message: notice(words), made.preset: choices, made.before: chosen, **hidden}
 
         return event
@@ -271,17 +272,14 @@ def preset_events(
         button.click(changing(act), asked, outputs, **raw)
 
 
-def shown_preset(
-    made: PresetCard, shelf: Shelf, name: str, came_to: str, notices: tuple[str, ...], *, allowed: bool
-) -> dict[Any, Any]:
+def shown_preset(made: PresetCard, shelf: Shelf, name: str, came_to: str, app: App) -> dict[Any, Any]:
     """Updates for a page that was opened anew, with the presets that there are now: `name` chosen, if it is one.
 
-    `came_to` is what it came to when it was chosen, as the browser remembers it; `notices` are what there is to say of the
-    configuration.
+    `came_to` is what it came to when it was chosen, as the browser remembers it.
     """
     chosen = name if name in shelf.names() else shelf.start
-    stands = standing(made, shelf, chosen, allowed=allowed)
-    said = (*notices, *(shelf.left_out() if allowed else ()))
+    stands = standing(made, shelf, chosen, app)
+    said = (*app.notices, *(() if app.open_to_others else shelf.left_out()))
     notes = "".join(f'<p class="note">{escape(each)}</p>' for each in said)
     return {
         made.preset: gr.update(choices=preset_choices(shelf), value=chosen),
@@ -291,14 +289,14 @@ def shown_preset(
     }
 
 
-def standing(made: PresetCard, shelf: Shelf, name: str, *, allowed: bool) -> dict[Any, Any]:
+def standing(made: PresetCard, shelf: Shelf, name: str, app: App) -> dict[Any, Any]:
     """Updates that say how the preset `name`, which is the chosen one, stands with the files of now."""
     try:
         choice = shelf.choice(name)
-        told = told_choice(choice, name, allowed=allowed, described=False)
+        told = told_choice(choice, name, allowed=not app.open_to_others, described=False)
         return {made.told: told, made.came_to: _came_to(name, shelf.settings(name), choice)}
     except UserError as error:
-        return {made.told: problem(str(error)), made.came_to: ""}
+        return {made.told: problem(app.told(error)), made.came_to: ""}
 
 
 @dataclass(frozen=True)
