@@ -64,7 +64,7 @@ def test_a_prompt_becomes_previews_a_picture_in_the_page_and_the_same_file_on_di
 
 def test_a_reload_in_mid_run_finds_the_preview_and_the_picture(page, outputs, address):
     before = files(outputs)
-    generate(page, "a fox on a blue background", steps=200)
+    generate(page, "a fox on a blue background", steps=140)
     expect(page.locator("#stage img.preview")).to_be_visible(timeout=SLOW)
     assert files(outputs) == before
     arrive(page, address)
@@ -88,7 +88,7 @@ def test_stop_ends_a_run_at_once_and_the_next_prompt_works(page, outputs):
 
 def test_a_second_prompt_waits_in_line_and_is_made(page, outputs):
     before = files(outputs)
-    generate(page, "a red apple", steps=150)
+    generate(page, "a red apple", steps=60)
     generate(page, "a sun with a face", steps=3)
     expect(page.locator("ul.tasks li")).to_have_count(2)
     expect(page.locator("#final_gallery a")).to_have_count(2, timeout=SLOW)
@@ -129,7 +129,7 @@ def test_what_a_quick_hand_is_told_outlasts_the_page_s_late_arrival(page):
 
 def test_a_narrow_phone_needs_no_scrolling_sideways(browser, address):
     with visit(browser, address, width=360, height=740) as page:
-        generate(page, "a red apple", steps=100)
+        generate(page, "a red apple", steps=40)
         expect(page.locator("#stop_button")).to_be_visible(timeout=SLOW)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         expect(page.locator("#final_gallery a")).to_have_count(1, timeout=SLOW)

@@ -105,12 +105,12 @@ def test_a_key_that_is_held_down_asks_for_one_picture(page):
 
 
 def test_a_reload_finds_the_running_task_its_settings_and_its_picture(page, address):
-    generate(page, "a fox", steps=100)
+    generate(page, "a fox", steps=70)
     expect(page.locator("#stage img.preview")).to_be_visible()
     arrive(page, address)
     expect(page.locator("#stage img.preview")).to_be_visible()
     expect(page.locator(PROMPT)).to_have_value("a fox")
-    expect(page.locator(STEPS)).to_have_value("100")
+    expect(page.locator(STEPS)).to_have_value("70")
     expect(page.locator("#final_gallery a")).to_have_count(1, timeout=60_000)
 
 
