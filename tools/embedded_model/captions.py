@@ -47,7 +47,7 @@ BESIDE = (("{} and {}", 0.5), ("{} next to {}", 0.2), ("{} on the left and {} on
 ABOVE = (("{} and {}", 0.4), ("{} above {}", 0.6))
 SMALL = ("small ", "little ", "tiny ")
 UNNAMED_WHITE, UNNAMED_3D = 0.5, 0.5  # shares of these
-UNNAMED = 0.08  # share of the other grounds and styles, of sizes, of places
+UNNAMED_GROUND, UNNAMED = 0.04, 0.08  # shares of the other grounds; of the other styles, of sizes, of places
 KEYWORDS, ONE_PART = 0.1, 0.05  # shares of captions
 
 
@@ -113,7 +113,7 @@ def caption(scene: Scene, rng: Generator, *, high: bool = False) -> str:
     elif not named:
         text = any_of(NEUTRAL, rng) + text
     white = scene.ground == WHITE and scene.fade == NONE
-    if rng.random() >= (UNNAMED_WHITE if white else UNNAMED):
+    if rng.random() >= (UNNAMED_WHITE if white else UNNAMED_GROUND):
         colours = [COLOUR_NAMES[c] for c in (scene.ground, scene.fade) if c != NONE]
         text = pick(GROUNDS if scene.fade == NONE else GRADIENTS, rng).format(text, *colours)
     if named and where >= 0.45:
@@ -125,20 +125,18 @@ def caption(scene: Scene, rng: Generator, *, high: bool = False) -> str:
 
 
 def one_part(scene: Scene, rng: Generator) -> str:
-    """A thing, a keyword, the style or the ground of the scene: "fox", "animal", "flat", "blue background"."""
-    part = any_of(("thing", "keyword", "style", "ground"), rng)
+    """A keyword, the style or the ground of the scene: "animal", "flat", "blue background"."""
     thing = scene.second if scene.second != NONE and rng.random() < 0.5 else scene.thing
     words = THINGS[thing].keywords
-    if part == "keyword" and words:
+    part = any_of(("style", "ground", "keyword") if words else ("style", "ground"), rng)
+    if part == "keyword":
         return any_of(words, rng)
     if part == "style":
         options = [words.strip(" ,") for words in (*AFTER[STYLES[scene.style]], ADJECTIVES[STYLES[scene.style]])]
         return white_lines(any_of(options, rng), scene)
-    if part == "ground":
-        colours = [COLOUR_NAMES[c] for c in (scene.ground, scene.fade) if c != NONE]
-        ground = f"{' and '.join(colours)} {'gradient ' if len(colours) > 1 else ''}background"
-        return with_article(ground) if rng.random() < 0.5 else ground
-    return with_article(name_of(thing, scene.style, rng))
+    colours = [COLOUR_NAMES[c] for c in (scene.ground, scene.fade) if c != NONE]
+    ground = f"{' and '.join(colours)} {'gradient ' if len(colours) > 1 else ''}background"
+    return with_article(ground) if rng.random() < 0.5 else ground
 
 
 def white_lines(text: str, scene: Scene) -> str:
