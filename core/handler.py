@@ -123,6 +123,7 @@ def _one_picture(
                 expander=settings.expander if plan.expansion and not settings.prompt_expansion else "",
                 check=task.check,
             )
+            pipeline.begin_hashes(settings, loras)
             yield from (Warned(message=notice) for notice in pipeline.take_notices())
             if plan.expansion:
                 yield clock.at(plan, "Continuing the prompt")
@@ -161,7 +162,8 @@ def _checksums(
 ) -> tuple[str, dict[str, str]]:
     """SHA-256 of the base model's file, and of the others that acted on the picture by their names.
 
-    They may take minutes at first. After Stop the picture, which is made, is kept without those that are not there yet.
+    They may take minutes at first, and the picture, which is made, is not kept waiting as long: it is saved without those
+    that are not there after a while, or after Stop.
     """
     digest, others = "", dict[str, str]()
     try:

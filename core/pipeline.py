@@ -74,6 +74,7 @@ BLACK = (
     "guidance scale or another model."
 )
 WAIT = 0.1  # seconds between two looks at whether Stop was pressed
+PATIENCE = 10.0  # seconds that a picture waits for the checksum of a file
 PREVIEW_SCALE = 4  # preview pixels a latent cell: half the picture's side
 
 
@@ -405,36 +406,45 @@ class Pipeline:
         return self._base.name if self._base else ""
 
     def base_hash(self, check: Check | None = None) -> str:
-        """SHA-256 of the base model's file, hexadecimal; waits until it is computed (in the background since loading).
+        """SHA-256 of the base model's file, hexadecimal; waits for it (computed in the background since loading).
 
-        "" if the file cannot be read any more. `check` is called while it waits and may raise.
+        "" if the file cannot be read any more, or is not read to its end within PATIENCE. `check` is called while it waits
+        and may raise.
         """
         return _awaited(self._loaded().sha256, check)
 
     def hashes(self, settings: Settings, loras: Sequence[Lora], check: Check | None = None) -> dict[str, str]:
         """SHA-256, hexadecimal, of the files that acted on a picture beside the base model's, by their names.
 
-        The picture is made by then, so a file that is gone is left out, and so is a name of two different files. `check` as
-        in `base_hash`.
+        The picture is made by then, so a file that is gone is left out, and so is a name of two different files. Waits, and
+        `check`, as in `base_hash`.
         """
+        found: dict[str, str] = {}
+        several: set[str] = set()  # names of which each kind has a file of its own
+        for name, digest in self.begin_hashes(settings, loras):
+            digits = _awaited(digest, check)
+            if digits and found.setdefault(name, digits) != digits:
+                several.add(name)
+        return {name: digits for name, digits in found.items() if name not in several}
+
+    def begin_hashes(self, settings: Settings, loras: Sequence[Lora]) -> list[tuple[str, Future[str]]]:
+        """Have what `hashes` tells computed in the background, beside the sampling: each file's name and digest to be."""
         refined = self._refiner is not None and not self._refiner.synthetic
         wanted = [
             (settings.refiner_model if refined else "", "checkpoints"),
             (settings.vae, "vae"),
             *((one.name, "loras") for one in loras if one.enabled and one.weight),
         ]
-        found: dict[str, str] = {}
-        several: set[str] = set()  # names of which each kind has a file of its own
+        begun = []
         for name, kind in wanted:
             try:
                 path = self.catalog.files(kind).find(name) if name else None
             except UserError as problem:
                 log.warning("No checksum: %s", problem)
                 continue
-            digest = _awaited(self._hashing.submit(self.catalog.file_hash, path), check) if path else ""
-            if digest and found.setdefault(name, digest) != digest:
-                several.add(name)
-        return {name: digest for name, digest in found.items() if name not in several}
+            if path:
+                begun.append((name, self._hashing.submit(self.catalog.file_hash, path)))
+        return begun
 
     # Text
 
@@ -689,9 +699,14 @@ class Pipeline:
 
 
 def _awaited(digest: Future[str], check: Check | None) -> str:
-    """What `digest` comes to, "" if the file could not be read. `check` is called while it is not there, and may raise."""
+    """What `digest` comes to, "" if the file could not be read or takes longer than PATIENCE. `check` is called while it
+    waits, and may raise."""
+    begun = time.monotonic()
     while check and not wait([digest], WAIT).done:
         check()
+        if time.monotonic() - begun > PATIENCE:
+            log.info("The picture is saved without a checksum: it takes too long")
+            return ""
     try:
         return digest.result()
     except OSError as problem:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from core.errors import BadInput, UserError, out_of_memory
-from core.events import Event, Failed, Finished, Saved, Warned
+from core.events import Event, Failed, Finished, Progress, Saved, Warned
 from core.pace import Pace
 from core.queue_store import LeftTask, QueueStore
 from core.task import AsyncTask, Interrupted
@@ -73,6 +73,7 @@ class Worker:
         self._handler = handler
         self._make_pipeline = make_pipeline
         self._pipeline: Pipeline | None = None
+        self.trouble = ""  # why no task can run at present, as far as is known
         self._running: AsyncTask | None = None
         self._finished: deque[AsyncTask] = deque()
         self._changed = threading.Condition()
@@ -318,8 +319,10 @@ class Worker:
     def _run(self) -> None:
         try:
             self._pipeline = self._make_pipeline()
-        except Exception:
-            log.exception("The engine could not start; the next task tries again")
+        except UserError as error:
+            self._not_started(str(error))
+        except Exception as error:
+            self._not_started(f"{type(error).__name__}: {error}", exc_info=error)
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closing or self._next() is not None)
@@ -343,13 +346,20 @@ class Worker:
                 self._running = None
                 self._keep(task)
 
+    def _not_started(self, why: str, exc_info: Exception | None = None) -> None:
+        self.trouble = f"The engine could not start: {why} (The next task tries again.)"
+        log.error("%s", self.trouble, exc_info=exc_info)
+
     def _carry_out(self, task: AsyncTask) -> None:
-        watch = self._pace.watch(task)
+        watch, stage = self._pace.watch(task), "Loading models"
         try:
             if self._pipeline is None:
                 self._pipeline = self._make_pipeline()
+                self.trouble = ""
             for event in self._handler(task, self._pipeline):
                 watch.see(event)
+                if isinstance(event, Progress):
+                    stage = event.text
                 if isinstance(event, Saved) and not event.sheet:
                     self._store.progress(task)
                 if isinstance(event, Finished):
@@ -360,7 +370,7 @@ class Worker:
         except Interrupted:
             task.publish(Finished(paths=(), seconds=0.0, stopped=True))
         except Exception as error:
-            self._publish(task, Failed(message=self._told(error)))
+            self._publish(task, Failed(message=self._told(error, stage)))
 
     def _publish(self, task: AsyncTask, event: Event) -> None:
         if isinstance(event, (Warned, Failed)):
@@ -370,8 +380,8 @@ class Worker:
                 event = replace(event, message=message)
         task.publish(event)
 
-    def _told(self, error: Exception) -> str:
-        """The message for the page for an error that nobody expected; out of memory is recognised."""
+    def _told(self, error: Exception, stage: str) -> str:
+        """The message for the page for an error that nobody expected at that `stage`; out of memory is recognised."""
         if out_of_memory(error):
             log.error("Out of memory: %s", error)
             self._free_memory()
@@ -380,7 +390,7 @@ class Worker:
                 "memory, or choose a lower precision (`python launch.py doctor` says what this machine has)."
             )
         log.error("A task failed", exc_info=error)
-        return f"Easel failed at this task: {type(error).__name__}: {error}. The terminal shows the details."
+        return f"Easel failed at “{stage}”: {type(error).__name__}: {error}. The terminal shows the details."
 
     def _free_memory(self) -> None:
         if self._pipeline is None:

@@ -175,6 +175,9 @@ def test_skip_drops_one_picture_and_the_next_is_made(pipeline):
             task.skip()
     assert [event.seed for event in saved(events)] == [7, 9]
     assert not events[-1].stopped
+    shares = [(event.image, event.share) for event in events if isinstance(event, Progress)]
+    assert shares == sorted(shares)
+    assert all((image - 1) / 3 <= share <= image / 3 for image, share in shares)  # D58: the one left out counts, too
 
 
 def test_stop_keeps_the_pictures_made_so_far(pipeline):

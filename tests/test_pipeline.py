@@ -173,6 +173,26 @@ def test_d20_stop_does_not_wait_for_a_checksum_and_the_finished_picture_is_kept(
     assert not saved or json.loads(Image.open(saved[0].path).text["easel"])["settings"]["seed"] == 7
 
 
+def test_d55_a_picture_does_not_wait_long_for_a_checksum(loaded, monkeypatch):
+    loaded._base = replace(loaded._base, sha256=Future())
+    monkeypatch.setattr(module, "WAIT", 0.01)
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    settings = Settings(**{**SMALL, "loras": STYLE})
+    [saved] = [event for event in handler(AsyncTask(settings), loaded) if isinstance(event, Saved)]
+    kept = json.loads(Image.open(saved.path).text["easel"])
+    assert kept["base_model_sha256"] == "" and kept["hashes"].keys() == {"style.safetensors"}
+
+
+def test_d55_checksums_are_computed_beside_the_sampling(loaded, monkeypatch):
+    asked, then, hashed = [], [], loaded.catalog.file_hash
+    monkeypatch.setattr(loaded.catalog, "file_hash", lambda path: (asked.append(path.name), hashed(path))[1])
+    for event in handler(AsyncTask(Settings(**{**SMALL, "loras": STYLE})), loaded):
+        if isinstance(event, Progress) and event.step == 1:
+            loaded._hashing.submit(int).result()
+            then += asked
+    assert "style.safetensors" in then
+
+
 def test_a_finished_picture_is_kept_though_idle_files_are_missing(loaded):
     """Neither a refiner whose step never comes nor a LoRA that is off or at 0 is looked for."""
     idle = (Lora("gone.safetensors", 0.0), Lora("away.safetensors", 1.0, enabled=False))

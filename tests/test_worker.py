@@ -79,13 +79,13 @@ def test_tasks_run_in_the_order_they_came(worker):
     ("word", "message"),
     [
         ("user error", "mend this"),
-        ("defect", "RuntimeError: boom"),
+        ("defect", "Easel failed at “begin”: RuntimeError: boom"),
         ("memory", "too little memory"),
         ("silent", "defect of Easel"),
     ],
 )
 def test_a_failure_ends_its_own_task_and_the_next_one_runs(worker, word, message):
-    """D22: a failure is told, with its cause."""
+    """D22: a failure is told, with its stage and its cause."""
     failed, good = submit(worker, word), submit(worker, "good")
     event = last(failed)
     assert isinstance(event, Failed) and message in event.message and failed.state == "failed"
@@ -110,6 +110,23 @@ def test_an_engine_that_cannot_even_free_its_memory_is_replaced_for_the_next_tas
     failed, good = submit(worker, "memory"), submit(worker, "good")
     assert "too little memory" in last(failed).message
     assert isinstance(last(good), Finished) and len(made) == 2
+    worker.close()
+
+
+def test_d15_an_engine_that_cannot_start_is_told_until_it_could():
+    broken = [RuntimeError("no driver")]
+
+    def make():
+        if broken:
+            raise broken[0]
+        return Engine()
+
+    worker = Worker(script, make)
+    worker.start()
+    until(lambda: "RuntimeError: no driver" in worker.trouble)
+    assert "no driver" in last(submit(worker, "first")).message
+    broken.clear()
+    assert isinstance(last(submit(worker, "second")), Finished) and worker.trouble == ""
     worker.close()
 
 

@@ -19,7 +19,9 @@ from webui.texts import Languages, read_languages
 
 
 class TaskQueue(Protocol):
-    """The side of `core.worker.Worker` that the page sees."""
+    """The side of `core.worker.Worker` that the page sees. `trouble` says why no task can run at present ("" if one can)."""
+
+    trouble: str
 
     def submit(self, *tasks: AsyncTask) -> None:
         """Append `tasks`, all or none; returns at once. Raises UserError when the queue is full."""

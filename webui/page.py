@@ -116,6 +116,7 @@ def build_page(app: App) -> gr.Blocks:
                 usual, complaint = defaults_or_problem(app, "")
                 values |= {name: shown(usual)[name] for name in ("base_model", *RECOMMENDED)}
                 own = {name: mine for name, mine in own.items() if name not in RECOMMENDED}
+            complaint = complaint or app.shown(app.worker.trouble)
             updates = form.filled(values | {"own": own}, complaint, only_changes=True, as_made=True)
             updates |= {tab.batch.axes[axis]: name for axis, name in beside.grid.items()}
             if gone and not complaint:

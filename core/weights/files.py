@@ -199,6 +199,7 @@ class FileHashes:
             self._known = self._read() | self._known
             if key not in self._known:
                 self._known[key] = _sha256(path)
+                self._known = self._read() | self._known  # another program may have added to it meanwhile
                 self._write()
             return self._known[key]
 

@@ -11,6 +11,7 @@ from tiny import write_checkpoint
 from tiny_refiners import write_sd15
 
 from core.errors import BadModelFile, ModelNotFound
+from core.weights import files
 from core.weights.files import Catalog, FileHashes
 from core.weights.info import PARTS
 
@@ -206,6 +207,22 @@ def test_hash_is_sha256_of_the_whole_file_and_is_remembered(tmp_path, monkeypatc
     file.write_bytes(b"y" * 3_000_000)  # same size, later
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
     assert FileHashes(cache).of(file) == hashlib.sha256(b"y" * 3_000_000).hexdigest()
+
+
+def test_d21_what_another_program_hashed_meanwhile_stays_remembered(tmp_path, monkeypatch):
+    ours, theirs, cache = tmp_path / "ours", tmp_path / "theirs", tmp_path / "hashes.json"
+    ours.write_bytes(b"x")
+    theirs.write_bytes(b"y")
+    other, digest = FileHashes(cache), files._sha256
+
+    def slow(path):
+        if path == ours:
+            other.of(theirs)
+        return digest(path)
+
+    monkeypatch.setattr(files, "_sha256", slow)
+    FileHashes(cache).of(ours)
+    assert FileHashes(cache).known({"ours": ours, "theirs": theirs}).keys() == {"ours", "theirs"}
 
 
 def test_hashes_that_are_known_are_told_by_name_and_none_is_made_for_it(tmp_path, monkeypatch):
