@@ -21,6 +21,7 @@ from webui.render import View, view
 from webui.task_list import Standing
 
 MOST_PROMPTS = 200  # of one list
+MOST_WATCHES = 12  # of one visitor; each keeps a place in Gradio's queue, and a page has up to five
 INTERVAL = 0.12  # seconds over which changes are gathered at first; the bar glides between them
 LONGEST_INTERVAL = 0.5  # seconds
 PACE = 5  # later the interval is the time since the task began over this: seven looks in the first second, then fewer
@@ -36,6 +37,7 @@ class Waker:
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
+        self.dismissed = False
         self.rung, self.urgent = asyncio.Event(), asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -46,6 +48,11 @@ class Waker:
                 self._loop.call_soon_threadsafe(self.rung.set)
             if urgent and not self.urgent.is_set():
                 self._loop.call_soon_threadsafe(self.urgent.set)
+
+    def dismiss(self) -> None:
+        """Whoever watches by it is to leave."""
+        self.dismissed = True
+        self.pull(urgent=True)
 
     async def wait(self, interval: float) -> None:
         """Until something changed; then for `interval` seconds, to gather what else does, or until something is urgent."""
@@ -65,10 +72,12 @@ class Bell:
 
     @contextlib.contextmanager
     def listening(self, owner: str) -> Iterator[Waker]:
-        """A Waker of the running loop, for `owner`."""
+        """A Waker of the running loop, for `owner`, whose oldest is dismissed if there are MOST_WATCHES already."""
         waker = Waker(owner)
         with self._lock:
             self._wakers.append(waker)
+            for old in [each for each in self._wakers if each.owner == owner][:-MOST_WATCHES]:
+                old.dismiss()
         try:
             yield waker
         finally:
@@ -201,10 +210,10 @@ class Desk:
 
     async def watch(self, owner: str) -> AsyncGenerator[View, None]:
         """A View now and after each change, at most one every `interval_after` seconds, until none of `owner`'s tasks is
-        under way."""
+        under way, or MOST_WATCHES others of `owner` have begun since."""
         running, began = None, 0.0
         with self.bell.listening(owner) as waker:
-            while True:
+            while not waker.dismissed:
                 under_way = any(not task.done for task in self.app.worker.tasks(owner))
                 if (now := self._running(owner)) is not running:
                     running, began = now, time.monotonic()

@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 # Seconds between two looks of Gradio's queue for work, and for progress bars of its own kind, which this page has none of.
 # Its own 0.001 and 0.01 burn a twentieth of a core for ever, which a picture under way has to do without.
 IDLE_SLEEP, PROGRESS_SLEEP = 0.05, 1.0
+# Events that Gradio's queue works on at once. A page that watches is one for hours; there cannot be as many as this, since each
+# of the visitors who find room in the worker's queue has MOST_WATCHES.
+EVENTS_AT_ONCE = 4000
 # Seconds that one thread may keep Python from the others. The page's thread works for milliseconds at a time; with Python's
 # own 0.005 the sampler, which asks for its turn after each of its many short operations, stood still meanwhile.
 SWITCH_INTERVAL = 0.0002
@@ -125,6 +128,7 @@ def start(
             server_port=port,
             share=share,
             auth=beside_the_loop(auth) if callable(auth) else auth,  # type: ignore[arg-type]
+            max_threads=EVENTS_AT_ONCE,
             prevent_thread_lock=True,
             quiet=True,
             show_error=True,
@@ -139,6 +143,7 @@ def start(
             css="\n".join(_asset(name) for name in STYLES),
             head="".join(f"<script>{_script(name, given)}</script>" for name in _scripts(app)),
         )
+    page.limiter = None  # of as many threads, though an event that watches takes none: the server's own forty do
     return page
 
 

@@ -6,7 +6,7 @@ import pytest
 from core.errors import BadSetting
 from core.settings import Settings
 from webui.controls import shown
-from webui.generate import Desk, interval_after
+from webui.generate import MOST_WATCHES, Desk, interval_after
 
 
 def run(story):
@@ -99,6 +99,23 @@ def test_a_watcher_that_goes_away_leaves_the_task_running(desk, engine):
 
     assert "easel/pictures/" in run(story())[-1].gallery
     assert not desk.bell._wakers
+
+
+def test_of_too_many_that_watch_for_one_visitor_the_oldest_leaves(desk):
+    async def story():
+        for owner in ("me", "you"):
+            ask(desk, owner)
+        _yours, *mine = watches = [desk.watch("you"), *(desk.watch("me") for _ in range(MOST_WATCHES + 1))]
+        for watch in watches:
+            await anext(watch)
+        with pytest.raises(StopAsyncIteration):
+            await asyncio.wait_for(anext(mine[0]), 5)
+        left = list(desk.bell._wakers)
+        for watch in watches:
+            await watch.aclose()
+        return [(waker.owner, waker.dismissed) for waker in left]
+
+    assert run(story()) == [("you", False), *[("me", False)] * MOST_WATCHES]
 
 
 def test_nobody_sees_or_stops_the_tasks_of_somebody_else(desk):

@@ -1,17 +1,22 @@
+import asyncio
 import json
 import os
 import socket
 import urllib.error
 import urllib.request
 import webbrowser
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import gradio as gr
 import httpx
 import pytest
 
 from core.errors import BadConfig
 from core.port import port_trouble
+from core.worker import LONGEST_QUEUE
 from tests.browser.chromium import free_port, running
+from webui.generate import MOST_WATCHES
 from webui.server import _names, _no_proxy, _open_browser, start
 from webui.visitors import LOOPBACK
 
@@ -94,6 +99,20 @@ def test_a_browser_that_would_take_over_the_terminal_is_left_alone(monkeypatch, 
     monkeypatch.setattr(webbrowser, "get", lambda: browser)
     _open_browser("http://127.0.0.1:7865/")
     assert bool(found) == opened
+
+
+def test_all_who_can_watch_leave_room_in_the_queue_and_take_no_threads(app, monkeypatch):
+    """D16: Gradio makes as many threads, too, where it is not told otherwise."""
+    options = {}
+    monkeypatch.setattr(gr.Blocks, "launch", lambda page, **given: options.update(given))
+
+    async def story():  # where an event loop runs: Gradio makes one otherwise, and leaves it open
+        return start(app, port=free_port())
+
+    with ThreadPoolExecutor(1) as thread:
+        page = thread.submit(asyncio.run, story()).result()
+    assert options["max_threads"] > (LONGEST_QUEUE + 1) * MOST_WATCHES
+    assert page.limiter is None
 
 
 def test_a_foreign_name_is_refused(address):
