@@ -85,7 +85,7 @@ def serve(config, args):
     import threading
     from functools import partial
 
-    from core.errors import UserError
+    from core.errors import BadConfig
     from core.port import port_trouble
     from core.presets import settings_of
     from core.presets_shelf import Shelf
@@ -93,7 +93,7 @@ def serve(config, args):
 
     trouble = port_trouble(config.host, config.port)
     if trouble:
-        raise UserError(trouble)
+        raise BadConfig(trouble)
     speak("INFO")
     gc.disable()  # until the page is there: looking again and again through what the imports make took a fifth of their time
     from core.handler import handler

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
+
+from core.near import meant
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 CLIP_PRECISIONS = (*PRECISIONS, "fp8", "fp8-e5m2")
@@ -83,6 +86,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     exit code 0 after `--help`, 2 for a flag that does not exist.
     """
     parser = _parser()
+    _refuse_unknown_flags(parser, argv)
     args, rest = parser.parse_known_args(argv)
     args.command = args.command or "page"
     if args.command == "test":
@@ -90,6 +94,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return args
+
+
+def _refuse_unknown_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """End the program if `argv` has a flag that no command has: argparse would take its value for the command."""
+    commands = next(action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    if "test" in argv:  # what follows is pytest's
+        return
+    known = {flag for each in (parser, *commands.values()) for flag in each._option_string_actions}
+    for word in itertools.takewhile(lambda word: word != "--", argv):
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag not in known:
+            advice = meant(flag, known, "").replace("'", "")
+            parser.exit(
+                2, f"There is no flag {flag}. {advice} `python launch.py --help` lists them.\n".replace("  ", " ")
+            )
 
 
 class _NoEffect(argparse.Action):
@@ -130,7 +149,11 @@ def _parser() -> argparse.ArgumentParser:
     _engine_flags(doctor)
     _install_flags(doctor)
     test = commands.add_parser(
-        "test", help="run linter, type checker and all tests; further arguments go to pytest", allow_abbrev=False
+        "test",
+        help="run linter, type checker and all tests; further arguments go to pytest",
+        description="Runs linter, type checker and all tests, those of the page where Chromium is installed. Further arguments go to "
+        "pytest.",
+        allow_abbrev=False,
     )
     _install_flags(test)
     add_user = commands.add_parser(
@@ -144,7 +167,7 @@ def _generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     generate = commands.add_parser(
         "generate",
         help="make pictures without the page",
-        description="Makes pictures and prints the path of each file. Exit code 0: done, 2: bad input, 1: failure.",
+        description="Makes pictures and prints the path of each file. Exit code 0: done, 2: bad input, 1: failure, 130: stopped.",
         allow_abbrev=False,
     )
     generate.add_argument("prompt", help="what the picture shows")
@@ -172,7 +195,7 @@ def _download(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "download",
         help="fetch model files, after saying which and how large",
         description="Fetches files that Easel knows, or those of a preset. Asks before it begins; ended at any time, it goes on "
-        "the next time. Exit code 0: all there, 2: bad input, 1: failure.",
+        "the next time. Exit code 0: all there, 2: bad input or no, 1: failure, 130: stopped.",
         allow_abbrev=False,
     )
     download.add_argument("names", nargs="*", metavar="NAME", help="a file by its name; --list names them")
@@ -222,7 +245,8 @@ def _page_flags(parser: argparse.ArgumentParser) -> None:
     page.add_argument(
         "--preset",
         metavar="NAME",
-        help="settings that the page starts with, a file of the folders user_presets and presets",
+        help="settings that the page starts with where a browser does not remember its own: a file of the folders user_presets "
+        "and presets",
     )
     page.add_argument("--theme", choices=("light", "dark"), help="colours (default: as the browser prefers)")
     page.add_argument(

@@ -33,7 +33,10 @@ def download(
     """
     out, err = out or sys.stdout, err or sys.stderr
     if not needs:
-        raise BadSetting("Nothing to download was named, or it needs no files. Name a file, or a preset with --preset.")
+        raise BadSetting(
+            "What was named needs no files, or nothing was named. Name a file (--list has them), or with --preset a preset "
+            "that needs some."
+        )
     missing = [need for need in needs if not need.present]
     for need in needs:
         print(f"{told_need(need)}", file=err)

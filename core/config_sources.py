@@ -15,7 +15,11 @@ def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in `file`. Raises BadConfig with what usually goes wrong."""
     try:
         values = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise BadConfig(
+            f"{file} cannot be read: {error.strerror or error}. It must be a file that you may read."
+        ) from None
+    except (ValueError, RecursionError) as error:
         raise BadConfig(
             f"{file} cannot be read ({error}). Mend it, or delete it to take the defaults. Often it is a comma before the "
             "last brace, a missing quotation mark, or a backslash in a path: write it twice, or write / instead."

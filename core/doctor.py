@@ -211,6 +211,11 @@ def _port(config: Config) -> Iterator[Finding]:
     yield Finding("Port", words, trouble or "")
 
 
+def _configuration(config: Config) -> Iterator[Finding]:
+    for notice in config.notices:
+        yield Finding("Config", notice, "What it names is left out until that is mended.")
+
+
 LOOKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _system,
     _python,
@@ -219,6 +224,7 @@ LOOKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _device,
     _memory,
     _disk,
+    _configuration,
     _outputs,
     _models,
     _port,

@@ -21,6 +21,7 @@ from core.near import meant
 from core.output.record import VERSION
 from core.reference_keys import KEYS, meaning_of, read_reference
 from core.settings import Settings
+from core.there import is_file
 from core.weights.info import PARTS as MODEL_PARTS
 from core.weights.sources import HOSTS, Source, address_trouble, name_trouble
 
@@ -91,7 +92,7 @@ class Recommender(Protocol):
 
 def list_presets(*folders: Path) -> list[str]:
     """The names of the presets in `folders`, the default one first."""
-    files = (file for folder in folders for file in folder.glob("*.json"))
+    files = (file for folder in folders for file in folder.glob("*.json") if is_file(file))
     names = sorted({_same(file.stem) for file in files if is_preset_name(file.stem)}, key=lambda n: (n.lower(), n))
     return sorted(names, key=lambda name: name != DEFAULT)
 

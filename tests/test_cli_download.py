@@ -91,7 +91,7 @@ def test_a_failure_is_a_sentence_and_code_1() -> None:
 
 def test_what_is_there_is_not_asked_about_and_nothing_is_an_error() -> None:
     assert run(THERE)[0] == 0
-    with pytest.raises(BadSetting, match="Nothing to download was named"):
+    with pytest.raises(BadSetting, match="needs no files, or nothing was named"):
         run()
 
 

@@ -234,9 +234,21 @@ def test_arguments_after_test_go_to_pytest_in_their_order() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("argv", [["--prot", "1"], ["generate"], ["generate", "x", "--colour", "red"], ["paint"]])
-def test_an_unknown_flag_or_command_ends_with_code_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--prot", "1"], "There is no flag --prot. Did you mean --port?"),
+        (["generate", "x", "--sed=3"], "There is no flag --sed. Did you mean --seed?"),
+        (["generate", "x", "--qqq", "red"], "There is no flag --qqq. `python launch.py --help` lists them."),
+        (["download", "--seed", "3"], "unrecognized arguments: --seed"),
+        (["generate"], "usage"),
+        (["paint"], "usage"),
+    ],
+)
+def test_an_unknown_flag_or_command_ends_with_code_2(
+    argv: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(*argv)
     assert caught.value.code == 2
-    assert "usage" in capsys.readouterr().err
+    assert told in capsys.readouterr().err

@@ -62,6 +62,13 @@ def test_models_that_may_not_be_read_hide_no_others(config: Config, unreadable: 
     assert [finding.words for finding in findings] == ["old.ckpt is a .ckpt file"]
 
 
+def test_what_of_the_configuration_is_left_out_is_told(config: Config) -> None:
+    assert not found(config, "Config")
+    (config.root / "config.txt").write_text("{")
+    (finding,) = found(Config.load({}, {}, config.root), "Config")
+    assert finding.wrong and "config.txt cannot be read" in finding.words
+
+
 def test_missing_packages_are_named(config: Config) -> None:
     (config.root / "requirements.txt").write_text("# comment\npytest>=1\neasel-has-no-such-package==1\n")
     wrong, fine = found(config, "Packages")

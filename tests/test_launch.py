@@ -129,7 +129,7 @@ def test_an_occupied_port_is_told_in_a_sentence() -> None:
         server.listen()
         port = server.getsockname()[1]
         done = launch("--skip-install", "--disable-in-browser", "--port", str(port))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"Port {port} is in use" in done.stderr and f"--port {port + 1}" in done.stderr
     assert done.stderr.count("\n") == 1
 

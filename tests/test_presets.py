@@ -72,6 +72,7 @@ def test_presets_are_listed_by_name_the_default_first(tmp_path: Path) -> None:
     """D65: not as the folder happens to list them."""
     for name in ("b.json", "default.json", "a.json", "notes.txt", ".hidden.json"):
         (tmp_path / name).write_text("{}")
+    (tmp_path / "folder.json").mkdir()
     assert list_presets(tmp_path) == ["default", "a", "b"]
     assert list_presets(tmp_path / "none") == []
 

@@ -27,7 +27,8 @@ Made by `python -m tools.make_configuration_docs` from the tables in `core/`; a 
 
 `{CONFIG_FILE}` beside `launch.py` holds the choices of this installation, and only those that differ from the usual. It is made at the
 first start with nothing but a comment in it, and Easel never writes it again. Names that begin with `$` are comments. A name that
-does not exist, or a value that does not fit, ends the start with a sentence that says which and what was meant.
+does not exist, or a value that does not fit, ends the start with a sentence that says which and what was meant. (A language that is
+not there is told, a device that this machine lacks as soon as it is needed, and the number of a GPU counts only where there is one.)
 
 ```json
 {{
@@ -43,7 +44,12 @@ does not exist, or a value that does not fit, ends the start with a sentence tha
 Of the same thing said in several places, the first of these counts: the flag on the command line; the environment variable (`EASEL_` and
 the name in capitals, such as `EASEL_PORT`; a list or an object as JSON); {CONFIG_FILE}; the reference's variables and files (see below). Relative
 paths start at the folder of `launch.py`, those of flags and variables at the folder you are in. A folder need not exist yet,
-apart from those of `use_models_of`.
+apart from those of `use_models_of`. What is named for a kind of file takes the place of the usual folder: name `models/checkpoints`
+too if its small model is to stay in reach. A browser that was here before starts with what it remembers, not with `preset` and
+`defaults`; "Reset to the preset" takes them over.
+
+The launcher itself heeds `EASEL_VENV` (the folder of its environment instead of `.venv`), `EASEL_NO_VENV` (anything: run as it is,
+install nothing), `TORCH_BACKEND` (as `--torch`) and `TORCH_INDEX_URL` (where torch comes from); `EASEL_AUTH` is as `--auth`.
 
 ## Names
 """
@@ -56,7 +62,9 @@ written, moved or renamed, and downloads go to your own folders. `"huggingface":
 SETTINGS = """## Settings to start with
 
 `defaults` is an object of settings by their names. They lie over what the checkpoint recommends, and under the preset and what you set. The names of
-the reference's presets work there too. The same names stand in presets, in pictures and behind `--set` of `python launch.py generate`:
+the reference's presets work there too. The same names stand in presets, in pictures and behind `--set` of `python launch.py generate`, which
+takes lists as JSON or written out: `styles=A, B`, `loras=film.safetensors:0.8, other.safetensors:1` (a preset's `loras` are objects:
+`{"name": "film.safetensors", "weight": 0.8}`):
 """
 PRESETS = """## Presets
 
