@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import logging
 import os
 import secrets
 import time
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.errors import BadConfig
+
+log = logging.getLogger(__name__)
 
 _N, _R, _P = 2**15, 8, 1  # about 0.1 s and 32 MiB a guess
 _MAX_MEMORY = 96 * 2**20  # bytes; a hash that asks for more is refused by OpenSSL
@@ -39,6 +42,48 @@ class Users:
         """Whether `name` may come in with `password`. Takes as long for a name that does not exist."""
         known = name in self.hashes
         return _matches(password, self.hashes[name] if known else _NOBODY) and known
+
+
+class Door:
+    """Lets `users` in, and looks at their `file` again whenever that changes; without one they stay as they are.
+
+    A file that cannot be read, or is no more, lets nobody in.
+    """
+
+    def __init__(self, users: Users, file: Path | None = None) -> None:
+        self._users, self._file = users, file
+        self._stamp = self._look()
+        self._gone: set[str] = set()
+
+    def check(self, name: str, password: str) -> bool:
+        """As `Users.check`, with the users of now."""
+        self._reread()
+        return self._users.check(name, password)
+
+    def gone(self) -> set[str]:
+        """Who was taken out since the last call, or has another password: they are to log in again."""
+        self._reread()
+        gone, self._gone = self._gone, set()
+        return gone
+
+    def _reread(self) -> None:
+        stamp = self._look()
+        if stamp == self._stamp or self._file is None:
+            return
+        before, self._stamp = self._users, stamp
+        try:
+            self._users = read_users(self._file)
+        except BadConfig as error:
+            log.error("Nobody can log in: %s", error)
+            self._users = Users()
+        self._gone |= {name for name, digest in before.hashes.items() if self._users.hashes.get(name) != digest}
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            status = self._file.stat() if self._file else None
+        except OSError:
+            return None
+        return (status.st_mtime_ns, status.st_size) if status else None
 
 
 class Throttle:

@@ -74,6 +74,7 @@ class Config:
     port: int = 7865
     share: bool = False
     users: Users = field(default_factory=Users)  # nobody: no password is asked for
+    users_file: Path | None = None  # that they are from
     theme: str = "auto"
     language: str = ""  # of the page; "": as the browser prefers
     languages: tuple[Path, ...] = ()  # the user's tables of texts; the program's own are always there
@@ -182,7 +183,7 @@ class Config:
             "model_folders": folders,
             "defaults": defaults,
             "download_hosts": hosts,
-            "users": _users(args, environ, root),
+            **_users(args, environ, root),
             "notices": (*reference.notices, *defaults.notes, *_unreadable(searched)),
         }
         config = cls(**(settings | values))
@@ -302,12 +303,13 @@ def _unreadable(folders: Iterable[Path]) -> Iterator[str]:
         yield f"{', '.join(map(str, places))} cannot be read: {why}."
 
 
-def _users(args: Mapping[str, Any], environ: Mapping[str, str], root: Path) -> Users:
+def _users(args: Mapping[str, Any], environ: Mapping[str, str], root: Path) -> dict[str, Any]:
     if args.get("auth"):
-        return user_from_text(args["auth"], "--auth")
+        return {"users": user_from_text(args["auth"], "--auth")}
     if environ.get("EASEL_AUTH"):
-        return user_from_text(environ["EASEL_AUTH"], "EASEL_AUTH")
-    return read_users(root / "auth.json")
+        return {"users": user_from_text(environ["EASEL_AUTH"], "EASEL_AUTH")}
+    file = root / "auth.json"
+    return {"users": read_users(file), "users_file": file}
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,6 +1,20 @@
 """Who guesses passwords waits; who mistypes one does not notice. (The hashes are in test_config.py.)"""
 
-from core.access import FORGIVEN, LONGEST_WAIT, MOST_VISITORS, WITHOUT_WAITING, Throttle, visitor_at
+import os
+from pathlib import Path
+
+from core.access import (
+    FORGIVEN,
+    LONGEST_WAIT,
+    MOST_VISITORS,
+    WITHOUT_WAITING,
+    Door,
+    Throttle,
+    add_user,
+    read_users,
+    user_from_text,
+    visitor_at,
+)
 
 
 class Clock:
@@ -48,3 +62,32 @@ def test_a_visitor_has_one_ipv4_address_or_all_of_an_ipv6_network() -> None:
     assert visitor_at("2001:db8::1") == visitor_at("2001:db8::ffff:1") != visitor_at("2001:db8:0:1::1")
     assert visitor_at("fe80::1%eth0") == visitor_at("fe80::1")
     assert visitor_at("testclient") == "testclient" and len(visitor_at("x" * 1000)) == 64
+
+
+def later(file: Path) -> None:
+    """As if `file` had been written a second later."""
+    status = file.stat()
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
+
+
+def test_d6_who_comes_or_goes_in_the_file_comes_or_goes_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "auth.json"
+    add_user(file, "ann", "one")
+    add_user(file, "bob", "two")
+    door = Door(read_users(file), file)
+    assert door.check("ann", "one") and door.check("bob", "two") and door.gone() == set()
+    add_user(file, "ann", "three")
+    add_user(file, "eve", "four")
+    later(file)
+    assert door.check("eve", "four") and not door.check("ann", "one")
+    assert door.gone() == {"ann"} and door.gone() == set()
+    file.write_text("[")
+    later(file)
+    assert door.gone() == {"ann", "bob", "eve"} and not door.check("bob", "two")
+    file.unlink()
+    assert not door.check("bob", "two")
+
+
+def test_a_user_of_the_command_line_stays() -> None:
+    door = Door(user_from_text("ann:one", "--auth"))
+    assert door.check("ann", "one") and door.gone() == set()
