@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ KEPT_PER_OWNER = 20  # finished tasks that a reloaded page can still find
 KEPT = 500  # of all owners together
 LONGEST_QUEUE = 200
 MOST_OF_ONE = LONGEST_QUEUE // 2  # of one visitor, where there are several: nobody fills the queue alone
+HELD_FOR = 3600.0  # seconds that tasks are held, or one is edited, for somebody who is not there any more
 
 NO_RESULT = "The task ended without a result. This is a defect of Easel; please report it."
 
@@ -51,7 +53,7 @@ class Worker:
     at hand fails with its message and the next task tries again. `store` keeps what waits or runs for the next start,
     `pace` learns how long tasks take. An owner may have `most_of_one` tasks at a time, the running one counted in, so that
     after a restart there is room for all of them; None: the queue's length alone counts. What a task warns of, or fails
-    with, is told as `shown` gives it.
+    with, is told as `shown` gives it. Who was not `seen` for HELD_FOR seconds of `clock` holds and edits nothing any more.
     """
 
     def __init__(
@@ -62,14 +64,17 @@ class Worker:
         pace: Pace | None = None,
         most_of_one: int | None = None,
         shown: Callable[[str], str] = str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.async_tasks: deque[AsyncTask] = deque()
         self._store = store or QueueStore()
         self._pace = pace or Pace()
         self._most_of_one = most_of_one
         self._shown = shown
+        self._clock = clock
         self._held: set[str] = set()  # owners whose tasks wait until they say otherwise
         self._edited: dict[str, AsyncTask] = {}  # by owner, a waiting task that does not begin meanwhile
+        self._seen: dict[str, float] = {}  # when those who held or edited something were there last
         self._handler = handler
         self._make_pipeline = make_pipeline
         self._pipeline: Pipeline | None = None
@@ -141,7 +146,7 @@ class Worker:
             task = next((task for task in self._waiting(owner) if task.id == task_id), None)
             if task is not None:
                 self._edited[owner] = task
-                self._changed.notify_all()
+                self._keep_for(owner)
         return task
 
     def edited(self, owner: str) -> AsyncTask | None:
@@ -191,7 +196,10 @@ class Worker:
     def hold(self, owner: str) -> None:
         """Begin no further task of `owner`; what runs goes on."""
         with self._changed:
+            if len(self._held) > LONGEST_QUEUE:  # of so many, only those count who have tasks
+                self._held &= {task.owner for task in self.async_tasks}
             self._held.add(owner)
+            self._keep_for(owner)
 
     def release(self, owner: str) -> None:
         """Go on with the tasks of `owner`."""
@@ -203,6 +211,12 @@ class Worker:
         """Whether the tasks of `owner` are held."""
         with self._changed:
             return owner in self._held
+
+    def seen(self, owner: str) -> None:
+        """`owner` is there: what they hold or edit waits on for them."""
+        with self._changed:
+            if owner in self._seen:
+                self._seen[owner] = self._clock()
 
     def left_over(self, owner: str) -> list[LeftTask]:
         """What `owner` had asked for when the program ended last time, neither taken up nor forgotten since."""
@@ -296,7 +310,25 @@ class Worker:
     def _waiting(self, owner: str) -> list[AsyncTask]:
         return [task for task in self.async_tasks if task.owner == owner]
 
+    def _keep_for(self, owner: str) -> None:
+        """What `owner` holds or edits waits from now on; the thread has to know when that ends."""
+        self._seen[owner] = self._clock()
+        self._changed.notify_all()
+
+    def _forget_gone(self) -> None:
+        """End what those hold and edit who are not there any more."""
+        last = self._clock() - HELD_FOR
+        for owner in [owner for owner, seen in self._seen.items() if seen <= last]:
+            del self._seen[owner]
+            self._held.discard(owner)
+            self._edited.pop(owner, None)
+
+    def _until_gone(self) -> float | None:
+        """Seconds until `_forget_gone` may end something; None if there is nothing."""
+        return min(self._seen.values()) + HELD_FOR - self._clock() if self._seen else None
+
     def _next(self) -> AsyncTask | None:
+        self._forget_gone()
         edited = self._edited.values()
         return next((task for task in self.async_tasks if task.owner not in self._held and task not in edited), None)
 
@@ -325,10 +357,10 @@ class Worker:
             self._not_started(f"{type(error).__name__}: {error}", exc_info=error)
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closing or self._next() is not None)
-                task = self._next()
-                if self._closing or task is None:
-                    return
+                while self._closing or (task := self._next()) is None:
+                    if self._closing:
+                        return
+                    self._changed.wait(self._until_gone())
                 self.async_tasks.remove(task)
                 self._running = task
                 task.state = "running"

@@ -11,7 +11,7 @@ from core.pace import Kind, Pace
 from core.queue_store import QueueStore
 from core.settings import Settings
 from core.task import AsyncTask
-from core.worker import LONGEST_QUEUE, Worker
+from core.worker import HELD_FOR, LONGEST_QUEUE, Worker
 
 
 class Engine:
@@ -126,6 +126,42 @@ def test_a_pause_holds_only_the_tasks_of_the_one_who_paused(worker, engine):
     engine.steps.release(3)
     until(lambda: yours.done)
     assert mine.state == "waiting"
+
+
+@pytest.mark.parametrize(
+    "keep_waiting", [lambda worker, task: worker.hold("me"), lambda worker, task: worker.edit(task.id, "me")]
+)
+def test_what_is_held_or_edited_begins_an_hour_after_its_owner_was_there(make, engine, keep_waiting):
+    now = [0.0]
+    worker = make(clock=lambda: now[0])
+    occupied(worker, "you")
+    mine, yours = submit(worker, "mine"), submit(worker, "yours", "you")
+    keep_waiting(worker, mine)
+    for now[0] in (3500.0, 7000.0):
+        worker.seen("me")
+    engine.steps.release(3)
+    until(lambda: yours.done)
+    assert mine.state == "waiting"
+    now[0] = 7000.0 + HELD_FOR
+    submit(worker, "later", "you")
+    until(lambda: mine.done)
+    assert not worker.held("me") and worker.edited("me") is None
+
+
+def test_nothing_has_to_happen_for_a_pause_of_somebody_gone_to_end(worker, engine, monkeypatch):
+    monkeypatch.setattr("core.worker.HELD_FOR", 0.05)
+    worker.hold("me")
+    mine = submit(worker, "mine")
+    engine.steps.release(1)
+    until(lambda: mine.done)
+
+
+def test_of_many_pauses_those_are_forgotten_that_hold_nothing(worker):
+    worker.hold("me")
+    submit(worker, "mine")
+    for number in range(2 * LONGEST_QUEUE):
+        worker.hold(f"nobody {number}")
+    assert worker.held("me") and len(worker._held) <= LONGEST_QUEUE + 1
 
 
 def test_all_of_ones_own_are_cancelled_at_once_and_nothing_of_others(worker):

@@ -68,6 +68,9 @@ class TaskQueue(Protocol):
     def held(self, owner: str) -> bool:
         """Whether the tasks of `owner` are held."""
 
+    def seen(self, owner: str) -> None:
+        """`owner` is there: what they hold or edit waits on for them."""
+
     def left_over(self, owner: str) -> list[LeftTask]:
         """What `owner` had asked for when the program ended last time."""
 

@@ -65,18 +65,20 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 7865,
     share: bool = False,
-    auth: Sequence[tuple[str, str]] | Callable[[str, str], bool] | None = None,
+    auth: Callable[[str, str], bool] | None = None,
+    gone: Callable[[], set[str]] = set,
     in_browser: bool = True,
     theme: str = "auto",
     ready: Callable[[str], None] = print,
 ) -> None:
     """Serve the page and block until Ctrl-C (KeyboardInterrupt ends it cleanly and is not raised again).
 
-    `theme` is "light", "dark" or "auto": as the browser prefers (what a person chooses in the page comes first). `ready`
-    is called once with the page's address. Raises BadConfig if the port cannot be used.
+    `auth` tells who may come in with which password, `gone` who is to log in again since it was asked last. `theme` is
+    "light", "dark" or "auto": as the browser prefers (what a person chooses in the page comes first). `ready` is called once
+    with the page's address. Raises BadConfig if the port cannot be used.
     """
     sys.setswitchinterval(SWITCH_INTERVAL)
-    page = start(app, host=host, port=port, share=share, auth=auth, theme=theme)
+    page = start(app, host=host, port=port, share=share, auth=auth, gone=gone, theme=theme)
     address = page.share_url or page.local_url or ""
     try:
         ready(address)
@@ -96,7 +98,8 @@ def start(
     host: str = "127.0.0.1",
     port: int = 7865,
     share: bool = False,
-    auth: Sequence[tuple[str, str]] | Callable[[str, str], bool] | None = None,
+    auth: Callable[[str, str], bool] | None = None,
+    gone: Callable[[], set[str]] = set,
     theme: str = "auto",
 ) -> gr.Blocks:
     """Serve the page in the background; `close()` of the returned page ends it. Raises BadConfig as `serve` does."""
@@ -116,9 +119,9 @@ def start(
     routes = _routes(app)
     extras: dict[str, Any] = {
         "middleware": [
-            Middleware(Visitors, hosts=_names(app, host, share)),
+            Middleware(Visitors, hosts=_names(app, host, share), seen=app.worker.seen),
             Middleware(SmallBodies),
-            *([Middleware(SlowLogin)] if auth else []),
+            *([Middleware(SlowLogin), Middleware(Leavers, gone=gone)] if auth else []),
         ],
         "routes": [alive_route(), texts_route(languages), *(guarded(routes) if auth else routes)],
     }
@@ -127,7 +130,7 @@ def start(
             server_name=f"[{host}]" if ":" in host else host,
             server_port=port,
             share=share,
-            auth=beside_the_loop(auth) if callable(auth) else auth,  # type: ignore[arg-type]
+            auth=beside_the_loop(auth) if auth else None,  # type: ignore[arg-type]
             max_threads=EVENTS_AT_ONCE,
             prevent_thread_lock=True,
             quiet=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
@@ -42,14 +43,22 @@ class Visitors:
 
     Of Gradio's own routes it leaves those open that the page needs.
 
-    The cookie holds 256 random bits, is hidden from scripts and not sent along by other sites. `hosts` are the names
+    The cookie holds 256 random bits, is hidden from scripts and not sent along by other sites. It is sent anew with each
+    page, so that it ends a year after the last one. `seen` is told whose browser is there: by each piece
+    of an answer that is sent to it. `hosts` are the names
     under which this server may be called (against DNS rebinding), None for any. Requests other than reading must
     come from a page of this very server: browsers tell by Sec-Fetch-Site, older ones by Origin.
     """
 
-    def __init__(self, app: ASGIApp, hosts: tuple[str, ...] | None = LOOPBACK) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: tuple[str, ...] | None = LOOPBACK,
+        seen: Callable[[str], None] = lambda owner: None,
+    ) -> None:
         self.app = app
         self.hosts = hosts
+        self.seen = seen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,20 +73,20 @@ class Visitors:
             await PlainTextResponse("There is nothing here.", status_code=404)(scope, receive, send)
             return
         page = scope["method"] == "GET" and "text/html" in headers.get("accept", "")
-        if not page or owner_of(headers.get("cookie")):
-            await self.app(scope, receive, send)
-            return
+        owner = owner_of(headers.get("cookie"))
 
-        async def send_with_cookie(message: Message) -> None:
-            if message["type"] == "http.response.start":
+        async def send_to_owner(message: Message) -> None:
+            if owner:
+                self.seen(owner)
+            if page and message["type"] == "http.response.start":
                 secure = "; Secure" if scope.get("scheme") == "https" else ""
                 MutableHeaders(scope=message).append(
                     "set-cookie",
-                    f"{COOKIE}={secrets.token_urlsafe(32)}; Path=/; Max-Age={YEAR}; HttpOnly; SameSite=Lax{secure}",
+                    f"{COOKIE}={owner or secrets.token_urlsafe(32)}; Path=/; Max-Age={YEAR}; HttpOnly; SameSite=Lax{secure}",
                 )
             await send(message)
 
-        await self.app(scope, receive, send_with_cookie)
+        await self.app(scope, receive, send_to_owner)
 
     def _refusal(self, method: str, headers: Headers) -> str | None:
         host = _name(f"//{headers.get('host', '')}")

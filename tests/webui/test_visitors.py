@@ -10,11 +10,12 @@ from webui.visitors import COOKIE, LOOPBACK, Visitors, owner_of
 PAGE = {"accept": "text/html"}
 
 
-def client(hosts=LOOPBACK, base_url="http://127.0.0.1:7865"):
+def client(hosts=LOOPBACK, base_url="http://127.0.0.1:7865", **options):
     async def hello(request):
         return PlainTextResponse("hello")
 
-    app = Starlette(routes=[Route("/", hello, methods=["GET", "POST"])], middleware=[Middleware(Visitors, hosts=hosts)])
+    visitors = Middleware(Visitors, hosts=hosts, **options)
+    app = Starlette(routes=[Route("/", hello, methods=["GET", "POST"])], middleware=[visitors])
     return TestClient(app, base_url=base_url)
 
 
@@ -22,7 +23,23 @@ def test_a_browser_gets_one_cookie_that_scripts_and_other_sites_cannot_use():
     browser = client()
     given = browser.get("/", headers=PAGE).headers["set-cookie"]
     assert "HttpOnly" in given and "SameSite=Lax" in given and "Secure" not in given
-    assert "set-cookie" not in browser.get("/", headers=PAGE).headers
+    assert "set-cookie" not in browser.get("/").headers
+
+
+def test_the_cookie_lives_a_year_from_the_last_page_on():
+    browser = client()
+    given = browser.get("/", headers=PAGE).headers["set-cookie"]
+    assert "Max-Age=31536000" in given
+    assert browser.get("/", headers=PAGE).headers["set-cookie"] == given
+
+
+def test_whose_browser_is_there_is_told_with_all_that_is_sent_to_it():
+    seen = []
+    browser = client(seen=seen.append)
+    owner = owner_of(browser.get("/", headers=PAGE).headers["set-cookie"].split(";")[0])
+    assert seen == []
+    browser.get("/")
+    assert set(seen) == {owner}
 
 
 def test_cookies_are_256_random_bits_and_no_two_are_alike():
