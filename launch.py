@@ -85,6 +85,7 @@ def serve(config, args):
     import threading
     from functools import partial
 
+    from core.access import Door
     from core.errors import BadConfig
     from core.port import port_trouble
     from core.presets import settings_of
@@ -124,6 +125,7 @@ def serve(config, args):
     most = MOST_OF_ONE if shared else None
     shown = without(config.private_paths) if config.open_to_others else str
     worker = Worker(carry_out, lambda: make_pipeline(config, catalog), store, pace, most_of_one=most, shown=shown)
+    door = Door(config.users, config.users_file)
     shelf = Shelf(
         catalog=catalog,
         own=config.user_presets,
@@ -177,7 +179,8 @@ def serve(config, args):
         host=config.host,
         port=config.port,
         share=config.share,
-        auth=config.users.check if config.users else None,
+        auth=door.check if config.users else None,
+        gone=door.gone,
         in_browser=config.in_browser,
         theme=config.theme,
         ready=ready,
@@ -367,7 +370,10 @@ def add_user(file, name):
     aside = add(file, name, password)
     if aside:
         print("The auth.json that was there could not be read; it is %s now." % aside)
-    print("%s may now use the page; restart Easel if it is running. The users are kept in %s" % (name, file))
+    print(
+        "%s may now use the page (if Easel runs without a password, start it anew). The users are kept in %s"
+        % (name, file)
+    )
     return 0
 
 

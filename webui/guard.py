@@ -102,6 +102,21 @@ class SlowLogin:
             self._trying.discard(visitor)
 
 
+class Leavers:
+    """ASGI middleware: whom `gone` names has to log in again: his tokens of Gradio's login are taken away."""
+
+    def __init__(self, app: ASGIApp, gone: Callable[[], set[str]]) -> None:
+        self.app = app
+        self._gone = gone
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (gone := self._gone()):
+            tokens = getattr(scope.get("app"), "tokens", {})
+            for token in [token for token, name in tokens.items() if name in gone]:
+                del tokens[token]
+        await self.app(scope, receive, send)
+
+
 def _behind_login(route: Route) -> Route:
     endpoint = route.endpoint
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from importlib.util import find_spec
@@ -24,7 +24,7 @@ from core.port import port_trouble
 from webui.alive import alive_route
 from webui.app import App
 from webui.download_routes import download_routes
-from webui.guard import SlowLogin, SmallBodies, beside_the_loop, guarded
+from webui.guard import Leavers, SlowLogin, SmallBodies, beside_the_loop, guarded
 from webui.history_routes import history_routes
 from webui.lora_routes import lora_routes
 from webui.page import build_page

@@ -25,8 +25,17 @@ def main(port: int, folder: Path) -> None:
             time.sleep(0.02)
         return (name, password) == ("anna", RIGHT)
 
+    def gone() -> set[str]:
+        """Who is named in FOLDER/gone, once."""
+        try:
+            names = (folder / "gone").read_text(encoding="utf-8")
+            (folder / "gone").unlink()
+        except FileNotFoundError:
+            return set()
+        return set(names.split())
+
     worker = Worker(handler, lambda: Engine(outputs=folder))
-    serve(make_app(worker), port=port, auth=check, in_browser=False)
+    serve(make_app(worker), port=port, auth=check, gone=gone, in_browser=False)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,23 @@ def test_passwords_that_are_tried_side_by_side_are_refused_unseen(visitor):
     assert visitor.log_in(RIGHT) == 200
 
 
+def test_d6_who_is_taken_out_of_the_users_has_to_log_in_again(visitor):
+    jar = urllib.request.HTTPCookieProcessor()
+    browser = urllib.request.build_opener(jar)
+    form = urllib.parse.urlencode({"username": "anna", "password": RIGHT}).encode()
+    browser.open(
+        urllib.request.Request(f"{visitor.page}/login", form, {"X-Forwarded-For": visitor.at}), timeout=30
+    ).close()
+    for name, status in (("bob", 200), ("anna", 401)):
+        (visitor.door / "gone").write_text(name)
+        try:
+            with browser.open(f"{visitor.page}/config", timeout=30) as answer:
+                assert answer.status == status
+        except urllib.error.HTTPError as refused:
+            with refused:
+                assert refused.code == status
+
+
 @pytest.mark.parametrize("path", ["queue/join", "run/predict", "cancel", "reset"])
 def test_nobody_fills_the_memory_without_a_password(page, path):
     """E16: a body without end is refused on every route that reads one before it asks who sends it."""
