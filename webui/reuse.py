@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from io import BytesIO
+from typing import Any, BinaryIO
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -30,6 +31,8 @@ from webui.controls import CONTROLS, shown
 from webui.visitors import NO_COOKIE, owner_of
 
 LARGEST_PICTURE = 2**26  # bytes
+TAKEN_AT_ONCE = 4  # pictures that are held in memory; who comes next waits with theirs unsent
+SLOWEST = 120.0  # seconds in which a picture must have come
 READ_AT_ONCE = 2  # pixels in which a text may be hidden are unpacked whole
 LONGEST_VALUE = 20  # characters that are told of what could not be used
 KINDS = ("checkpoints", "loras", "vae", "text_encoders")
@@ -48,6 +51,10 @@ PLAIN: Mapping[str, float] = {
 }  # fmt: skip
 # What stays as the page has it unless a picture tells of it.
 KEPT = {*NOT_OF_THE_PICTURE, "prompt", "seed"}
+
+
+class TooLarge(Exception):
+    """A picture of more than LARGEST_PICTURE bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,24 +138,35 @@ def understood(read: ReadMetadata, app: App) -> Found:
 
 def read_route(app: App) -> Route:
     """`POST /easel/read` with a picture's bytes: its settings or what is wrong, as the text that `reused` takes."""
-    gate = asyncio.Semaphore(READ_AT_ONCE)
+    door, gate = asyncio.Semaphore(TAKEN_AT_ONCE), asyncio.Semaphore(READ_AT_ONCE)
 
     async def read(request: Request) -> Response:
         if owner_of(request.headers.get("cookie")) is None:
             return PlainTextResponse(NO_COOKIE, status_code=403)
-        data = bytearray()
-        async for piece in request.stream():
-            data += piece
-            if len(data) > LARGEST_PICTURE:
-                return PlainTextResponse(f"Pictures of up to {LARGEST_PICTURE >> 20} MB are read.", status_code=413)
         try:
-            async with gate:
-                found = await run_in_threadpool(lambda: understood(read_settings(bytes(data)), app))
+            async with door:
+                picture = await asyncio.wait_for(_sent_picture(request), SLOWEST)
+                async with gate:
+                    found = await run_in_threadpool(lambda: understood(read_settings(picture), app))
+        except TooLarge:
+            return PlainTextResponse(f"Pictures of up to {LARGEST_PICTURE >> 20} MB are read.", status_code=413)
+        except (asyncio.TimeoutError, ClientDisconnect):
+            return PlainTextResponse("The picture could not be sent to Easel.", status_code=408)
         except UserError as error:
             return JSONResponse({"problem": app.told(error)})
         return Response(found.to_text(), media_type="application/json")
 
     return Route("/easel/read", read, methods=["POST"])
+
+
+async def _sent_picture(request: Request) -> BinaryIO:
+    """The body as an open file. Raises TooLarge."""
+    picture = BytesIO()
+    async for piece in request.stream():
+        picture.write(piece)
+        if picture.tell() > LARGEST_PICTURE:
+            raise TooLarge
+    return picture
 
 
 def _found_already(text: str) -> Found | None:

@@ -1,7 +1,9 @@
 """What settings from elsewhere change in the page, and what they leave alone."""
 
+import asyncio
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from foreign_samples import A1111, COMFYUI, FOOOCUS, FOOOCUS_RECORD, INVOKEAI_OLD
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from starlette.requests import Request
 
 from core.errors import UserError
 from core.output.metadata import read_settings, read_settings_text, to_json
@@ -18,7 +21,8 @@ from core.presets import load_preset
 from core.settings import Lora, Settings
 from tests.webui.stand_in import settings_of
 from webui.controls import CONTROLS, shown
-from webui.reuse import PLAIN, as_text, reused, understood
+from webui.reuse import PLAIN, TAKEN_AT_ONCE, as_text, read_route, reused, understood
+from webui.visitors import COOKIE
 
 PAGE = Settings(
     prompt="a bear", negative_prompt="fog", base_model="small.safetensors", width=256, height=320, image_number=3, seed=7,
@@ -48,6 +52,50 @@ def png_of(text):
     info.add_text("parameters", text)
     Image.new("RGB", (8, 8)).save(file, "PNG", pnginfo=info)
     return file.getvalue()
+
+
+def asked(story):
+    """The result of a coroutine, on a loop of its own: in this thread playwright may be running one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, story).result()
+
+
+def upload(receive):
+    """A request for the settings of the picture that `receive` gives."""
+    return Request(
+        {"type": "http", "method": "POST", "headers": [(b"cookie", f"{COOKIE}={'a' * 43}".encode())]}, receive
+    )
+
+
+def test_few_pictures_are_taken_into_memory_at_once_and_the_next_ones_wait_unsent(app):
+    async def story():
+        route, send, begun = read_route(app), asyncio.Event(), []
+
+        async def receive():
+            begun.append(None)
+            await send.wait()
+            return {"type": "http.request", "body": png_of('{"steps": 20}'), "more_body": False}
+
+        answers = [asyncio.create_task(route.endpoint(upload(receive))) for _ in range(TAKEN_AT_ONCE + 2)]
+        await asyncio.sleep(0.05)
+        before = len(begun)
+        send.set()
+        return before, [json.loads((await answer).body)["settings"] for answer in answers]
+
+    before, found = asked(story())
+    assert before == TAKEN_AT_ONCE and [each["steps"] for each in found] == [20] * (TAKEN_AT_ONCE + 2)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_picture_that_does_not_come_keeps_nobody_waiting(app, monkeypatch, ends):
+    monkeypatch.setattr("webui.reuse.SLOWEST", 0.05)
+
+    async def receive():
+        if ends:
+            return {"type": "http.disconnect"}
+        await asyncio.sleep(3600)
+
+    assert asked(read_route(app).endpoint(upload(receive))).status_code == 408
 
 
 def test_d25_a_part_of_settings_changes_only_what_it_contains(app):
