@@ -20,6 +20,12 @@ NO_COOKIE = (
 YEAR = 365 * 24 * 3600  # seconds
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# Gradio's page lives from scripts and styles in it, but nothing of it comes from, or goes to, another server.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
+    "form-action 'self'"
+)
 GRADIO = "/gradio_api/"
 # What the page and Gradio's launch ask for there. The others are closed: some relay what another server sends, as if it were
 # a page of this one, or take files without end.
@@ -80,7 +86,9 @@ class Visitors:
                 self.seen(owner)
             if page and message["type"] == "http.response.start":
                 secure = "; Secure" if scope.get("scheme") == "https" else ""
-                MutableHeaders(scope=message).append(
+                given = MutableHeaders(scope=message)
+                given.setdefault("content-security-policy", POLICY)
+                given.append(
                     "set-cookie",
                     f"{COOKIE}={owner or secrets.token_urlsafe(32)}; Path=/; Max-Age={YEAR}; HttpOnly; SameSite=Lax{secure}",
                 )

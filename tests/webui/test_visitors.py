@@ -52,6 +52,13 @@ def test_over_https_the_cookie_stays_on_https():
     assert "Secure" in client(None, "https://easel.example").get("/", headers=PAGE).headers["set-cookie"]
 
 
+def test_d5_a_page_may_fetch_nothing_from_another_server_and_send_nothing_there():
+    policy = client().get("/", headers=PAGE).headers["content-security-policy"]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'self'" and rules["object-src"] == "'none'" and rules["form-action"] == "'self'"
+    assert not any("http" in places or "*" in places for places in rules.values())
+
+
 @pytest.mark.parametrize(
     "cookies", [None, "", f"{COOKIE}=short", f"{COOKIE}={'a' * 42}/", "other=1", f"{COOKIE}={'a' * 44}"]
 )
