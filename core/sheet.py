@@ -23,7 +23,7 @@ from core.output.log import append_log
 from core.output.metadata import png_info
 from core.output.record import Record
 from core.output.save import ENCODERS, place
-from core.task import AsyncTask
+from core.task import AsyncTask, Interrupted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,16 +60,18 @@ def sheets(
 ) -> Iterator[Saved | Warned]:
     """Make and save the sheet that `task` asks for of its pictures, if it asks for one and there are at least two.
 
-    A sheet that cannot be saved is a warning: the pictures are there.
+    A sheet that cannot be saved is a warning: the pictures are there. After Stop or Skip there is none.
     """
     pictures = {number: Path(path) for number, path in sorted(task.made.items())}
     if len(pictures) < 2 or not (task.grid or task.settings.image_grid):
         return
     try:
-        image = draw(of_grid(task, pictures) if task.grid else in_rows(list(pictures.values())))
+        image = draw(of_grid(task, pictures) if task.grid else in_rows(list(pictures.values())), check=task.check)
         path = _saved(image, record, _told(task, pictures), "sheet" if task.grid else "grid", outputs)
     except OSError as problem:
         yield Warned(message=f"The sheet of all pictures cannot be saved: {explained(problem)}")
+        return
+    except Interrupted:
         return
     try:
         append_log(path, record)
@@ -98,8 +100,13 @@ def in_rows(pictures: Sequence[Path]) -> Sheet:
     return Sheet(places, columns, math.ceil(len(pictures) / columns), filler=FILLER)
 
 
-def draw(sheet: Sheet, longest: int = LONGEST_SIDE, most: int = MOST_PIXELS) -> Image:
-    """The sheet as RGB, at most `longest` pixels a side and `most` in all. A picture that is gone leaves its cell empty."""
+def draw(
+    sheet: Sheet, longest: int = LONGEST_SIDE, most: int = MOST_PIXELS, check: Callable[[], None] = lambda: None
+) -> Image:
+    """The sheet as RGB, at most `longest` pixels a side and `most` in all. A picture that is gone leaves its cell empty.
+
+    `check` is called before each picture and may raise.
+    """
     from PIL import Image, ImageDraw
 
     cell = _cell(sheet)
@@ -123,6 +130,7 @@ def draw(sheet: Sheet, longest: int = LONGEST_SIDE, most: int = MOST_PIXELS) -> 
         _write(pen, text, (0, top + row * (high + gap), left, high), size)
     for row in range(sheet.rows):
         for column in range(sheet.columns):
+            check()
             corner = left + column * (wide + gap), top + row * (high + gap)
             picture = _small(sheet.pictures.get((column, row)), (wide, high))
             if picture is None:

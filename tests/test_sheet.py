@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core import sheet
 from core.axes import Axis, Grid
 from core.errors import HistoryError
 from core.events import Saved, Warned
@@ -177,3 +178,12 @@ def test_a_sheet_that_cannot_be_saved_or_entered_is_told_and_ends_nothing(pictur
 
     warning, event = saved(task, tmp_path / "elsewhere", fail)
     assert warning == Warned(message="The history is busy.") and isinstance(event, Saved)
+
+
+@pytest.mark.parametrize("how", ["stop", "skip"])
+def test_d20_stop_ends_a_sheet_that_is_being_drawn(pictures, tmp_path, monkeypatch, how):
+    task, read = grid_task(), []
+    task.made.update({number: str(path) for number, path in pictures(6).items()})
+    small = sheet._small
+    monkeypatch.setattr(sheet, "_small", lambda *given: (read.append(1), getattr(task, how)(), small(*given))[2])
+    assert not list(sheets(task, Record(task.settings), tmp_path / "out")) and len(read) == 1

@@ -213,15 +213,16 @@ def load_vae(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     unet: UNetConfig | None = None,
+    check: Check | None = None,
 ) -> VAE:
     """The autoencoder in a file of its own, in the single-file layout (with or without prefix) or diffusers'.
 
-    `unet`: of the network whose latents it must make. Raises as `open_checkpoint`.
+    `unet`: of the network whose latents it must make. `check` as in `EmptyPart.load`. Raises as `open_checkpoint`.
     """
     opened = _open_vae(path, torch.device(device))
     if unet is not None:
         check_latents(path.name, opened.module.config, unet)
-    return opened.load(dtype)
+    return opened.load(dtype, check=check)
 
 
 def check_latents(name: str, vae: VAEConfig, unet: UNetConfig) -> None:
