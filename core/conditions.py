@@ -34,8 +34,8 @@ class Conditions:
 def sdxl_condition(settings: Settings, text: TextConditions, positive: bool) -> Condition:
     """All features, and the picture's size, scaled as the settings say. Raises BadSetting without a pooled vector."""
     scale = settings.adm_scaler_positive if positive else settings.adm_scaler_negative
-    end = settings.adm_scaler_end
-    vectors = size_vectors(_pooled(text), settings.width, settings.height, scale=scale, end=end)
+    end, strict = settings.adm_scaler_end, settings.strict_compatibility
+    vectors = size_vectors(_pooled(text), settings.width, settings.height, scale=scale, end=end, strict=strict)
     return Condition(text.tokens, vectors.emphasised, vectors.consistent, end)
 
 

@@ -17,7 +17,8 @@ from core.sampling.prediction import Prediction
 from core.sampling.refiner import NOISIER, OWN_STEPS, NoiseRecord, Relay, choose_swap, with_mean_of
 from core.sampling.samplers import SAMPLERS, Step
 from core.sampling.samplers.dpm_solver import fast_orders
-from core.sampling.schedules import calculate_sigmas, slice_sigmas
+from core.sampling.schedules import AS_NORMAL, calculate_sigmas, slice_sigmas
+from core.sampling.tables import Table
 from core.settings import MAX_SEED, Settings
 
 
@@ -34,18 +35,38 @@ class DiffusionStep:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Stage:
-    """One model's part in a picture. `denoiser` makes it ready (on the device) when its turn comes, and no earlier."""
+    """One model's part in a picture. `denoiser` makes it ready (on the device) when its turn comes, and no earlier.
+
+    `own_table` is the checkpoint's, where the scheduler brings another one: what strict compatibility foresees levels with.
+    """
 
     denoiser: Callable[[], Denoiser]
     prediction: Prediction
     scheduler: str
     space: LatentSpace
     sdxl: bool = True  # else SD 1.x: levels of its own for align_your_steps
+    own_table: Table | None = None
 
     def sigmas(self, settings: Settings, strength: float) -> Tensor:
         """The noise levels of a run of `strength` (0 to 1), as this model's schedule has them."""
-        table = self.prediction.table
-        return calculate_sigmas(settings.sampler, table, self.scheduler, settings.steps, strength, sdxl=self.sdxl)
+        table, scheduler = self.prediction.table, self.scheduler
+        if settings.strict_compatibility and scheduler in AS_NORMAL:
+            scheduler = "normal"
+        return calculate_sigmas(settings.sampler, table, scheduler, settings.steps, strength, sdxl=self.sdxl)
+
+    def foreseen_sigmas(self, settings: Settings, strength: float) -> Tensor:
+        """The same as it is known before the run; in the reference, and with strict compatibility, these may be others."""
+        if not settings.strict_compatibility:
+            return self.sigmas(settings, strength)
+        return calculate_sigmas(
+            settings.sampler,
+            self.own_table or self.prediction.table,
+            self.scheduler,
+            settings.steps,
+            strength,
+            sdxl=self.sdxl,
+            foreseen=True,
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -113,7 +134,8 @@ def _whole_run(job: Job, stage: Stage) -> _Run:
     settings, start = job.settings, job.start
     sigmas = stage.sigmas(settings, start.strength)
     shape = tuple(start.latent.shape)
-    initial, noise = noise_for(settings.sampler, job.seed, shape, sigmas, job.device, settings.noise_device)
+    levels = job.base.foreseen_sigmas(settings, start.strength) if settings.strict_compatibility else sigmas
+    initial, noise = noise_for(settings.sampler, job.seed, shape, levels, job.device, settings.noise_device)
     sigmas = slice_sigmas(sigmas, last=settings.steps)  # ddim_uniform gives more steps than were asked for
     x = add_noise(start.latent.to(job.device), initial, sigmas[0], stage.prediction.table.sigma_max)
     return _Run(settings.sampler, x, sigmas, noise, stage.prediction)
@@ -163,7 +185,12 @@ def _vae(job: Job, refiner: Stage) -> Iterator[DiffusionStep]:
     settings, start, base = job.settings, job.start, job.base
     switch = max(1, settings.switch_step)  # without any step there would be no picture to go on from
     whole = _whole_run(job, base)
-    levels = NOISIER * refiner.sigmas(settings, start.strength)[switch:]
+    levels = NOISIER * refiner.foreseen_sigmas(settings, start.strength)[switch:]
+    if len(levels) < 2:
+        raise BadSetting(
+            f"The scheduler {settings.scheduler} has no noise levels left for a refiner that takes over after step {switch}. "
+            "Let it take over earlier, or turn strict compatibility off."
+        )
     first = replace(whole, sigmas=slice_sigmas(whole.sigmas, last=switch))
     total = first.total + replace(first, sigmas=levels).total
     record = NoiseRecord(base.denoiser())

@@ -466,9 +466,11 @@ class Pipeline:
         """Encode one text; the result is cached by text and clip skip across requests."""
         return self.clip_encode([text], check=check)
 
-    def clip_encode(self, texts: Sequence[str], pool_top_k: int = 1, *, check: Check | None = None) -> TextConditions:
+    def clip_encode(
+        self, texts: Sequence[str], pool_top_k: int = 1, *, strict: bool = False, check: Check | None = None
+    ) -> TextConditions:
         """Encode `texts` each by itself: tokens joined in order, the first `pool_top_k` pooled vectors summed."""
-        return self._loaded().text.encode(texts, self._clip_skip, pool_top_k, check=check)
+        return self._loaded().text.encode(texts, self._clip_skip, pool_top_k, strict=strict, check=check)
 
     def clone_cond(self, conditions: TextConditions) -> TextConditions:
         """A copy that shares no memory."""
@@ -494,11 +496,12 @@ class Pipeline:
         self.set_clip_skip(settings.clip_skip)
         continued = self.expand_prompt(plan, check=check).settings.prompt_expansion if plan.expansion else ""
         texts = (*plan.positive, *([continued] if continued else ()))
-        positive = self.clip_encode(texts, plan.positive_pooled, check=check)
+        encode = partial(self.clip_encode, strict=settings.strict_compatibility, check=check)
+        positive = encode(texts, plan.positive_pooled)
         self._check_finite(positive, texts)
         negative = None
         if settings.guidance_scale != 1.0:
-            negative = self.clip_encode(plan.negative, plan.negative_pooled, check=check)
+            negative = encode(plan.negative, plan.negative_pooled)
             self._check_finite(negative, plan.negative)
         self._let_encoders_go()
         return Conditions(positive, negative)

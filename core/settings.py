@@ -94,6 +94,7 @@ class Settings:
     prediction: str = _choice("auto", PREDICTIONS)  # auto = as the checkpoint says
     zero_terminal_snr: str = _choice("auto", AUTO_ON_OFF)
     noise_device: str = _choice("cpu", NOISE_DEVICES)  # cpu = a seed is the same picture on any device
+    strict_compatibility: bool = False  # True: those mistakes of the reference that change pictures are made again
     performance: str = _choice("custom", PERFORMANCES)  # all but custom force some of the fields above
     loras: tuple[Lora, ...] = _several(50)
     refiner_model: str = _text("", 500)  # file name as base_model; "" = none

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,10 +21,14 @@ from core.sampling.denoiser import Condition, Denoiser, network_denoiser
 from core.sampling.guidance import guided, rescale_with
 from core.sampling.prediction import Prediction, sampling_for
 from core.sampling.shortcuts import StepCache, Turns
+from core.sampling.tables import Table
 from core.settings import Settings
 from core.weights.info import ModelInfo
 from core.weights.memory import Memory, Way, sampling_bytes
 from core.weights.refiner import Refiner
+
+Understood: TypeAlias = Callable[[ModelInfo, Settings], tuple[Prediction, str]]
+"""How a model is understood, and its schedule: `base_prediction` or `refiner_prediction`."""
 
 ROW_BY_ROW = "Memory ran short: the two sides of guidance are now computed one after the other, which is slower."
 
@@ -46,15 +51,23 @@ def base_prediction(info: ModelInfo, settings: Settings) -> tuple[Prediction, st
     """How the base model is understood, and the schedule: as its file says, unless the settings say otherwise."""
     kind = info.prediction if settings.prediction == "auto" else settings.prediction
     zero = info.zero_terminal_snr if settings.zero_terminal_snr == "auto" else settings.zero_terminal_snr == "on"
-    return sampling_for(settings.scheduler, kind, zero)
+    return sampling_for(settings.scheduler, kind, zero, strict=settings.strict_compatibility)
 
 
 def refiner_prediction(info: ModelInfo, settings: Settings) -> tuple[Prediction, str]:
     """The same for a refiner; the settings' prediction type is about the base model."""
-    prediction, scheduler = sampling_for(settings.scheduler, info.prediction, info.zero_terminal_snr)
+    strict = settings.strict_compatibility
+    prediction, scheduler = sampling_for(settings.scheduler, info.prediction, info.zero_terminal_snr, strict=strict)
     if prediction.kind == "edm" and info.family in ("sd15", "sdxl-refiner"):  # no such model was trained so
-        return sampling_for(scheduler, info.prediction)
+        return sampling_for(scheduler, info.prediction, strict=strict)
     return prediction, scheduler
+
+
+def own_table(understood: Understood, info: ModelInfo, settings: Settings) -> Table | None:
+    """The table of a model that is `understood` so, whatever the scheduler brings; None: it is not needed."""
+    if not settings.strict_compatibility:
+        return None
+    return understood(info, replace(settings, scheduler="normal"))[0].table
 
 
 def sdxl_space(space: LatentSpace, prediction: Prediction) -> LatentSpace:
@@ -69,7 +82,8 @@ def base_stage(work: Workplace, unet: UNet, info: ModelInfo, conditions: Conditi
     prediction, scheduler = base_prediction(info, work.settings)
     told = conditions.told(partial(sdxl_condition, work.settings))
     denoiser = partial(model_denoiser, work, unet, prediction, *told, joint=freeu_of(work.settings, unet))
-    return Stage(denoiser=denoiser, prediction=prediction, scheduler=scheduler, space=space)
+    table = own_table(base_prediction, info, work.settings)
+    return Stage(denoiser=denoiser, prediction=prediction, scheduler=scheduler, space=space, own_table=table)
 
 
 def refiner_stage(
@@ -93,7 +107,8 @@ def refiner_stage(
     sdxl = refiner.vae is None
     if sdxl:
         space = sdxl_space(space, prediction)
-    return Stage(denoiser=denoiser, prediction=prediction, scheduler=scheduler, space=space, sdxl=sdxl)
+    table = own_table(understood, refiner.info, work.settings)
+    return Stage(denoiser=denoiser, prediction=prediction, scheduler=scheduler, space=space, sdxl=sdxl, own_table=table)
 
 
 def freeu_of(settings: Settings, unet: UNet) -> Joint | None:
@@ -151,6 +166,7 @@ def model_denoiser(
         positive if negative is None else negative,
         scale=settings.guidance_scale,
         progress=prediction.table.progress,
+        ramp=prediction.progress,
         sharpness=settings.sharpness,
         mimic_scale=settings.adaptive_cfg,
         rescale=rescale_with(prediction, settings.guidance_rescale),

@@ -40,6 +40,7 @@ def axis(setting, text):
         ("sampler", "euler, DPM_2 ancestral", ("euler", "dpm_2_ancestral")),
         ("sampler", "all", SAMPLERS),
         ("freeu", "true, false", ("true", "false")),
+        ("strict_compatibility", "false, true", ("false", "true")),
         ("base_model", "toy, base.safetensors", ("Toy.safetensors", "sdxl/base.safetensors")),
         ("base_model", "sdxl/base, base", ("sdxl/base.safetensors",)),
         ("base_model", r"SDXL\Base", ("sdxl/base.safetensors",)),

@@ -1,5 +1,7 @@
 """What each kind of network is told, against the specification's figures and an encoder of transformers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import LayerNorm
@@ -61,6 +63,13 @@ def test_the_two_sides_have_their_own_scale(text):
         told = sdxl_condition(SETTINGS, text, positive)
         assert torch.equal(told.y[0, 96 : 96 + 512], sinusoid(torch.tensor(size), 256).flatten())
         assert torch.equal(told.y_end[0, 96 : 96 + 512], sinusoid(torch.tensor([896.0, 1152.0]), 256).flatten())
+
+
+def test_strict_sizes_end_at_0_with_the_rounded_one_from_the_start(text):
+    odd = Settings(width=1000, height=520, adm_scaler_end=0.0)
+    for strict, size in ((False, (520.0, 1000.0)), (True, (512.0, 1024.0))):
+        told = sdxl_condition(replace(odd, strict_compatibility=strict), text, True)
+        assert torch.equal(told.y_at(0.0)[0, 96 : 96 + 512], sinusoid(torch.tensor(size), 256).flatten())
 
 
 def test_a_side_that_is_not_evaluated_is_told_nothing(text):

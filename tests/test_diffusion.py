@@ -13,6 +13,7 @@ from core.models.latent_format import PLAYGROUND, SD15, SDXL, LatentSpace
 from core.sampling.noise import noise_for
 from core.sampling.prediction import sampling_for
 from core.sampling.schedules import calculate_sigmas
+from core.sampling.tables import discrete_table
 from core.settings import MAX_SEED, SAMPLERS, Settings
 
 SEED = 11
@@ -40,16 +41,17 @@ class Spy:
         return self.centre + (x - self.centre) * self.spread**2 / (self.spread**2 + sigma**2)
 
 
-def job(s, *, convert=None, strength=1.0, latent_format=SDXL, **values):
+def job(s, *, convert=None, strength=1.0, latent_format=SDXL, own_table=None, **values):
     """A job of two spies; the list says who was asked, in order."""
     asked = []
     stages = []
     for name, spread, centre in (("base", 0.8, 0.3), ("refiner", 0.4, -0.2)):
-        prediction, scheduler = sampling_for(s.scheduler, "epsilon")
+        prediction, scheduler = sampling_for(s.scheduler, "epsilon", strict=s.strict_compatibility)
         own = name == "refiner"
         space = LatentSpace(None, latent_format if own else SDXL, None)
         spy = Spy(asked, name, spread, centre)
-        stages.append(Stage(denoiser=lambda spy=spy: spy, prediction=prediction, scheduler=scheduler, space=space))
+        parts = {"denoiser": lambda spy=spy: spy, "prediction": prediction, "scheduler": scheduler, "space": space}
+        stages.append(Stage(**parts, own_table=own_table))
     start = replace(start_from_text(s), strength=strength)
     base, refiner = stages
     made = Job(
@@ -335,3 +337,114 @@ def test_nothing_is_computed_that_is_not_asked_for(swap):
     for _ in range(8):
         next(run)
     assert len(asked) == 8
+
+
+def strict(**values):
+    return settings(strict_compatibility=True, **values)
+
+
+def levels_of(asked, name="base"):
+    return [sigma for who, sigma in asked if who == name]
+
+
+NORMAL = [14.615, 7.8399, 4.6092, 2.9183, 1.9502, 1.3449, 0.93236, 0.62498, 0.36866, 0.029167]
+TURBO = [14.615, 8.3028, 5.0878, 3.3211, 2.2765, 1.6129, 1.1606, 0.82986, 0.56928, 0.34167]
+ALIGNED = [14.615, 6.3184, 3.7682, 2.1811, 1.3405, 0.86207, 0.55507, 0.37985, 0.23324, 0.11142]
+
+
+@pytest.mark.parametrize(("scheduler", "real"), [("turbo", TURBO), ("align_your_steps", ALIGNED)])
+def test_q01_strict_schedulers_that_the_references_driver_does_not_know_sample_with_normal(scheduler, real):
+    for s, expected in ((strict(scheduler=scheduler), NORMAL), (settings(scheduler=scheduler), real)):
+        made, asked = job(s, refiner=None)
+        list(diffuse(made))
+        assert levels_of(asked) == pytest.approx(expected, rel=5e-5)
+
+
+@pytest.mark.parametrize("swap", ["joint", "separate"])
+def test_q01_strict_is_normal_in_both_parts_of_a_run(swap):
+    made, asked = job(strict(scheduler="turbo", refiner_swap=swap))
+    list(diffuse(made))
+    assert levels_of(asked) + levels_of(asked, "refiner") == pytest.approx(NORMAL, rel=5e-5)
+
+
+@pytest.mark.parametrize(("scheduler", "real"), [("turbo", TURBO), ("align_your_steps", ALIGNED)])
+def test_q01_strict_the_second_run_of_a_vae_swap_has_the_real_schedule(scheduler, real):
+    made, asked = job(strict(scheduler=scheduler, refiner_swap="vae"))
+    list(diffuse(made))
+    assert levels_of(asked) == pytest.approx(NORMAL[:6], rel=5e-5)
+    assert levels_of(asked, "refiner") == pytest.approx([1.4 * sigma for sigma in real[6:]], rel=5e-5)
+
+
+def test_q01_strict_a_refiner_for_which_turbo_has_no_level_left_is_told():
+    made, _ = job(strict(scheduler="turbo", refiner_swap="vae", steps=30, refiner_switch=0.5))
+    with pytest.raises(BadSetting, match=r"turbo has no noise levels left .* after step 15"):
+        list(diffuse(made))
+
+
+def first_step(made, sigmas, source):
+    """A step of dpmpp_2m_sde from `sigmas[0]` to `sigmas[1]`, from the specification's formula."""
+    initial, _ = noise_for("dpmpp_2m_sde", SEED, SHAPE, sigmas)
+    sigma, after = sigmas[:2]
+    x = initial * (1 + sigma**2).sqrt()
+    decay = (after / sigma) ** 2  # e^(-2h)
+    noise = source(sigma, after) * after * (1 - decay).sqrt()
+    return decay * x + (1 - decay) * made.base.denoiser()(x, sigma) + noise
+
+
+@pytest.mark.parametrize(("scheduler", "real"), [("turbo", TURBO), ("align_your_steps", ALIGNED)])
+def test_q01_strict_the_brownian_path_spans_the_real_schedule(scheduler, real):
+    made, _ = job(strict(scheduler=scheduler, sampler="dpmpp_2m_sde"), refiner=None)
+    table = made.base.prediction.table
+    spanned = calculate_sigmas("dpmpp_2m_sde", table, scheduler, 10)
+    assert spanned[:-1].tolist() == pytest.approx(real, rel=5e-5)
+    _, source = noise_for("dpmpp_2m_sde", SEED, SHAPE, spanned)
+    expected = first_step(made, calculate_sigmas("dpmpp_2m_sde", table, "normal", 10), source)
+    torch.testing.assert_close(next(diffuse(made)).x, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheduler", ["edm_playground_v2.5", "lcm", "tcd"])
+def test_q05a_strict_the_brownian_path_spans_the_levels_of_the_checkpoints_own_table(scheduler):
+    made, _ = job(strict(scheduler=scheduler, sampler="dpmpp_2m_sde"), refiner=None, own_table=discrete_table())
+    schedule = made.base.scheduler
+    _, source = noise_for("dpmpp_2m_sde", SEED, SHAPE, calculate_sigmas("dpmpp_2m_sde", discrete_table(), schedule, 10))
+    sigmas = calculate_sigmas("dpmpp_2m_sde", made.base.prediction.table, schedule, 10)
+    expected = first_step(made, sigmas, source)
+    torch.testing.assert_close(next(diffuse(made)).x, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_q05a_strict_steps_outside_the_path_get_no_noise():
+    """EDM's first steps, from 120 to 62.955 and on, lie above the path's end at 14.615."""
+    made, _ = job(
+        strict(scheduler="edm_playground_v2.5", sampler="dpmpp_2m_sde"), refiner=None, own_table=discrete_table()
+    )
+    sigmas = calculate_sigmas("dpmpp_2m_sde", made.base.prediction.table, "karras", 10)
+    expected = first_step(made, sigmas, lambda sigma, after: torch.zeros(SHAPE))
+    torch.testing.assert_close(next(diffuse(made)).x, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("scheduler", ["lcm", "edm_playground_v2.5"])
+def test_q05a_strict_the_second_run_of_a_vae_swap_has_the_levels_of_the_refiners_own_table(scheduler):
+    made, asked = job(strict(scheduler=scheduler, refiner_swap="vae"), own_table=discrete_table())
+    list(diffuse(made))
+    foreseen = calculate_sigmas("euler", discrete_table(), made.refiner.scheduler, 10)
+    assert levels_of(asked, "refiner") == pytest.approx((1.4 * foreseen[6:-1]).tolist())
+
+
+@pytest.mark.parametrize("sampler", ["uni_pc", "uni_pc_bh2"])
+def test_q41_strict_unipcs_second_run_keeps_the_smallest_level(sampler):
+    made, asked = job(strict(sampler=sampler, refiner_swap="vae", scheduler="normal"))
+    list(diffuse(made))
+    whole = calculate_sigmas("euler", made.base.prediction.table, "normal", 10)
+    assert min(levels_of(asked, "refiner")) == pytest.approx(1.4 * float(whole[-2]))
+    first = calculate_sigmas(sampler, made.base.prediction.table, "normal", 10)
+    assert levels_of(asked) == pytest.approx(first[:6].tolist())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("swap", ["joint", "separate", "vae"])
+def test_strict_changes_nothing_where_the_reference_makes_no_mistake(sampler, swap):
+    if swap == "vae" and sampler.startswith("uni_pc"):
+        swap = "joint"
+    *_, plain = diffuse(job(settings(sampler=sampler, refiner_swap=swap))[0])
+    *_, same = diffuse(job(strict(sampler=sampler, refiner_swap=swap), own_table=discrete_table())[0])
+    assert torch.equal(plain.x, same.x)

@@ -69,7 +69,7 @@ def network_denoiser(network: Network, prediction: Prediction, dtype: torch.dtyp
         batch = len(x)
         y = None
         if rows[0].y is not None:
-            progress = prediction.table.progress(sigma)
+            progress = prediction.progress(sigma)
             late = tuple(c.y_at(progress) is not c.y for c in rows)
             y = y_of(rows, late, batch, x.device)
         timestep = prediction.table.timestep(sigma).to(x.device).expand(len(rows) * batch)

@@ -32,6 +32,7 @@ def guided(
     rescale: Rescale | None = None,
     batched: bool = True,
     end: float = 1.0,
+    ramp: Callable[[Tensor], float] | None = None,
 ) -> Denoiser:
     """The denoiser that follows `positive` and turns away from `negative` (Ho and Salimans 2022).
 
@@ -39,6 +40,7 @@ def guided(
     `predict` (`batched`) or, with half the memory, in two. `sharpness` (0 = off) keeps a little of the detail that the
     prompt's noise estimate adds; above `mimic_scale` the scale is reached only gradually; `rescale` has the last word.
     `progress` says how much of the run lies behind at a sigma: a table's method. Once that is `end` (1 = never), scale is 1.
+    `ramp` says so in its place to `sharpness` and `mimic_scale`.
     """
 
     def unguided(x: Tensor, sigma: Tensor) -> Tensor:
@@ -54,7 +56,7 @@ def guided(
             without, with_prompt = predict(x, sigma, [negative, positive])
         else:
             without, with_prompt = predict(x, sigma, [negative])[0], predict(x, sigma, [positive])[0]
-        share = progress(sigma)
+        share = (ramp or progress)(sigma)
         sharp = sharpened(x, with_prompt, amount=0.001 * sharpness * share) if sharpness > 0 else with_prompt
         x0 = without + adaptive_scale(scale, mimic_scale, share) * (sharp - without)
         return rescale(x, sigma, x0, with_prompt) if rescale else x0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from core.errors import BadSetting
-from core.sampling.tables import EDMTable, Table, discrete_table, distilled_table
+from core.sampling.tables import STEPS, EDMTable, Table, discrete_table, distilled_table
 
 
 def epsilon(x: Tensor, output: Tensor, sigma: Tensor, table: Table) -> Tensor:
@@ -52,10 +52,20 @@ KINDS: dict[str, Callable[[Tensor, Tensor, Tensor, Table], Tensor]] = {
 
 @dataclass(frozen=True)
 class Prediction:
-    """How one network is asked and understood: `kind` is a key of KINDS. `sigma` is a single number everywhere."""
+    """How one network is asked and understood: `kind` is a key of KINDS. `sigma` is a single number everywhere.
+
+    `by_label`: the label alone says how far the run is, as in the reference. EDM's labels say "at its end" from the first on.
+    """
 
     kind: str
     table: Table
+    by_label: bool = False
+
+    def progress(self, sigma: Tensor) -> float:
+        """Share of the run that lies behind at `sigma`, for all that changes on the way."""
+        if self.by_label:
+            return 1 - self.table.timestep(sigma).item() / (STEPS - 1)
+        return self.table.progress(sigma)
 
     def scale_input(self, x: Tensor, sigma: Tensor) -> Tensor:
         """`x` as the network wants it: about unit variance at every noise level."""
@@ -72,26 +82,30 @@ class Prediction:
         return (x0 - at_zero) / at_one
 
 
-def sampling_for(scheduler: str, prediction: str, zero_terminal_snr: bool = False) -> tuple[Prediction, str]:
+def sampling_for(
+    scheduler: str, prediction: str, zero_terminal_snr: bool = False, *, strict: bool = False
+) -> tuple[Prediction, str]:
     """The prediction (with its table) and the schedule that the user's `scheduler` stands for.
 
     `prediction` ("epsilon", "v" or "edm") is what the checkpoint is. The schedulers "lcm", "tcd" and
     "edm_playground_v2.5" are other names for a schedule with a table of their own; the last one also says that the
     prediction is "edm". The rest stand for themselves. Raises BadSetting for another `prediction`, and for "edm" with "lcm"
-    or "tcd", whose tables it has no place in.
+    or "tcd", whose tables it has no place in. `strict` as in the reference: those two take every checkpoint for one of
+    noise, and progress is told by the label.
     """
     if prediction not in ("epsilon", "v", "edm"):
         raise BadSetting(f"The prediction type is {prediction!r}; it must be one of: epsilon, v, edm.")
     if scheduler == "edm_playground_v2.5":
-        return Prediction("edm", EDMTable()), "karras"
+        return Prediction("edm", EDMTable(), strict), "karras"
     if scheduler in ("lcm", "tcd"):
+        prediction = "epsilon" if strict else prediction
         if prediction == "edm":
             raise BadSetting(
                 f"The scheduler {scheduler} does not suit a checkpoint with EDM prediction. Choose another, such as karras; "
                 "the mode Extreme Speed is not for this checkpoint."
             )
         kind = {"epsilon": "lcm", "v": "lcm_v"}[prediction] if scheduler == "lcm" else prediction
-        return Prediction(kind, distilled_table()), "sgm_uniform"
+        return Prediction(kind, distilled_table(), strict), "sgm_uniform"
     if prediction == "edm":
-        return Prediction("edm", EDMTable()), scheduler
-    return Prediction(prediction, discrete_table(zero_terminal_snr=zero_terminal_snr)), scheduler
+        return Prediction("edm", EDMTable(), strict), scheduler
+    return Prediction(prediction, discrete_table(zero_terminal_snr=zero_terminal_snr), strict), scheduler

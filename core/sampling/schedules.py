@@ -27,6 +27,11 @@ ALIGN_YOUR_STEPS_SDXL = (
 # These get a schedule of one step more without its smallest level: they would spend an evaluation there for nothing.
 SKIPS_SMALLEST = ("dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2")
 
+# The reference has two calculators of schedules. The one in its sampling driver takes "normal" for these; the other one,
+# which foresees the noise and makes a vae swap's second run, knows them, but not all of SKIPS_SMALLEST.
+AS_NORMAL = ("turbo", "align_your_steps")
+SKIPS_FORESEEN = ("dpm_2", "dpm_2_ancestral")
+
 
 def karras_sigmas(n: int, sigma_min: float, sigma_max: float, dtype: torch.dtype = torch.float32) -> Tensor:
     """Even spacing of sigma to the power 1/7 (Karras et al. 2022, equation 5): n levels, then 0."""
@@ -103,19 +108,22 @@ SCHEDULERS: dict[str, Callable[[Table, int], Tensor]] = {
 }
 
 
-def calculate_sigmas_all(sampler: str, table: Table, scheduler: str, steps: int, *, sdxl: bool = True) -> Tensor:
+def calculate_sigmas_all(
+    sampler: str, table: Table, scheduler: str, steps: int, *, sdxl: bool = True, foreseen: bool = False
+) -> Tensor:
     """The noise levels for `steps` steps over the whole table, (steps + 1,) except for ddim_uniform, which may have more.
 
-    `sdxl` False takes align_your_steps' levels for SD 1.5.
+    `sdxl` False takes align_your_steps' levels for SD 1.5. `foreseen`: as the reference foresees them, where UniPC's smallest
+    level stays and turbo may have fewer.
     Raises BadSetting if `scheduler` is unknown or cannot give so many steps.
     """
     if scheduler not in SCHEDULERS:
         raise BadSetting(f"There is no scheduler called {scheduler!r}. The schedulers are: {', '.join(SCHEDULERS)}.")
     if steps < 1:
         raise BadSetting(f"steps is {steps}; it must be at least 1.")
-    skip = sampler in SKIPS_SMALLEST
+    skip = sampler in (SKIPS_FORESEEN if foreseen else SKIPS_SMALLEST)
     most = TURBO_STEPS - skip
-    if scheduler == "turbo" and steps > most:
+    if scheduler == "turbo" and steps > most and not foreseen:
         raise BadSetting(
             f"The scheduler turbo has at most {most} steps with the sampler {sampler}, and {steps} are needed. "
             "Use fewer steps (with a denoising strength below 1, fewer still) or another scheduler."
@@ -135,7 +143,14 @@ def calculate_sigmas_all(sampler: str, table: Table, scheduler: str, steps: int,
 
 
 def calculate_sigmas(
-    sampler: str, table: Table, scheduler: str, steps: int, denoise: float = 1.0, *, sdxl: bool = True
+    sampler: str,
+    table: Table,
+    scheduler: str,
+    steps: int,
+    denoise: float = 1.0,
+    *,
+    sdxl: bool = True,
+    foreseen: bool = False,
 ) -> Tensor:
     """The last `steps` steps of a schedule long enough that they are the share `denoise` (above 0, to 1) of it.
 
@@ -144,13 +159,13 @@ def calculate_sigmas(
     if not 0 < denoise <= 1:
         raise BadSetting(f"The denoising strength is {denoise}; it must be above 0 and at most 1.")
     if denoise > 0.9999:
-        return calculate_sigmas_all(sampler, table, scheduler, steps, sdxl=sdxl)
+        return calculate_sigmas_all(sampler, table, scheduler, steps, sdxl=sdxl, foreseen=foreseen)
     total = int(steps / denoise)
     if total > MOST_STEPS:
         raise BadSetting(
             f"The denoising strength is {denoise}, too small for {steps} steps; it must be at least {steps / MOST_STEPS}."
         )
-    return calculate_sigmas_all(sampler, table, scheduler, total, sdxl=sdxl)[-(steps + 1) :]
+    return calculate_sigmas_all(sampler, table, scheduler, total, sdxl=sdxl, foreseen=foreseen)[-(steps + 1) :]
 
 
 def slice_sigmas(sigmas: Tensor, start: int = 0, last: int | None = None, *, to_zero: bool = True) -> Tensor:

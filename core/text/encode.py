@@ -13,7 +13,7 @@ from torch import Tensor
 
 from core.models.clip import CLIPText
 from core.prompt.embedding_names import MARK
-from core.text.chunks import Chunk, tokenize
+from core.text.chunks import LENGTH, Chunk, tokenize
 from core.text.tokenizer import END, START, ClipTokenizer
 from core.text.vocabulary import Vocabulary
 from core.weights.embeddings import Embedding, EmbeddingFiles, Embeddings
@@ -95,25 +95,32 @@ class TextEncoder:
         self._cache.clear()
 
     def encode(
-        self, texts: Sequence[str], clip_skip: int = 2, pool_top_k: int = 1, *, check: Check | None = None
+        self,
+        texts: Sequence[str],
+        clip_skip: int = 2,
+        pool_top_k: int = 1,
+        *,
+        strict: bool = False,
+        check: Check | None = None,
     ) -> TextConditions:
         """Encode each of `texts` by itself and join the tokens in order; sum the first `pool_top_k` pooled vectors.
 
         `clip_skip` is the hidden layer counted from the end: 1 is the last, 2 is SDXL's. `check` may raise between layers.
+        `strict` pads as the reference does; see `_Inserted.collided`.
         Raises ValueError if `texts` is empty or `pool_top_k` below 1, BadModelFile for an embedding that cannot be used.
         """
         if not texts or pool_top_k < 1:
             raise ValueError(
                 f"There must be a text, and one to pool at least: {len(texts)} texts, {pool_top_k} pooled."
             )
-        each = [self._encode_one(text, clip_skip, check) for text in texts]
+        each = [self._encode_one(text, clip_skip, strict, check) for text in texts]
         pooled = [conditions.pooled for conditions in each[:pool_top_k] if conditions.pooled is not None]
         return TextConditions(
             tokens=torch.cat([conditions.tokens for conditions in each], dim=1),
             pooled=torch.stack(pooled).sum(dim=0) if pooled else None,
         )
 
-    def _encode_one(self, text: str, clip_skip: int, check: Check | None) -> TextConditions:
+    def _encode_one(self, text: str, clip_skip: int, strict: bool, check: Check | None) -> TextConditions:
         """The conditions of one text, from the cache if it is there.
 
         Each text has its own call: in one batch with others its last bits would depend on which others were not in the
@@ -123,7 +130,7 @@ class TextEncoder:
         chunks = tokenize(text, self.tokenizer, inserted) if inserted else []
         if inserted:
             self._notices += [notice for notice in inserted.notices if notice not in self._notices]
-        key = (text, clip_skip, self._files, self.identity, *(inserted.stamps if inserted else ()))
+        key = (text, clip_skip, self._files, self.identity, *((strict, *inserted.stamps) if inserted else ()))
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
@@ -136,6 +143,8 @@ class TextEncoder:
                 continue
             own, vectors = inserted.for_side(side, chunks, clip.config.width) if inserted else (chunks, None)
             rows = [chunk.padded_ids(padding) for chunk in ([*own, _EMPTY] if weighted else own)]
+            if strict and inserted and padding == END:
+                rows = inserted.collided(side, chunks, rows)
             hidden, pooled = self._run(clip, rows, -clip_skip, vectors, check)
             if weighted:
                 weights = torch.tensor([chunk.padded_weights() for chunk in own])[:, :, None]
@@ -199,6 +208,17 @@ class _Inserted:
                 rows.append(vectors[row])
         without = frozenset(absent)
         return [chunk.without(without) for chunk in chunks], torch.stack(rows) if rows else None
+
+    def collided(self, side: str, chunks: list[Chunk], rows: list[list[int]]) -> list[list[int]]:
+        """The padded `rows` of `chunks`, with the reference's mistake: where vectors fell out because their file has none for
+        this encoder, the row is filled up with the first vector of another file that has."""
+        unfit = {-1 - i for i, (embedding, _) in enumerate(self._vectors) if embedding.side(side) is None}
+        first = next((-1 - i for i in range(len(self._vectors)) if -1 - i not in unfit), None)
+        if first is None:
+            return rows
+        fallen = [sum(id_ in unfit for id_ in chunk.ids) for chunk in chunks]
+        fallen += [0] * (len(rows) - len(chunks))  # the empty text's row, if there is one
+        return [[*row[: LENGTH - n], *[first] * n] for row, n in zip(rows, fallen, strict=True)]
 
 
 def emphasised(hidden: Tensor, empty: Tensor, weights: Tensor) -> Tensor:

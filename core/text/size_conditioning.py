@@ -21,13 +21,15 @@ class SizeVectors(NamedTuple):
     consistent: Tensor
 
 
-def size_vectors(pooled: Tensor, width: int, height: int, *, scale: float, end: float) -> SizeVectors:
+def size_vectors(
+    pooled: Tensor, width: int, height: int, *, scale: float, end: float, strict: bool = False
+) -> SizeVectors:
     """Class vectors of SDXL for a picture of `width` x `height` pixels and pooled text (B, P).
 
     `scale` times the size is named in the first share `end` of the run; then the size rounded to 64. With `end` 0 both
-    are plain SDXL: the true size throughout.
+    are plain SDXL: the true size throughout; with `strict` it is rounded even then, as in the reference.
     """
-    if end == 0:
+    if end == 0 and not strict:
         plain = size_vector(pooled, height, width, 0, 0, height, width)
         return SizeVectors(plain, plain)
     target = round(height / 64) * 64, round(width / 64) * 64

@@ -78,7 +78,7 @@ def test_every_field_comes_back_with_values_that_are_not_the_defaults():
         record(
             width=64, height=4096, seed=2**63 - 1, steps=199, guidance_scale=7.123456789012345, sharpness=0.1, adaptive_cfg=4 / 3,
             adm_scaler_positive=1.0, adm_scaler_negative=0.7, adm_scaler_end=0.0, clip_skip=1, prediction="v",
-            zero_terminal_snr="on", noise_device="device", base_model="a, b: c.safetensors",
+            zero_terminal_snr="on", noise_device="device", strict_compatibility=True, base_model="a, b: c.safetensors",
         )
     )  # fmt: skip
     assert (read.model, read.model_hash) == ("a, b: c", "0123456789")

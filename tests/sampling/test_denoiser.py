@@ -112,6 +112,18 @@ def test_vector_of_an_edm_model_changes_by_the_logarithm_of_sigma():
         assert y is not None and y[0, 0].item() == expected
 
 
+@pytest.mark.parametrize(("end", "first"), [(0.3, 1.0), (1.0, 0.0)])
+def test_q05b_by_the_label_the_late_vector_of_an_edm_model_comes_at_once(end, first):
+    """Early while t > 999 (1 - end), and t is at most 1.2: with the end at 1 as long as sigma is above 1, else never."""
+    network = Recorder()
+    timed = Condition(torch.zeros(1, 77, 8), torch.zeros(1, 6), torch.ones(1, 6), switch=end)
+    predict = network_denoiser(network, Prediction("edm", EDMTable(), by_label=True))
+    for sigma, expected in ((120.0, first), (1.1, first), (0.9, 1.0), (0.002, 1.0)):
+        predict(torch.zeros(1, 4, 8, 8), torch.tensor(sigma), [timed])
+        y = network.calls[-1][3]
+        assert y is not None and y[0, 0].item() == expected
+
+
 def test_switch_at_0_means_the_late_vector_from_the_start():
     early, late = torch.zeros(1, 6), torch.ones(1, 6)
     assert Condition(torch.zeros(1, 1, 1), early, late, switch=0.0).y_at(0.0) is late

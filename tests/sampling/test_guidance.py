@@ -96,6 +96,16 @@ def test_guidance_takes_its_progress_from_the_table():
     assert seen == pytest.approx([0.0, 500 / 999, 1.0])
 
 
+def test_q05b_the_ramp_of_sharpness_and_adaptive_guidance_may_be_another_than_the_progress():
+    x, sigma = latent(), torch.tensor(1.0)
+    chosen = {"mimic_scale": 7.0, "sharpness": 20.0}
+    ours = guide(Predictor(), 12.0, 0.25, ramp=lambda sigma: 0.998, **chosen)(x, sigma)
+    assert torch.equal(ours, guide(Predictor(), 12.0, 0.998, **chosen)(x, sigma))
+    predict = Predictor()
+    guide(predict, 12.0, 0.25, ramp=lambda sigma: 0.998, end=0.5, **chosen)(x, sigma)
+    assert predict.calls == [[NEGATIVE, POSITIVE]]  # guidance ends by the progress
+
+
 def naive_bilateral(values: Tensor, guide: Tensor) -> Tensor:
     """The filter as its definition says it, pixel by pixel."""
     normal = (guide - guide.mean()) / (guide.std() + 1e-5)

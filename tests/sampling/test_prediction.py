@@ -125,6 +125,29 @@ def test_a_consistency_model_is_read_alike_whether_it_says_noise_or_velocity():
     torch.testing.assert_close(*told)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "edm"])
+def test_strict_lcm_and_tcd_take_every_checkpoint_for_one_of_noise(prediction):
+    kinds = [sampling_for(scheduler, prediction, strict=True)[0].kind for scheduler in ("lcm", "tcd", "karras")]
+    assert kinds == ["lcm", "epsilon", prediction]
+
+
+def test_q05b_progress_by_the_label_is_about_1_throughout_with_edm():
+    """1 - t / 999 with t = ln(sigma) / 4; by the logarithm of sigma otherwise."""
+    by_label = sampling_for("edm_playground_v2.5", "epsilon", strict=True)[0]
+    plain = sampling_for("edm_playground_v2.5", "epsilon")[0]
+    for sigma, label, share in ((120.0, 1.19687, 0.0), (0.5, -0.17329, 0.49807), (0.002, -1.55365, 1.0)):
+        level = torch.tensor(sigma)
+        assert by_label.progress(level) == pytest.approx(1 - label / 999, abs=1e-6)
+        assert plain.progress(level) == pytest.approx(share, abs=1e-4)
+
+
+@pytest.mark.parametrize("scheduler", ["karras", "lcm", "tcd"])
+def test_progress_by_the_label_is_the_tables_where_labels_are_training_steps(scheduler):
+    by_label, plain = (sampling_for(scheduler, "epsilon", strict=strict)[0] for strict in (True, False))
+    for sigma in (14.6, 1.0, 0.14):
+        assert by_label.progress(torch.tensor(sigma)) == plain.progress(torch.tensor(sigma))
+
+
 def test_unknown_prediction_is_named():
     with pytest.raises(BadSetting, match=r"prediction type is 'flow'.*epsilon, v, edm"):
         sampling_for("karras", "flow")

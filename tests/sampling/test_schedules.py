@@ -157,3 +157,16 @@ def test_what_cannot_be_made_is_named():
         calculate_sigmas("euler", TABLE, "karras", 30, 1e-6)
     with pytest.raises(BadSetting, match="cannot tell 2000 steps apart"):
         calculate_sigmas("euler", TABLE, "simple", 200, 0.1)
+
+
+@pytest.mark.parametrize("sampler", ["uni_pc", "uni_pc_bh2"])
+def test_q41_foreseen_levels_keep_unipcs_smallest_one(sampler):
+    foreseen = calculate_sigmas_all(sampler, TABLE, "karras", 10, foreseen=True)
+    assert foreseen.tolist() == calculate_sigmas_all("euler", TABLE, "karras", 10).tolist()
+    second_order = calculate_sigmas_all("dpm_2", TABLE, "karras", 10, foreseen=True)
+    assert second_order.tolist() == calculate_sigmas_all("dpm_2", TABLE, "karras", 10).tolist()
+
+
+def test_q01_foreseen_levels_of_turbo_are_at_most_ten():
+    foreseen = calculate_sigmas("euler", TABLE, "turbo", 30, foreseen=True)
+    assert foreseen.tolist() == calculate_sigmas_all("euler", TABLE, "turbo", 10).tolist()

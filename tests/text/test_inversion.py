@@ -173,6 +173,38 @@ def test_vectors_for_one_encoder_leave_the_other_with_the_text_around_them(encod
     assert torch.equal(found.tokens[:, :, :64], whole.tokens[:, :, :64])
 
 
+@pytest.fixture
+def for_clip_g(folder):
+    """An embedding that has vectors for CLIP-G alone: two of them."""
+    save_file({"emb_params": vectors(2, 96, seed=3)}, folder / "g.safetensors")
+
+
+def test_q21_strict_padding_where_vectors_fell_out_is_the_first_vector_that_fits(clips, encoder, for_clip_g):
+    """The reference gives the first inserted vector the padding's id, 49407; CLIP-G is padded with 0, which no vector gets."""
+    text = "a embedding:g cat embedding:one"
+    found, plain = encoder.encode([text], strict=True), encoder.encode([text])
+    ids = torch.tensor([[START, 320, 2368, -1, END, *[END] * 70, -1, -1]])
+    wanted = clips[0](ids, -2, vectors=vectors(64, seed=1)[None]).hidden
+    torch.testing.assert_close(found.tokens[:, :, :64], wanted)
+    assert torch.equal(found.tokens[:, :75], plain.tokens[:, :75])  # no token sees a later one
+    assert not torch.equal(found.tokens[:, 75:, :64], plain.tokens[:, 75:, :64])
+    assert torch.equal(found.tokens[:, :, 64:], plain.tokens[:, :, 64:]) and torch.equal(found.pooled, plain.pooled)
+
+
+def test_q21_strict_padding_is_each_chunks_own_and_that_of_the_empty_text_stays(encoder, for_clip_g):
+    text = "embedding:one (embedding:g:1.2) " + "cat " * 80
+    found, plain = (encoder.encode([text], strict=strict).tokens for strict in (True, False))
+    assert torch.equal(found[:, 77:], plain[:, 77:]) and not torch.equal(found[:, :77], plain[:, :77])
+
+
+@pytest.mark.parametrize(
+    "text", ["a cat", "a embedding:g cat", "embedding:one embedding:toy", "embedding:sd15 embedding:one"]
+)
+def test_q21_strict_padding_is_the_usual_one_where_nothing_or_everything_fits_clip_l(encoder, for_clip_g, text):
+    found, plain = encoder.encode([text], strict=True), encoder.encode([text])
+    assert torch.equal(found.tokens, plain.tokens) and torch.equal(found.pooled, plain.pooled)
+
+
 def test_weights_stay_with_their_words_where_vectors_fall_out(encoder):
     found = encoder.encode(["embedding:sd15 a (cat:1.5)"]).tokens[:, :, 64:]
     assert torch.equal(found, encoder.encode(["a (cat:1.5)"]).tokens[:, :, 64:])

@@ -49,6 +49,13 @@ def test_neutral_values_give_plain_sdxl(size):
     assert torch.equal(found.emphasised, found.consistent)
 
 
+@pytest.mark.parametrize(("size", "said"), [((1056, 1120), [1152, 1024]), ((1000, 520), [512, 1024])])
+def test_strict_sizes_are_rounded_though_the_scaling_ends_at_0(size, said):
+    """16.1 and 16.3: the consistent half from the start, and its size is a multiple of 64."""
+    found = size_vectors(POOLED, *size, scale=1.5, end=0.0, strict=True)
+    assert numbers_in(found.consistent[0], 1280) == [*said, 0, 0, *said]
+
+
 def test_the_pooled_text_comes_first_in_float32_for_every_row():
     pooled = torch.randn(3, 96, dtype=torch.float16)
     found = size_vectors(pooled, 256, 256, scale=1.5, end=0.3).emphasised
