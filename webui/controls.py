@@ -138,6 +138,10 @@ CONTROLS: dict[str, Callable[..., Any]] = {
     "freeu_s1": _slider("freeu_s1", 0.01, "Skips, deep", FREEU_HELP),
     "freeu_s2": _slider("freeu_s2", 0.01, "Skips, middle", FREEU_HELP),
     "noise_device": _dropdown("noise_device", NOISE_DEVICES, "Where noise is made", "cpu: a seed is the same picture on every machine"),
+    "strict_compatibility": partial(
+        gr.Checkbox, label="Strict compatibility", elem_id="strict_compatibility",
+        info="Fooocus's mistakes in schedules, noise and size hints are made again, so that its pictures come out as they did there",
+    ),
     "preview": partial(gr.Checkbox, label="Previews", info="Show the picture while it forms", elem_id="preview"),
     "save_metadata": partial(gr.Checkbox, label="Write the settings into the picture", info="So that it can be made again", elem_id="save_metadata"),
 }  # fmt: skip
@@ -173,7 +177,7 @@ ALSO_CALLED = {
 OWN = (
     "prompt", "negative_prompt", "base_model", "image_number", "image_grid", "seed", "output_format", "save_metadata", "performance",
     "loras", "styles", "prompt_syntax", "read_wildcards_in_order", "seed_increment", "refiner_model", "refiner_switch",
-    "refiner_swap", "vae", "text_encoder_l", "text_encoder_g", "expander", "prompt_expansion", "preview", "noise_device", "guidance_end", "step_cache", "final_decoder", "freeu", "freeu_b1", "freeu_b2", "freeu_s1", "freeu_s2",
+    "refiner_swap", "vae", "text_encoder_l", "text_encoder_g", "expander", "prompt_expansion", "preview", "noise_device", "strict_compatibility", "guidance_end", "step_cache", "final_decoder", "freeu", "freeu_b1", "freeu_b2", "freeu_s1", "freeu_s2",
 )  # fmt: skip
 RECOMMENDED = tuple(name for name in CONTROLS if name not in OWN)
 

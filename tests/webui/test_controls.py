@@ -18,7 +18,7 @@ def test_what_the_controls_show_leads_back_to_the_same_settings():
         prompt="a fox", negative_prompt="rain", base_model="a.safetensors", width=512, height=640, image_number=3,
         seed=MAX_SEED, steps=12, guidance_scale=5.5, sampler="euler", scheduler="normal", sharpness=0.0, adaptive_cfg=6.0,
         adm_scaler_positive=1.0, adm_scaler_negative=1.0, adm_scaler_end=0.0, clip_skip=1, prediction="v",
-        zero_terminal_snr="on", output_format="webp", save_metadata=False,
+        zero_terminal_snr="on", strict_compatibility=True, output_format="webp", save_metadata=False,
     )  # fmt: skip
     assert settings_from(shown(settings), Settings(), any_seed=False) == settings
 

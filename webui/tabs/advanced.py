@@ -22,6 +22,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Size hints to the model": ("adm_scaler_positive", "adm_scaler_negative", "adm_scaler_end"),
     "How the model is read": ("prediction", "zero_terminal_snr"),
     "Noise": ("noise_device",),
+    "Pictures made with Fooocus": ("strict_compatibility",),
     "Previews and files": ("preview", "save_metadata"),
 }
 # assets/page.js searches the words, and says in the line below it what it does not find here.
