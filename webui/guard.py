@@ -6,16 +6,17 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.access import Throttle, visitor_at
+from webui.json_requests import refused
+from webui.visitors import LOGOUT
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,21 @@ def guarded(routes: Sequence[Route]) -> list[Route]:
 
 def logged_in(request: Request) -> bool:
     """Whether the request carries a token that Gradio's login has given. An app without a login lets nobody in."""
-    app: Any = request.app
-    tokens, cookie_id = getattr(app, "tokens", {}), getattr(app, "cookie_id", "")
-    names = (f"access-token-{cookie_id}", f"access-token-unsecure-{cookie_id}")
-    return any(tokens.get(request.cookies.get(name)) is not None for name in names)
+    tokens = getattr(request.app, "tokens", {})
+    return any(tokens.get(request.cookies.get(name)) is not None for name in _token_cookies(request))
+
+
+def logout_route() -> Route:
+    """`GET /logout` in place of Gradio's, which ends the logins of all browsers that its user has: that of this one."""
+
+    def logout(request: Request) -> Response:
+        answer = RedirectResponse("./", status_code=302)
+        for name in _token_cookies(request):
+            request.app.tokens.pop(request.cookies.get(name), None)
+            answer.delete_cookie(name)
+        return answer
+
+    return Route(LOGOUT, logout)
 
 
 def beside_the_loop(check: Callable[[str, str], bool]) -> Callable[[str, str], Awaitable[bool]]:
@@ -117,12 +129,18 @@ class Leavers:
         await self.app(scope, receive, send)
 
 
+def _token_cookies(request: Request) -> tuple[str, str]:
+    """The names of the cookies in which Gradio keeps a login's token, for https and for http."""
+    cookie_id = getattr(request.app, "cookie_id", "")
+    return f"access-token-{cookie_id}", f"access-token-unsecure-{cookie_id}"
+
+
 def _behind_login(route: Route) -> Route:
     endpoint = route.endpoint
 
     async def guard(request: Request) -> Response:
         if not logged_in(request):
-            return PlainTextResponse("Log in first.", status_code=401)
+            return refused("Log in first.", 401)
         if inspect.iscoroutinefunction(endpoint):
             answer: Response = await endpoint(request)
             return answer

@@ -24,7 +24,7 @@ from core.port import port_trouble
 from webui.alive import alive_route
 from webui.app import App
 from webui.download_routes import download_routes
-from webui.guard import Leavers, SlowLogin, SmallBodies, beside_the_loop, guarded
+from webui.guard import Leavers, SlowLogin, SmallBodies, beside_the_loop, guarded, logout_route
 from webui.history_routes import history_routes
 from webui.lora_routes import lora_routes
 from webui.page import build_page
@@ -123,7 +123,7 @@ def start(
             Middleware(SmallBodies),
             *([Middleware(SlowLogin), Middleware(Leavers, gone=gone)] if auth else []),
         ],
-        "routes": [alive_route(), texts_route(languages), *(guarded(routes) if auth else routes)],
+        "routes": [alive_route(), texts_route(languages), *([logout_route(), *guarded(routes)] if auth else routes)],
     }
     with _no_proxy(host):
         page.launch(

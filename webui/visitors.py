@@ -19,6 +19,7 @@ NO_COOKIE = (
 )
 YEAR = 365 * 24 * 3600  # seconds
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+LOGOUT = "/logout"  # changes something all the same
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Gradio's page lives from scripts and styles in it, but nothing of it comes from, or goes to, another server.
 POLICY = (
@@ -27,6 +28,7 @@ POLICY = (
     "form-action 'self'"
 )
 GRADIO = "/gradio_api/"
+SCHEMA = "/openapi.json"  # FastAPI's, which asks for no login
 # What the page and Gradio's launch ask for there. The others are closed: some relay what another server sends, as if it were
 # a page of this one, or take files without end.
 CALLED = (
@@ -50,10 +52,10 @@ class Visitors:
     Of Gradio's own routes it leaves those open that the page needs.
 
     The cookie holds 256 random bits, is hidden from scripts and not sent along by other sites. It is sent anew with each
-    page, so that it ends a year after the last one. `seen` is told whose browser is there: by each piece
-    of an answer that is sent to it. `hosts` are the names
-    under which this server may be called (against DNS rebinding), None for any. Requests other than reading must
-    come from a page of this very server: browsers tell by Sec-Fetch-Site, older ones by Origin.
+    page, so that it ends a year after the last one. `seen` is told whose browser is there, with each piece of an answer that
+    is sent to it. `hosts` are the names under which this server may be called (against DNS rebinding), None for any.
+    Requests other than reading, and a logout, must come from a page of this very server: browsers tell by Sec-Fetch-Site,
+    older ones by Origin.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Visitors:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._refusal(scope["method"], headers)
+        refusal = self._refusal(scope, headers)
         if refusal:
             await PlainTextResponse(refusal, status_code=403)(scope, receive, send)
             return
@@ -96,11 +98,11 @@ class Visitors:
 
         await self.app(scope, receive, send_to_owner)
 
-    def _refusal(self, method: str, headers: Headers) -> str | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> str | None:
         host = _name(f"//{headers.get('host', '')}")
         if self.hosts is not None and host not in self.hosts:
             return f"This server is not called {host}. Open it as http://127.0.0.1."
-        if method in SAFE_METHODS:
+        if scope["method"] in SAFE_METHODS and not scope["path"].rstrip("/").endswith(LOGOUT):
             return None
         site = headers.get("sec-fetch-site")
         if site is not None:
@@ -113,8 +115,10 @@ class Visitors:
 
 
 def _needed(path: str) -> bool:
-    """Whether `path`, decoded, is none of Gradio's routes that the page has no use for."""
-    return not path.startswith(GRADIO) or path.removeprefix(GRADIO).split("/")[0] in CALLED
+    """Whether `path`, decoded, is none of the routes of Gradio and FastAPI that the page has no use for."""
+    if not path.startswith(GRADIO):
+        return path != SCHEMA
+    return path.removeprefix(GRADIO).split("/")[0] in CALLED
 
 
 def _name(address: str) -> str:

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 
 from core.access import WITHOUT_WAITING
@@ -124,6 +125,25 @@ def test_d6_who_is_taken_out_of_the_users_has_to_log_in_again(visitor):
         except urllib.error.HTTPError as refused:
             with refused:
                 assert refused.code == status
+
+
+def test_a_logout_ends_the_login_of_that_browser_alone(page):
+    with httpx.Client(base_url=page[0]) as mine, httpx.Client(base_url=page[0]) as other:
+        for browser in (mine, other):
+            assert browser.post("/login", data={"username": "anna", "password": RIGHT}).status_code == 200
+            browser.headers["cookie"] = "; ".join(f"{one.name}={one.value}" for one in browser.cookies.jar)
+        assert mine.get("/logout").status_code == 302
+        assert mine.get("/config").status_code == 401
+        assert other.get("/config").status_code == 200
+
+
+def test_who_has_not_logged_in_is_told_so_as_the_scripts_read_it(page):
+    answer = httpx.get(f"{page[0]}/easel/loras")
+    assert (answer.status_code, answer.json()) == (401, {"error": "Log in first."})
+
+
+def test_nobody_is_told_what_the_server_can_do(page):
+    assert httpx.get(f"{page[0]}/openapi.json").status_code == 404
 
 
 @pytest.mark.parametrize("path", ["queue/join", "run/predict", "cancel", "reset"])

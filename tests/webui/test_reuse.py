@@ -91,9 +91,8 @@ def test_a_picture_that_does_not_come_keeps_nobody_waiting(app, monkeypatch, end
     monkeypatch.setattr("webui.reuse.SLOWEST", 0.05)
 
     async def receive():
-        if ends:
-            return {"type": "http.disconnect"}
-        await asyncio.sleep(3600)
+        await asyncio.sleep(0 if ends else 3600)
+        return {"type": "http.disconnect"}
 
     assert asked(read_route(app).endpoint(upload(receive))).status_code == 408
 

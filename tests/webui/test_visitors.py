@@ -90,6 +90,14 @@ def test_only_our_own_page_may_change_something(headers, status):
     assert client().post("/", headers=headers).status_code == status
 
 
+@pytest.mark.parametrize(
+    ("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 404), ("none", 404)]
+)
+@pytest.mark.parametrize("path", ["/logout", "/logout/", "/%6cogout"])
+def test_no_other_page_logs_anybody_out(path, site, status):
+    assert client().get(path, headers={"sec-fetch-site": site}).status_code == status
+
+
 def test_behind_a_proxy_the_name_that_it_forwards_counts():
     headers = {"origin": "https://easel.example", "x-forwarded-host": "easel.example"}
     assert client(hosts=None).post("/", headers=headers).status_code == 200

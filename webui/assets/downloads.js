@@ -3,7 +3,7 @@
 (() => {
   "use strict";
 
-  const { make } = window.easel;
+  const { fetch, make } = window.easel;
   const byId = (id) => document.getElementById(id);
   const CONTROLS = ["performance", "refiner_model"]; // whose choice may need a file
   const EVERY = 1000; // milliseconds between two looks at a download

@@ -2,7 +2,7 @@
 (() => {
   "use strict";
 
-  const { make } = window.easel;
+  const { fetch, make } = window.easel;
   const byId = (id) => document.getElementById(id);
   const control = () => document.querySelector("#loras textarea, #loras input");
   const facts = new Map(); // name -> promise of what the file says about itself

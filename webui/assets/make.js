@@ -1,5 +1,5 @@
-// window.easel, which the page's scripts share: how they make elements (data only ever becomes text), and what they ask of keys
-// and dialogs.
+// window.easel, which the page's scripts share: how they make elements (data only ever becomes text), how they ask the server, and
+// what they ask of keys and dialogs.
 window.easel = {
   // Of the attributes a function is a listener, true is the bare name, and false leaves it out.
   make(tag, attributes = {}, ...children) {
@@ -10,6 +10,14 @@ window.easel = {
     }
     made.append(...children);
     return made;
+  },
+
+  // The browser's own; but where a login has ended the page begins anew, with the login and then with what was set.
+  async fetch(path, options) {
+    const answer = await window.fetch(path, options);
+    if (answer.status !== 401 || !document.querySelector("header.masthead")) return answer; // the page of the login has none
+    location.reload();
+    return new Promise(() => {}); // nobody has to tell of it
   },
 
   // Whether the key belongs to a word that an input method is about to write.

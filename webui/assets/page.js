@@ -2,7 +2,7 @@
 (() => {
   "use strict";
 
-  const { composing, make } = window.easel;
+  const { composing, fetch, make } = window.easel;
   const byId = (id) => document.getElementById(id);
   const field = (id) => document.querySelector(`#${id} textarea, #${id} input`);
   const visible = (element) => Boolean(element && element.offsetParent !== null);

@@ -4,7 +4,7 @@
 
   const PROMPTS = "#positive_prompt textarea, #negative_prompt textarea";
   const REACH = 200; // characters around the caret that matter for a completion
-  const { make } = window.easel;
+  const { fetch, make } = window.easel;
   const byId = (id) => document.getElementById(id);
 
   async function ask(path, body, signal) {

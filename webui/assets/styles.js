@@ -11,7 +11,7 @@
   if (!root || root.dataset.ready) return;
   root.dataset.ready = "yes";
 
-  const { composing, make } = window.easel;
+  const { composing, fetch, make } = window.easel;
   const key = (name) => name.replaceAll("-", " ").split(/\s+/).filter(Boolean).join(" ").toLowerCase();
   const plain = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
 
