@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import fields
 from itertools import islice
 from typing import Any
@@ -31,6 +30,9 @@ from core.settings import Lora, Settings, parse_setting, written_setting
 NOT_OF_THE_PICTURE = ("image_number", "image_grid", "preview", "output_format", "save_metadata")
 
 MOST_PAIRS = 500  # more are not looked at
+MOST_BROKEN = (
+    16  # values that begin as JSON and are none, each of which is read to its end; later ones are taken as they stand
+)
 
 _OWN = f"{PROGRAM} "
 _NEGATIVE = "Negative prompt:"
@@ -184,7 +186,7 @@ def _pairs(line: str) -> Iterator[tuple[str, str | None]]:
     A value may be quoted as JSON text, or be JSON.
     """
     decoder = json.JSONDecoder()
-    at = 0
+    at, broken = 0, 0
     while at < len(line):
         if line[at] in " ,\t\r":
             at += 1
@@ -200,10 +202,12 @@ def _pairs(line: str) -> Iterator[tuple[str, str | None]]:
         while start < len(line) and line[start] == " ":
             start += 1
         value = line[start:end].strip()
-        if line.startswith(('"', "{", "["), start):
-            with suppress(ValueError, RecursionError):  # an unclosed quote: taken as it stands
+        if broken < MOST_BROKEN and line.startswith(('"', "{", "["), start):
+            try:
                 decoded, end = decoder.raw_decode(line, start)
                 value = decoded if isinstance(decoded, str) else line[start:end]
+            except (ValueError, RecursionError):  # an unclosed quote: taken as it stands
+                broken += 1
         yield key, value
         at = max(end, start)
 

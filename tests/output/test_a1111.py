@@ -1,5 +1,6 @@
 """The A1111 text form: what others read in it, and that it gives every setting back."""
 
+import json
 import random
 from dataclasses import fields, replace
 from datetime import datetime, timezone
@@ -7,7 +8,7 @@ from datetime import datetime, timezone
 import pytest
 
 from core.errors import BadMetadata
-from core.output.a1111 import NOT_OF_THE_PICTURE, from_text, to_text
+from core.output.a1111 import MOST_BROKEN, NOT_OF_THE_PICTURE, from_text, to_text
 from core.output.record import Record
 from core.settings import SAMPLERS, SCHEDULERS, Settings
 
@@ -220,3 +221,17 @@ def test_a_text_without_parameters_is_an_error(text):
 def test_hostile_lines_do_not_hang(line):
     with pytest.raises(BadMetadata):
         from_text(line)
+
+
+def test_few_values_that_do_not_end_are_read_to_the_end_of_the_line(monkeypatch):
+    tried = []
+
+    class Decoder(json.JSONDecoder):
+        def raw_decode(self, text, start=0):
+            tried.append(start)
+            return super().raw_decode(text, start)
+
+    monkeypatch.setattr("core.output.a1111.json.JSONDecoder", Decoder)
+    objects = "".join(f'"k{n}":{{"a":1,' for n in range(490))
+    read = from_text(f"a cat\nSteps: 1, Sampler: Euler, Seed: 1, {objects}")
+    assert read.settings["steps"] == 1 and len(tried) == MOST_BROKEN
