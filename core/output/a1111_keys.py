@@ -126,6 +126,8 @@ def put_pairs(reading: Reading, pairs: dict[str, str], *, ours: bool) -> None:
         _put_loras(reading, left)
     if "Performance" in left:
         fooocus.put_performance(reading, "Performance", left.pop("Performance"))
+    if reading.source == "fooocus":
+        fooocus.put_as_it_was(reading)
     reading.leave(left, IGNORED)
 
 

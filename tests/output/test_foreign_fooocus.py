@@ -3,13 +3,28 @@
 import json
 
 import pytest
-from foreign_samples import FOOOCUS, FOOOCUS_LOG, FOOOCUS_RECORD, FOOOCUS_TEXT, TEXTS, comment, png, with_exif
+import torch
+from foreign_samples import (
+    A1111,
+    COMFYUI,
+    FOOOCUS,
+    FOOOCUS_LOG,
+    FOOOCUS_RECORD,
+    FOOOCUS_TEXT,
+    TEXTS,
+    comment,
+    png,
+    with_exif,
+)
 
 from core.errors import BadMetadata, BadSetting
 from core.output.literals import numbers, words
 from core.output.metadata import read_settings, read_settings_text
 from core.output.reading import Named
 from core.performance import MODES
+from core.sampling.samplers import SAMPLERS
+from core.sampling.schedules import calculate_sigmas_all
+from core.sampling.tables import discrete_table
 from core.settings import Settings
 
 
@@ -24,7 +39,7 @@ def test_the_json_scheme_fills_every_setting():
         "prompt": "a lighthouse at dusk", "negative_prompt": "blurry", "performance": "speed", "steps": 30, "width": 896,
         "height": 1152, "guidance_scale": 4.0, "sharpness": 2.0, "adm_scaler_positive": 1.5, "adm_scaler_negative": 0.8,
         "adm_scaler_end": 0.3, "refiner_model": "", "refiner_switch": 0.5, "clip_skip": 2, "sampler": "dpmpp_2m_sde_gpu",
-        "scheduler": "karras", "vae": "", "seed": 2**63 - 1,
+        "scheduler": "karras", "vae": "", "seed": 2**63 - 1, "noise_device": "device",
         "prompt_expansion": "a lighthouse at dusk, glowing, intricate",
     }  # fmt: skip
     assert read.named == (
@@ -45,7 +60,7 @@ def test_the_text_scheme_fills_every_setting():
         "height": 896, "guidance_scale": 4.0, "sharpness": 3.5, "adm_scaler_positive": 1.5, "adm_scaler_negative": 0.8,
         "adm_scaler_end": 0.3, "sampler": "dpmpp_2m_sde_gpu", "scheduler": "karras", "vae": "", "refiner_swap": "separate",
         "refiner_switch": 0.75, "adaptive_cfg": 5.0, "clip_skip": 2, "freeu": True, "freeu_b1": 1.01, "freeu_b2": 1.02,
-        "freeu_s1": 0.99, "freeu_s2": 0.95,
+        "freeu_s1": 0.99, "freeu_s2": 0.95, "noise_device": "device",
     }  # fmt: skip
     assert read.named == (
         Named(field="base_model", name="sd_xl_base_1.0", hash="31e35c80fc"),
@@ -74,6 +89,51 @@ def test_defect_d35_old_logs_with_labels_are_read_as_new_ones_are():
     assert [(one.field, one.name) for one in read.named] == [
         ("styles", "SAI Anime"), ("base_model", "sub/animaPencilXL.safetensors"), ("loras", "ink.safetensors"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "strict"),
+    [
+        ({}, False),
+        ({"scheduler": "turbo"}, True),  # Q01
+        ({"scheduler": "align_your_steps"}, True),
+        ({"scheduler": "lcm"}, True),  # Q05
+        ({"scheduler": "tcd"}, True),
+        ({"scheduler": "edm_playground_v2.5"}, True),
+        ({"resolution": "(1000, 520)"}, False),
+        ({"resolution": "(1000, 520)", "adm_guidance": "(1.5, 0.8, 0.0)"}, True),  # 16.3
+        ({"resolution": "(1024, 512)", "adm_guidance": "(1.5, 0.8, 0.0)"}, False),
+        ({"sampler": "uni_pc"}, False),
+        ({"sampler": "uni_pc", "refiner_model": "sd15.safetensors", "refiner_swap_method": "vae"}, True),  # Q41
+        ({"scheduler": "turbo", "seed": "lost"}, False),
+    ],
+)
+def test_fooocuss_mistakes_are_asked_for_where_they_are_in_the_picture(changes, strict):
+    assert fooocus(**changes).settings.get("strict_compatibility", False) is strict
+    assert Settings(**fooocus(**changes).settings).strict_compatibility is strict
+
+
+def test_q12_noise_is_drawn_on_the_device_as_there_where_the_sampler_draws_any():
+    for sampler in SAMPLERS:
+        asked = []
+        table = discrete_table()
+
+        def noise(sigma, after, asked=asked):
+            asked.append(sigma)
+            return torch.zeros(1, 1, 1, 1)
+
+        sigmas = calculate_sigmas_all(sampler, table, "karras", 20)
+        list(SAMPLERS[sampler](lambda x, sigma: x / 2, torch.ones(1, 1, 1, 1), sigmas, noise=noise, table=table))
+        expected = "device" if asked else None
+        assert fooocus(sampler=sampler).settings.get("noise_device") == expected, sampler
+
+
+def test_a_text_of_fooocus_is_made_again_as_it_was_and_what_is_no_picture_stays_as_it_is():
+    read = read_settings_text(FOOOCUS_TEXT.replace("Scheduler: karras", "Scheduler: turbo"))
+    assert (read.settings["strict_compatibility"], read.settings["noise_device"]) == (True, "device")
+    for text in (A1111, COMFYUI, '{"Sampler": "lcm", "Scheduler": "lcm"}'):
+        assert "strict_compatibility" not in read_settings_text(text).settings
+    assert read_settings_text(FOOOCUS_LOG).settings["strict_compatibility"]
 
 
 def test_defects_d1_and_e1_nothing_in_a_file_is_run(tmp_path):

@@ -110,6 +110,16 @@ def test_d25_a_picture_with_a_part_of_settings_changes_only_what_it_contains(app
     assert dropped(json.dumps(part), app)[0] == {name: part[name] for name in part if name != "metadata_scheme"}
 
 
+def test_only_a_picture_of_fooocus_turns_its_mistakes_and_its_noise_on_and_the_next_one_turns_them_off(app):
+    page = {"strict_compatibility": True, "noise_device": "device"}
+    changes, found = dropped(json.dumps(FOOOCUS_RECORD | {"scheduler": "turbo"}), app)
+    assert {name: changes[name] for name in page} == page and found.unused == ()
+    for text in (A1111, to_json(Record(PAGE))):
+        changes, _ = dropped(text, app, **page)
+        assert (changes["strict_compatibility"], changes["noise_device"]) == (False, "cpu")
+    assert changed('{"scheduler": "turbo"}', app)[0] == {"scheduler": "turbo"}
+
+
 def test_a_whole_picture_stays_one_when_some_of_it_cannot_be_used(app):
     """Fooocus notes the size of an enlarged picture, which may be none that a picture can be made in."""
     for record in (FOOOCUS, json.dumps(FOOOCUS_RECORD | {"sampler": "magic", "resolution": "(1023, 1531)"})):

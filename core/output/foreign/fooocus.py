@@ -72,6 +72,14 @@ OWN_KEYS = (
 )  # fmt: skip
 NO_VAE = ("Default (model)", "None", "Automatic", "")
 
+# Samplers that draw noise, which Fooocus does where it computes.
+DRAWING = (
+    "euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_2m_sde",
+    "dpmpp_2m_sde_gpu", "dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "ddpm", "lcm", "tcd", "restart",
+)  # fmt: skip
+# Schedulers with which Fooocus makes mistakes.
+MISTAKEN = ("turbo", "align_your_steps", "lcm", "tcd", "edm_playground_v2.5")
+
 
 def recognises(values: Mapping[str, Any]) -> bool:
     """Whether a JSON object is Fooocus's: one of the keys or labels that only it has, or its way to write them."""
@@ -110,6 +118,7 @@ def read(values: Mapping[str, Any]) -> ReadMetadata:
     _put_loras(reading, left)
     if "performance" in left:
         put_performance(reading, "performance", left.pop("performance"))
+    put_as_it_was(reading)
     reading.leave(left, IGNORED)
     return reading.done()
 
@@ -164,6 +173,30 @@ def put_performance(reading: Reading, key: str, value: Any) -> None:
     if own := MODES[mode].lora:
         stem = stem_of(own.file)
         reading.named = [one for one in reading.named if one.field != "loras" or stem_of(one.name) != stem]
+
+
+def put_as_it_was(reading: Reading) -> None:
+    """What makes a picture of Fooocus come out as it did there. Comes after all settings and files."""
+    refined = any(one.field == "refiner_model" for one in reading.named)
+    reading.settings |= as_it_was(reading.settings, refined=refined)
+
+
+def as_it_was(settings: Mapping[str, Any], *, refined: bool) -> dict[str, Any]:
+    """What must be set beside the `settings` of one of Fooocus's pictures so that it is made again with the same noise and
+    the same mistakes; `refined`: with a refiner.
+
+    Nothing where they do not tell of a picture: without seed, sampler and scheduler. Whether embeddings fit is not known here.
+    """
+    if not settings.keys() >= {"seed", "sampler", "scheduler"}:
+        return {}
+    rounded = settings.get("adm_scaler_end") == 0 and any(settings.get(side, 0) % 64 for side in ("width", "height"))
+    longer = refined and settings["sampler"] in ("uni_pc", "uni_pc_bh2")
+    needed: dict[str, Any] = {}
+    if settings["scheduler"] in MISTAKEN or rounded or longer:
+        needed["strict_compatibility"] = True
+    if settings["sampler"] in DRAWING:
+        needed["noise_device"] = "device"
+    return needed
 
 
 def put_model(reading: Reading, name_of: str, value: Any, digits: Any) -> None:
