@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import date, timedelta
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -28,6 +30,7 @@ from webui.visitors import NO_COOKIE, owner_of
 ROOT = "/easel/history"
 LARGEST_REQUEST = 2**17  # bytes
 MOST_KEYS = 1000
+MADE_AT_ONCE = 2  # thumbnails: a page full of new ones must leave the processor to the picture being made
 EXCERPT = 400  # characters of a prompt in a list
 PRIVATE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=86400"}
 
@@ -37,6 +40,7 @@ Change = Callable[[str, dict[str, Any]], Mapping[str, Any]]
 
 def history_routes(history: History, app: App) -> list[Route]:
     """All routes of the history. A key of somebody else's picture is answered as one that never was."""
+    turn = asyncio.Semaphore(MADE_AT_ONCE)  # waited for without a thread, which others need
 
     def search(request: Request, visitor: str) -> Response:
         params = request.query_params
@@ -103,11 +107,29 @@ def history_routes(history: History, app: App) -> list[Route]:
             file, media_type=kind, filename=picture.name, content_disposition_type="inline", headers=PRIVATE
         )
 
-    def thumbnail(request: Request, visitor: str) -> Response:
-        data = history.thumbnail(_asked(request, visitor))
-        if data is None:
-            raise LookupError
-        return Response(data, media_type="image/webp", headers=PRIVATE)
+    def small(find: Callable[[Picture], bytes | None]) -> Callable[[Request], Response]:
+        def answer(request: Request, visitor: str) -> Response:
+            data = find(_asked(request, visitor))
+            if data is None:
+                raise LookupError
+            return Response(data, media_type="image/webp", headers=PRIVATE)
+
+        return _reading(answer, app)
+
+    async def thumbnail(request: Request) -> Response:
+        kept = await run_in_threadpool(small(history.kept_thumbnail), request)
+        if kept.status_code != 404:
+            return kept
+        async with turn:
+            return await run_in_threadpool(small(history.thumbnail), request)
+
+    async def in_turn(pieces: Iterator[str]) -> AsyncIterator[str]:
+        made = iterate_in_threadpool(pieces)
+        with suppress(StopAsyncIteration):
+            while True:
+                async with turn:
+                    piece = await anext(made)
+                yield piece
 
     def day(request: Request, visitor: str) -> Response:
         try:
@@ -115,7 +137,7 @@ def history_routes(history: History, app: App) -> list[Route]:
         except ValueError:
             raise LookupError from None
         pictures = of_day(wanted, request, visitor)
-        page = day_page(wanted, pictures, history.settings, history.thumbnail)
+        page = in_turn(day_page(wanted, pictures, history.settings, history.thumbnail))
         name = f'attachment; filename="easel-{wanted.isoformat()}.html"'
         return StreamingResponse(
             page, media_type="text/html; charset=utf-8", headers={**PRIVATE, "Content-Disposition": name, "Cache-Control": "no-store"}
@@ -160,14 +182,14 @@ def history_routes(history: History, app: App) -> list[Route]:
         return picture
 
     reads: dict[str, Answer] = {
-        "": search, "/details/{key}": details, "/use/{key}": use, "/picture/{key}": whole, "/thumbnail/{key}": thumbnail,
-        "/day/{day}": day,
+        "": search, "/details/{key}": details, "/use/{key}": use, "/picture/{key}": whole, "/day/{day}": day,
     }  # fmt: skip
     changes: dict[str, Change] = {
         "/favourite": favourite, "/trash": trash, "/restore": restore, "/empty": empty, "/rescan": rescan,
     }  # fmt: skip
     return [
         *(Route(ROOT + path, _reading(answer, app), methods=["GET"]) for path, answer in reads.items()),
+        Route(f"{ROOT}/thumbnail/{{key}}", thumbnail, methods=["GET"]),
         *(Route(ROOT + path, _changing(change, app), methods=["POST"]) for path, change in changes.items()),
     ]
 

@@ -211,6 +211,10 @@ class History:
         """A small WebP of it; None if the file is gone or broken."""
         return self.thumbnails.get(self.file(picture), picture.fingerprint)
 
+    def kept_thumbnail(self, picture: Picture) -> bytes | None:
+        """The same, if it has been made already."""
+        return self.thumbnails.kept(picture.fingerprint)
+
     # ---- keeping and throwing away -----------------------------------------------------------------------------------
 
     def mark(self, keys: Sequence[str], visitor: str, *, favourite: bool) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +12,6 @@ from core.output.embedded import open_picture
 SIDE = 256  # pixels of the longer side
 FOLDER = ".thumbnails"
 MOST_PIXELS = 100_000_000  # of the picture; a larger one gets no thumbnail
-AT_ONCE = 2  # a page full of new thumbnails must leave the processor to the picture being made
 
 
 class Thumbnails:
@@ -21,18 +19,21 @@ class Thumbnails:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._turn = threading.Semaphore(AT_ONCE)
+
+    def kept(self, fingerprint: str) -> bytes | None:
+        """The thumbnail, if it has been made."""
+        with suppress(OSError):
+            return self._place(fingerprint).read_bytes()
+        return None
 
     def get(self, file: Path, fingerprint: str) -> bytes | None:
         """The thumbnail of the picture `file`; None if it cannot be read as one. A disk that is full does not matter."""
-        kept = self._place(fingerprint)
-        with suppress(OSError):
-            return kept.read_bytes()
-        with self._turn:
-            data = make_thumbnail(file)
+        if (kept := self.kept(fingerprint)) is not None:
+            return kept
+        data = make_thumbnail(file)
         if data is not None:
             with suppress(OSError):
-                _write(kept, data)
+                _write(self._place(fingerprint), data)
         return data
 
     def forget(self, fingerprint: str) -> None:

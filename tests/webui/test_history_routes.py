@@ -1,13 +1,17 @@
 """The history over HTTP: keys instead of paths, everybody's own, and changes only by our own page."""
 
+import asyncio
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 
+import httpx
 import pytest
+from anyio.to_thread import current_default_thread_limiter
 from foreign_samples import A1111
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -16,9 +20,10 @@ from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
 from core.output.history import NAME, History
+from core.output.thumbnails import make_thumbnail
 from core.private_paths import without
 from tests.webui.history_alone import MADE, fill
-from webui.history_routes import LARGEST_REQUEST, MOST_KEYS, ROOT, history_routes
+from webui.history_routes import LARGEST_REQUEST, MADE_AT_ONCE, MOST_KEYS, ROOT, history_routes
 from webui.reuse import read_route
 from webui.visitors import COOKIE, LOOPBACK, Visitors
 
@@ -121,6 +126,38 @@ def test_the_file_comes_as_it_is_and_its_thumbnail_as_webp(client, history):
     assert answer.content == history.file(history.picture(key, ME)).read_bytes()
     assert answer.headers["content-type"] == "image/png" and answer.headers["x-content-type-options"] == "nosniff"
     assert client.get(f"{ROOT}/thumbnail/{key}").content[8:12] == b"WEBP"
+
+
+def test_thumbnails_that_wait_to_be_made_take_no_thread_and_those_that_are_there_do_not_wait(history, app, monkeypatch):
+    making, go_on = threading.Semaphore(0), threading.Event()
+
+    def make_slowly(file):
+        making.release()
+        go_on.wait(20)
+        return make_thumbnail(file)
+
+    pictures = history.search("", ME).pictures
+    there, *others = [f"{ROOT}/thumbnail/{picture.key}" for picture in pictures]
+    history.thumbnail(pictures[0])
+    monkeypatch.setattr("core.output.thumbnails.make_thumbnail", make_slowly)
+
+    async def story():
+        transport = httpx.ASGITransport(client_of(history, app).app)
+        cookies = {COOKIE: ME}
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:7865", cookies=cookies) as browser:
+            waiting = [asyncio.create_task(browser.get(path)) for path in others + others]
+            for _ in range(MADE_AT_ONCE):
+                while not making.acquire(blocking=False):
+                    await asyncio.sleep(0.01)
+            kept = await browser.get(there)
+            taken = current_default_thread_limiter().borrowed_tokens
+            go_on.set()
+            return kept, taken, await asyncio.gather(*waiting)
+
+    with ThreadPoolExecutor(1) as thread:  # a loop of its own: in this thread playwright may be running one
+        kept, taken, made = thread.submit(asyncio.run, story()).result()
+    assert taken == MADE_AT_ONCE < len(made)
+    assert {answer.content[8:12] for answer in (kept, *made)} == {b"WEBP"}
 
 
 def test_a_picture_can_be_had_without_its_settings(client):
