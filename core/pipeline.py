@@ -73,6 +73,7 @@ BLACK = (
     "The picture is black all over, in 32-bit precision as well. If that is not what you wanted, try another sampler, a lower "
     "guidance scale or another model."
 )
+NEXT_TO_1 = 1e-4  # a guidance scale no further from 1 leaves nothing of the negative prompt to be seen
 WAIT = 0.1  # seconds between two looks at whether Stop was pressed
 PATIENCE = 10.0  # seconds that a picture waits for the checksum of a file
 PREVIEW_SCALE = 4  # preview pixels a latent cell: half the picture's side
@@ -489,7 +490,7 @@ class Pipeline:
         return replace(plan, settings=replace(plan.settings, prompt_expansion=text))
 
     def process_prompt(self, plan: ImagePlan, settings: Settings, *, check: Check | None = None) -> Conditions:
-        """The conditions of one picture. At guidance scale 1 the negative side is not even encoded.
+        """The conditions of one picture. At guidance scale 1 there is no negative side; next to 1 it is the positive one.
 
         Raises BadModelFile for a text encoder that gives NaN or infinity.
         """
@@ -499,8 +500,9 @@ class Pipeline:
         encode = partial(self.clip_encode, strict=settings.strict_compatibility, check=check)
         positive = encode(texts, plan.positive_pooled)
         self._check_finite(positive, texts)
-        negative = None
-        if settings.guidance_scale != 1.0:
+        scale = settings.guidance_scale
+        negative = None if scale == 1.0 else positive
+        if abs(scale - 1) >= NEXT_TO_1:
             negative = encode(plan.negative, plan.negative_pooled)
             self._check_finite(negative, plan.negative)
         self._let_encoders_go()

@@ -425,6 +425,15 @@ def test_prepare_text_encoder_brings_both_encoders_and_can_be_called_again(loade
     assert len(brought) == 4 + 4  # a prompt and a negative prompt, once
 
 
+@pytest.mark.parametrize(("scale", "negative"), [(1.0, "none"), (1.00005, "the prompt"), (1.001, "its own")])
+def test_next_to_scale_1_the_negative_side_is_the_positive_one(loaded, scale, negative):
+    """2.14.11 of the application: below 0.0001."""
+    settings = Settings(**SMALL, negative_prompt="green", guidance_scale=scale)
+    conditions = loaded.process_prompt(plan_images(settings)[0], settings)
+    kinds = {id(None): "none", id(conditions.positive): "the prompt"}
+    assert kinds.get(id(conditions.negative), "its own") == negative
+
+
 def test_prepare_text_encoder_checks_the_model_and_brings_what_continues_prompts(loaded, monkeypatch):
     """29.12."""
     network = torch.nn.Linear(1, 1)
