@@ -59,7 +59,8 @@ class Orders:
             settings = send(by_name, visitor, any_seed=bool(values[self.form.any_seed]), in_place=in_place)
         except UserError as error:
             return {self.form.message: problem(self.form.app.told(error))}
-        buttons = self.editing(visitor) if in_place else {each: values[each] for each in self.makers}
+        known = {each: values[each] if values[each] == PUT_BACK else each.value for each in self.makers}
+        buttons = self.editing(visitor) if in_place else known
         return {self.form.message: "", self.form.controls["seed"]: str(settings.seed)} | buttons
 
     def editing(self, visitor: str) -> dict[Any, Any]:

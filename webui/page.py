@@ -163,11 +163,11 @@ def build_page(app: App) -> gr.Blocks:
                 updates[presets.preset] = gr.update(choices=preset_choices(shelf))
             return updates
 
-        def choose_aspect(entry: str) -> tuple[Any, Any]:
+        def choose_aspect(entry: Any) -> tuple[Any, Any]:
             return parse_label(entry) or (gr.skip(), gr.skip())
 
-        def typed_size(width: int | None, height: int | None, name: str | None) -> str:
-            return matching_label((width, height), native_size(app, name or ""), app.aspect_ratios)
+        def typed_size(width: Any, height: Any, name: Any) -> str:
+            return matching_label((width, height), native_size(app, str(name or "")), app.aspect_ratios)
 
         def act(draws_seeds: bool, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
             """A button of the task list. A task to edit gives its settings to the page."""
@@ -216,7 +216,7 @@ def build_page(app: App) -> gr.Blocks:
             js=f"(...values) => window.easel.remember({json.dumps(list(kept))}, values)",
             **QUIET,
         )
-        raw = {**QUIET, "preprocess": False}
+        raw = {**QUIET, "preprocess": False}  # else Gradio tells of its own inside where a number is empty
         incoming.change(use_settings, {incoming, *form.inputs}, [incoming, *form.outputs], **raw)
         controls["performance"].change(form.follow_mode, form.inputs, form.mode_outputs, **raw)
         tab.reset.click(reset_all, {presets.preset} if presets else set(), form.outputs, **raw)
@@ -226,7 +226,7 @@ def build_page(app: App) -> gr.Blocks:
         in_order: dict[str, Any] = {**QUIET, "queue": True, "concurrency_limit": 1, "trigger_mode": "multiple"}
         given_back = [incoming, message, any_seed, tab.batch.grid, *tab.batch.axes.values(), *orders.makers]
         acted = tasks.click(act, any_seed, given_back, **in_order)
-        queued = batch_events(tab.batch, orders, QUIET)
+        queued = batch_events(tab.batch, orders, raw)
         for event in (acted, *queued):
             event.then(watch, **watching)
         base_model, size = controls["base_model"], [controls["width"], controls["height"]]
@@ -238,7 +238,7 @@ def build_page(app: App) -> gr.Blocks:
         if presets and shelf:
             seen = [arrived.then, refreshed.then]
             preset_events(presets, shelf, form, quiet=QUIET, files_seen=seen)
-        aspect.input(choose_aspect, aspect, size, **QUIET)
+        aspect.input(choose_aspect, aspect, size, **raw)
         for control in size:
-            control.input(typed_size, [*size, base_model], aspect, **QUIET)
+            control.input(typed_size, [*size, base_model], aspect, **raw)
     return page

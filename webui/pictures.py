@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from core.errors import BadMetadata
 from core.output.metadata import stripped
 from webui.app import TaskQueue
 from webui.render import pictures
@@ -28,11 +29,15 @@ def picture_route(worker: TaskQueue) -> Route:
         saved = pictures(task) if task else []
         index = request.path_params["index"]
         path = Path(saved[index].path) if index < len(saved) else None
+        none = PlainTextResponse("There is no such picture.", status_code=404)
         if path is None or path.suffix not in TYPES or not path.is_file():
-            return PlainTextResponse("There is no such picture.", status_code=404)
+            return none
         if request.query_params.get("plain") == "1":
             name = f'attachment; filename="{path.name}"'
-            return Response(stripped(path), media_type=TYPES[path.suffix], headers={"Content-Disposition": name})
+            try:
+                return Response(stripped(path), media_type=TYPES[path.suffix], headers={"Content-Disposition": name})
+            except BadMetadata:  # damaged
+                return none
         return FileResponse(
             path,
             media_type=TYPES[path.suffix],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from typing import Any
 
 from core.settings import ASPECT_RATIOS
 
@@ -33,15 +35,13 @@ def labels(native: tuple[int, int], ratios: Ratios = ASPECT_RATIOS) -> list[str]
     return [*map(label, scaled_sizes(native, ratios)), CUSTOM]
 
 
-def parse_label(text: str) -> tuple[int, int] | None:
-    """Width and height of an entry; None for CUSTOM."""
-    if text == CUSTOM:
-        return None
-    width, height = text.partition("∣")[0].split("×")
-    return int(width), int(height)
+def parse_label(entry: Any) -> tuple[int, int] | None:
+    """Width and height of an entry; None for CUSTOM, and for what is no entry."""
+    found = re.match(r"(\d{1,6}) × (\d{1,6}) ∣", str(entry))
+    return (int(found[1]), int(found[2])) if found else None
 
 
-def matching_label(size: tuple[int | None, int | None], native: tuple[int, int], ratios: Ratios = ASPECT_RATIOS) -> str:
+def matching_label(size: tuple[Any, Any], native: tuple[int, int], ratios: Ratios = ASPECT_RATIOS) -> str:
     """The entry that stands for `size`, or CUSTOM."""
     width, height = size
     return label((width, height)) if width and height and size in scaled_sizes(native, ratios) else CUSTOM

@@ -16,7 +16,7 @@ from webui.app import App
 from webui.controls import CONTROLS, FORCEABLE, shown
 from webui.form import Beside, Form, mode_of, own_values, remembered_beside, told_mode
 from webui.generate import Desk
-from webui.orders import Orders
+from webui.orders import PUT_BACK, Orders
 from webui.page import build_page
 from webui.tabs.place import Placed
 
@@ -152,6 +152,23 @@ def test_a_grid_of_modes_is_made_of_the_users_own_values(form):
     [task] = desk.app.worker.tasks("me")
     assert [effective(cell.settings).steps for cell in task.cells] == [4, 12]
     assert [effective(cell.settings).guidance_scale for cell in task.cells] == [1.0, 5.0]
+
+
+@pytest.mark.parametrize("word", [chr(0xD800), float("inf"), ["Generate"], PUT_BACK])
+def test_of_a_buttons_words_only_the_known_ones_are_handed_back(form, word):
+    """A browser may send any, and an answer cannot hold half a character or a number without end."""
+    desk = Desk(form.app)
+    orders = Orders(desk, form, form.aspect, form.told_mode)
+    page = page_of(form) | {form.aspect: "Generate", form.told_mode: word}
+    answer = orders.sent(page, "me", form.aspect, desk.submit)
+    assert answer[form.told_mode] == (PUT_BACK if word == PUT_BACK else form.told_mode.value)
+
+
+def test_no_event_has_gradio_look_at_what_the_form_holds(app):
+    """An empty number would be told in words from inside Gradio."""
+    for event in built(lambda: build_page(app)).fns.values():
+        checked = {part.elem_id for part in event.inputs if isinstance(part, (gr.Number, gr.Slider, gr.Dropdown))}
+        assert event.fn is None or not event.preprocess or not checked, (event.name, checked)
 
 
 def test_leaving_the_list_of_models_with_the_same_model_changes_nothing(form):

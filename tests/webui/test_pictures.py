@@ -68,3 +68,7 @@ def test_a_picture_to_be_shared_comes_without_its_settings(task, get, tmp_path):
     assert b"secret" not in plain.content and "attachment" in plain.headers["content-disposition"]
     assert (np.asarray(Image.open(BytesIO(plain.content))) == pixels).all()
     assert get("/" + picture_url(task, 0) + "?plain=1", YOU).status_code == 404
+
+
+def test_of_a_damaged_picture_there_is_none_to_be_shared(task, get):
+    assert get("/" + picture_url(task, 0) + "?plain=1", ME).status_code == 404

@@ -39,6 +39,11 @@ def test_a_label_leads_back_to_its_size():
             assert matching_label(size, (1024, 1024)) == entry
 
 
+@pytest.mark.parametrize("entry", [None, "", "1152", ["1152 × 896 ∣ 9:7"], "9" * 9999 + " × 1 ∣ 1:1"])
+def test_what_is_no_entry_leads_to_no_size(entry):
+    assert parse_label(entry) is None
+
+
 def test_a_size_that_is_not_on_offer_is_custom():
     assert matching_label((1000, 1000), (1024, 1024)) == CUSTOM
     assert matching_label((None, 256), (256, 256)) == CUSTOM

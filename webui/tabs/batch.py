@@ -70,8 +70,11 @@ def batch_card(placed: Placed) -> BatchCard:
     return BatchCard(prompts, queue_list, axes, told, make_grid, grid)
 
 
-def batch_events(made: BatchCard, orders: Orders, quiet: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Connect the card. Returns the two events that queue tasks, so that the page can watch what becomes of them."""
+def batch_events(made: BatchCard, orders: Orders, raw: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Connect the card; `raw` has its values come as they are, to be checked by Settings alone.
+
+    Returns the two events that queue tasks, so that the page can watch what becomes of them.
+    """
     desk, form = orders.desk, orders.form
     fields = set(made.axes.values())
 
@@ -81,7 +84,7 @@ def batch_events(made: BatchCard, orders: Orders, quiet: Mapping[str, Any]) -> t
     def queue_list(values: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
         prompts = str(values[made.prompts] or "")
         try:
-            desk.submit_list(form.by_name(values), visitor_of(request), prompts, any_seed=values[form.any_seed])
+            desk.submit_list(form.by_name(values), visitor_of(request), prompts, any_seed=bool(values[form.any_seed]))
         except UserError as error:
             return {form.message: problem(form.app.told(error))}
         return {form.message: ""}
@@ -97,19 +100,21 @@ def batch_events(made: BatchCard, orders: Orders, quiet: Mapping[str, Any]) -> t
 
     def describe(values: dict[Any, Any]) -> str:
         written = axes(values)
-        empty = next((name for name in ("x", "y") if written[name] and not written[f"{name}_values"].strip()), None)
+        empty = next(
+            (name for name in ("x", "y") if written[name] in SETTINGS and not written[f"{name}_values"].strip()), None
+        )
         if empty:
             return _hint(f"{escape(axis_label(written[empty]))}: <code>{escape(example(written[empty]))}</code>")
         try:
             by_name = form.plain(values) if over_modes(written) else form.by_name(values)
-            task = desk.grid_task(by_name, "", written, any_seed=values[form.any_seed])
+            task = desk.grid_task(by_name, "", written, any_seed=bool(values[form.any_seed]))
         except UserError as error:
             return _hint(escape(form.app.told(error)))
         return _hint(escape(told(task, desk.app.worker.estimate(task))))
 
     for control in fields:
-        control.change(describe, orders.inputs | fields, made.told, trigger_mode="always_last", **quiet)
-    pressed = {"trigger_mode": "multiple", **quiet}
+        control.change(describe, orders.inputs | fields, made.told, trigger_mode="always_last", **raw)
+    pressed = {"trigger_mode": "multiple", **raw}
     listed = made.queue_list.click(queue_list, orders.inputs | {made.prompts}, form.message, **pressed)
     grid = made.make_grid.click(make_grid, orders.inputs | fields, orders.outputs, **pressed)
     return listed, grid
