@@ -206,7 +206,7 @@ class Pipeline:
         if stamp != self._safer_for:
             self._take_usual_precision()
         if same:
-            self._refresh_vae(chosen.get("vae", path))
+            self._refresh_vae(chosen.get("vae", path), check)
             return
         opened = open_checkpoint(path, chosen=chosen)
         self._base = self._refiner = None  # two models at once may not fit
@@ -239,10 +239,10 @@ class Pipeline:
         rooms = {"cpu": self._memory.room_for_weights(), "mps": 0}  # on a Mac it is converted on its way to the GPU
         return rooms.get(self.device.torch_device.type)
 
-    def _refresh_vae(self, path: Path) -> None:
+    def _refresh_vae(self, path: Path, check: Check | None = None) -> None:
         """Take the VAE in the file at `path`, its own or a whole checkpoint, and the preview that suits it."""
         base = self._loaded()
-        vae = load_vae(path, dtype=self.device.vae_dtype, unet=base.checkpoint.unet.config)
+        vae = load_vae(path, dtype=self.device.vae_dtype, unet=base.checkpoint.unet.config, check=check)
         self._drop(base.checkpoint.vae, base.preview)
         checkpoint = replace(base.checkpoint, vae=vae)
         preview = preview_for(vae, self.catalog.files("vae_approx"))
