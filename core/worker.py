@@ -214,6 +214,8 @@ class Worker:
 
     def seen(self, owner: str) -> None:
         """`owner` is there: what they hold or edit waits on for them."""
+        if owner not in self._seen:  # as nearly always: nobody is to wait for it
+            return
         with self._changed:
             if owner in self._seen:
                 self._seen[owner] = self._clock()
