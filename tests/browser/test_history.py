@@ -327,6 +327,27 @@ def test_selecting_text_beyond_its_end_closes_no_dialog_and_a_click_beside_it_do
     expect(dialog).to_have_count(0)
 
 
+def test_back_closes_the_dialog_whatever_was_turned_in_it(page):
+    search(page, "-number", 4)
+    page.locator(f"{TILES} .open").first.click()
+    prompt = page.locator("dialog.details .prompt")
+    before = prompt.inner_text()
+    page.keyboard.press("ArrowRight")
+    expect(prompt).not_to_have_text(before)
+    page.evaluate("history.back()")
+    expect(page.locator("dialog")).to_have_count(0)
+    expect(page.locator(TILES)).to_have_count(4)
+    page.locator(f"{TILES} .open").first.click()
+    expect(prompt).to_have_text(before)
+    page.evaluate("window.backs = 0; window.addEventListener('popstate', () => { window.backs += 1; })")
+    page.keyboard.press("Escape")
+    page.locator(f"{TILES} .open").first.click()  # perhaps on the way back
+    expect(prompt).to_have_text(before)
+    page.wait_for_function("window.backs === 1 && history.state !== null")
+    page.evaluate("history.back()")
+    expect(page.locator("dialog")).to_have_count(0)
+
+
 def test_everything_can_be_done_without_a_mouse(page):
     search(page, "-number", 4)
     page.focus(QUERY)

@@ -188,6 +188,25 @@ def test_the_viewer_turns_pages_and_closes_by_keys(page):
     expect(page.locator("#viewer")).to_be_hidden()
 
 
+def test_back_closes_the_viewer_and_leaves_the_page_only_when_there_is_none(browser, address):
+    with visit(browser, address, 360, 740, has_touch=True) as page:
+        generate(page, "one", steps=1)
+        shot, viewer = page.locator("#final_gallery a"), page.locator("#viewer")
+        for close in ("history.back()", "document.querySelector('#viewer .close').click()"):
+            before = page.evaluate("history.length")
+            shot.click()
+            expect(viewer).to_be_visible()
+            page.evaluate(close)
+            expect(viewer).to_be_hidden()
+            page.wait_for_function("history.state === null")
+            assert page.evaluate("history.length") <= before + 1
+        shot.click()
+        page.keyboard.press("Escape")
+        page.wait_for_function("history.state === null")
+        page.go_back()
+        assert page.url == "about:blank"
+
+
 def test_the_viewer_s_caption_is_translated_but_for_the_prompt(page):
     page.evaluate("easel.language.choose('de')")
     generate(page, "Settings · seed 1", steps=1)
@@ -506,6 +525,22 @@ def test_settings_from_elsewhere_are_stronger_than_the_mode_that_the_page_was_in
     page.wait_for_timeout(500)  # the change of the mode is answered, too
     expect(page.locator(STEPS)).to_have_value("20")
     expect(page.locator("#guidance_scale input[type=number]")).to_have_value("6")
+
+
+def test_that_a_picture_is_read_is_told_at_once_and_of_two_the_later_one_counts(page, tmp_path):
+    kept, left = [], []
+    page.on("requestfailed", lambda request: left.append(request.url))
+    page.route("**/easel/read", lambda route: kept.append(route) if not kept else route.continue_())
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.png").write_bytes(png_of(f"{name}\nSteps: 9, Sampler: Euler, Seed: 5"))
+    page.set_input_files("#read_picture", tmp_path / "first.png")
+    line = page.locator("#reading_picture")
+    expect(line).to_have_text("Reading the picture")
+    expect(line).to_be_in_viewport()
+    page.set_input_files("#read_picture", tmp_path / "second.png")
+    expect(page.locator(PROMPT)).to_have_value("second")
+    expect(line).to_be_hidden()
+    assert left and left[0].endswith("/easel/read")
 
 
 def test_the_settings_of_a_picture_that_is_gone_are_explained_away(page):

@@ -30,7 +30,7 @@
   if (!root || root.dataset.ready) return;
   root.dataset.ready = "yes";
 
-  const { closesBeside, composing, fetch, make } = window.easel;
+  const { closesBeside, composing, fetch, make, showModal } = window.easel;
   const button = (text, onClick, attributes = {}) => make("button", { type: "button", click: onClick, ...attributes }, text);
 
   // ---- asking the server -----------------------------------------------------------------------------------------
@@ -459,7 +459,7 @@
     closesBeside(dialog);
     const back = document.activeElement;
     root.append(dialog);
-    dialog.showModal();
+    showModal(dialog);
     state.open = dialog;
     return dialog;
   }

@@ -34,3 +34,39 @@ window.easel = {
     dialog.addEventListener("click", (event) => { if (pressed && beside(event)) dialog.close(); });
   },
 };
+
+// window.easel.showModal(dialog): the browser's Back closes it, too, which on a phone would leave the page. So the history has an
+// entry of ours while dialogs are open; one may follow another at once, as when pages are turned.
+(() => {
+  "use strict";
+
+  let entered = false;
+  let leaving = false; // the way back is no matter of now: it is gone when popstate comes
+  const isOpen = () => document.querySelector("dialog[open]");
+
+  function enter() {
+    if (entered || leaving) return;
+    window.history.pushState({ easel: "dialog" }, "");
+    entered = true;
+  }
+
+  function closed() {
+    if (!entered || isOpen()) return;
+    entered = false;
+    leaving = true;
+    window.history.back();
+  }
+
+  window.addEventListener("popstate", () => {
+    const back = entered;
+    entered = leaving = false;
+    if (back) document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
+    else if (isOpen()) enter(); // it was opened on the way
+  });
+
+  window.easel.showModal = (dialog) => {
+    dialog.addEventListener("close", closed, { once: true });
+    dialog.showModal();
+    enter();
+  };
+})();

@@ -3,7 +3,7 @@
 (() => {
   "use strict";
 
-  const { closesBeside, language, make, theme } = window.easel;
+  const { closesBeside, language, make, showModal, theme } = window.easel;
   const byId = (id) => document.getElementById(id);
   const SWITCHES = "easel-page"; // { sound, volume, notify }
   const TITLE = document.title || "Easel";
@@ -109,7 +109,7 @@
     } }, make("h2", { id: "keys_title" }, "Keys"), make("table", {}, make("tbody", {}, ...rows)), shut);
     closesBeside(dialog);
     document.body.append(dialog);
-    dialog.showModal();
+    showModal(dialog);
   }
 
   // ---- the end of a task ----------------------------------------------------------------------------------------

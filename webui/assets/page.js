@@ -2,7 +2,7 @@
 (() => {
   "use strict";
 
-  const { composing, fetch, make } = window.easel;
+  const { composing, fetch, make, showModal } = window.easel;
   const byId = (id) => document.getElementById(id);
   const field = (id) => document.querySelector(`#${id} textarea, #${id} input`);
   const visible = (element) => Boolean(element && element.offsetParent !== null);
@@ -60,16 +60,41 @@
     },
   });
 
-  async function readPicture(file) {
-    if (!file) return;
+  let reading = null; // what ends the reading of a picture that is under way
+
+  /** Show the settings in the picture that `get` gives, unless another one is asked for meanwhile: that ends `get`'s signal. */
+  async function readPicture(get) {
+    reading?.abort();
+    reading = new AbortController();
+    const { signal } = reading;
+    tellReading("Reading the picture");
+    let problem = "The picture could not be fetched; it may have been deleted.";
     try {
-      const answer = await fetch("easel/read", { method: "POST", body: file });
+      const body = await get(signal);
+      problem = "The picture could not be sent to Easel.";
+      const answer = await fetch("easel/read", { method: "POST", body, signal });
       const text = await answer.text();
+      signal.throwIfAborted();
       if (answer.ok) window.easel.useSettings(text);
       else window.easel.tell(text.slice(0, 500));
     } catch {
-      window.easel.tell("The picture could not be sent to Easel.");
+      if (!signal.aborted) window.easel.tell(problem);
     }
+    if (!signal.aborted) tellReading("");
+  }
+
+  function tellReading(words) {
+    let line = byId("reading_picture");
+    if (!line) {
+      line = make("p", { id: "reading_picture", class: "note", role: "status" });
+      byId("message").before(line);
+    }
+    line.textContent = words;
+    if (words) line.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  }
+
+  function readFile(file) {
+    if (file) readPicture(() => file);
   }
 
   const carriesFile = (event) => [...(event.dataTransfer?.types || [])].includes("Files");
@@ -86,16 +111,15 @@
       show(false);
       if (!carriesFile(event)) return;
       event.preventDefault();
-      readPicture(event.dataTransfer.files[0]);
+      readFile(event.dataTransfer.files[0]);
     });
     document.addEventListener("change", (event) => {
       if (event.target.id !== "read_picture") return;
-      readPicture(event.target.files[0]);
+      readFile(event.target.files[0]);
       event.target.value = "";
     });
     document.addEventListener("paste", (event) => {
-      const picture = [...(event.clipboardData?.files || [])].find((file) => file.type.startsWith("image/"));
-      if (picture) readPicture(picture);
+      readFile([...(event.clipboardData?.files || [])].find((file) => file.type.startsWith("image/")));
     });
   }
 
@@ -307,7 +331,7 @@
     shots = [...(shot.closest("#final_gallery, #stage") || document).querySelectorAll("a.shot")];
     at = Math.max(0, shots.indexOf(shot));
     viewer.classList.remove("actual");
-    viewer.showModal();
+    showModal(viewer);
     turn(0);
   }
 
@@ -326,16 +350,14 @@
     viewer.classList.toggle("single", shots.length < 2);
   }
 
-  async function useShot() {
+  function useShot() {
     const { href } = shots[at];
     viewer.close();
-    try {
-      const answer = await fetch(href);
+    readPicture(async (signal) => {
+      const answer = await fetch(href, { signal });
       if (!answer.ok) throw new Error(answer.statusText);
-      readPicture(await answer.blob());
-    } catch {
-      window.easel.tell("The picture could not be fetched; it may have been deleted.");
-    }
+      return answer.blob();
+    });
   }
 
   function reuseSeed() {
