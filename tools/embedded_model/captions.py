@@ -47,7 +47,7 @@ BESIDE = (("{} and {}", 0.5), ("{} next to {}", 0.2), ("{} on the left and {} on
 ABOVE = (("{} and {}", 0.4), ("{} above {}", 0.6))
 SMALL = ("small ", "little ", "tiny ")
 UNNAMED_WHITE, UNNAMED_3D = 0.5, 0.5  # shares of these
-UNNAMED_GROUND, UNNAMED = 0.04, 0.08  # shares of the other grounds; of the other styles, of sizes, of places
+UNNAMED_GROUND, UNNAMED = 0.1, 0.15  # shares of the other grounds; of the other styles, of sizes, of places
 KEYWORDS, ONE_PART = 0.1, 0.05  # shares of captions
 
 

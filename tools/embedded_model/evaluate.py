@@ -2,7 +2,8 @@
 
 top1        share of pictures whose nearest reference (64 px, in the named style on the named colour, over all things, moved
             and scaled a little) is the thing named
-colour      share of pictures whose border is nearest to the named background colour (white if none is named)
+colour      share of the pictures whose prompt names a background colour with a border that is nearest to it; colour_unnamed: of
+            the others, that are on white
 style       share of the pictures whose prompt names a style that style_judge.py, trained on real pictures of other things,
             sees in it; style_unnamed: of the others, that it sees in 3D
 style_real  the same of real pictures of the model's things
@@ -73,7 +74,7 @@ class Question:
     style: int
     prompt: str
     held_out: bool
-    styled: bool = False  # the prompt names the style
+    styled: bool = False  # the prompt names the style, and the ground
 
 
 def questions(things: int, styles: list[int], per_thing: int) -> list[Question]:
@@ -303,7 +304,12 @@ def main() -> None:
     }
     scores = judge(pixels, asked, args.things, sets)
     unseen = np.asarray([q.held_out for q in asked])
-    figures |= {name: float(scores[name].mean()) for name in ("top1", "colour", "sharpness", "rms")}
+    figures |= {name: float(scores[name].mean()) for name in ("top1", "sharpness", "rms")}
+    named = np.asarray([q.styled for q in asked])
+    figures |= {
+        "colour": float(scores["colour"][named].mean()),
+        "colour_unnamed": float(scores["colour"][~named].mean()),
+    }
     figures["sharp_top1"] = float((scores["top1"] * scores["sharpness"]).mean())
     figures |= {f"{name}_held_out": float(scores[name][unseen].mean()) for name in ("top1", "colour")}
     for style in styles:
@@ -313,8 +319,7 @@ def main() -> None:
         judge_of_styles = train_judge(args.work, styles, args.things, artist.vae)
         judged = styles_of(judge_of_styles, pixels)
         seen = np.asarray([styles[judged[i]] == q.style for i, q in enumerate(asked)])
-        styled = np.asarray([q.styled for q in asked])
-        figures["style"], figures["style_unnamed"] = float(seen[styled].mean()), float(seen[~styled].mean())
+        figures["style"], figures["style_unnamed"] = float(seen[named].mean()), float(seen[~named].mean())
         for style in styles:
             mine = np.asarray([q.styled and q.style == style for q in asked])
             figures[f"style_{STYLES[style]}"] = float(seen[mine].mean())
