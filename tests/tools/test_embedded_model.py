@@ -31,7 +31,7 @@ from pool import Batch, Pool  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from scene import Mix, Scene, draw_scene, paint  # noqa: E402
 from start import start  # noqa: E402
-from train_unet import AS_THEY_ARE, FURTHEST, SHADED_FROM, own_errors, shading  # noqa: E402
+from train_unet import AS_THEY_ARE, FURTHEST, SHADED_FROM, offset_noise, own_errors, shading  # noqa: E402
 from train_vae import CONFIG, identity_start, loss_of, psnr, uneven  # noqa: E402
 from training import Average, Budget, load, save  # noqa: E402
 from words import Words, full_table  # noqa: E402
@@ -382,6 +382,16 @@ def test_unevenness_is_fine_and_coarse_and_stays_below_its_share_of_the_spread()
     assert spread.max() < 0.1 * 1.1 and spread.min() < 0.02 and 0.02 < spread.mean() < 0.05
     alike = (added[:, :, :, 1:] * added[:, :, :, :-1]).mean((1, 2, 3)) / added.var((1, 2, 3))
     assert alike.min() < 0.1 and alike.max() > 0.5  # of a latent and the next one
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.1])
+def test_offset_noise_has_a_mean_of_its_own_in_each_channel(offset):
+    torch.manual_seed(0)
+    noise = offset_noise(torch.zeros(500, 4, 32, 32), offset)
+    means = noise.mean((2, 3))
+    assert means.std().item() == pytest.approx(math.hypot(offset, 1 / 32), rel=0.05)
+    assert (noise - means[:, :, None, None]).std().item() == pytest.approx(1, abs=0.01)
+    assert abs(torch.corrcoef(means.T)[0, 1].item()) < 0.15
 
 
 @pytest.mark.parametrize("sigma", [0.03, SHADED_FROM, 3.0])
