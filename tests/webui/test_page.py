@@ -540,7 +540,7 @@ def test_that_a_picture_is_read_is_told_at_once_and_of_two_the_later_one_counts(
     page.set_input_files("#read_picture", tmp_path / "second.png")
     expect(page.locator(PROMPT)).to_have_value("second")
     expect(line).to_be_hidden()
-    assert left and left[0].endswith("/easel/read")
+    assert any(url.endswith("/easel/read") for url in left)  # given up; Gradio gives up requests of its own
 
 
 def test_the_settings_of_a_picture_that_is_gone_are_explained_away(page):
